@@ -1,0 +1,33 @@
+"""The errors a user meets. Each message is one line: what was given, what is accepted, what to do.
+
+The command line prints the message and leaves with `exit_code`; from Python they are ordinary exceptions.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ProbeError(Exception):
+    """The job failed although it was asked for correctly (no images could be read, disk full, no network)."""
+
+    exit_code = 1
+
+
+class UsageError(ProbeError, ValueError):
+    """The job was asked for wrongly (unknown name, number out of range, existing run)."""
+
+    exit_code = 2
+
+
+def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
+    """`, ` joined names of `known` that look most like `name`; an empty string if none does."""
+    return ", ".join(difflib.get_close_matches(name, list(known), n=n, cutoff=0.5))
+
+
+def unknown(what: str, given: str, known: Iterable[str]) -> UsageError:
+    """The one line for a name that is not in a short registry: lists the known names and the nearest."""
+    names = list(known)
+    close = nearest(given, names)
+    return UsageError(f"{what} {given!r} is unknown{f' (did you mean {close}?)' if close else ''}; known: {', '.join(names)}")
