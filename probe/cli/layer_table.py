@@ -1,0 +1,117 @@
+"""The result of a run for people: one row per layer, then what to know about them in a few lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from probe.cli.tables import Column, Row, number, quality, share
+
+STYLES = {"curved": "bold", "step": "bold", "not_finite": "red", "not_called": "dim", "constant": "dim", "too_few": "dim"}
+SHAPED = ("curved", "step")
+
+
+def interval(row: Row) -> str:
+    """`0.0691 [0.0672, 0.0709]`; without the brackets where there is no interval."""
+    if row.get("alpha") is None:
+        return "-"
+    low, high = row.get("alpha_low"), row.get("alpha_high")
+    bounds = f" [{number(low)}, {number(high)}]" if low is not None and high is not None else ""
+    return number(row["alpha"]) + bounds
+
+
+def best(row: Row) -> str:
+    """The first of the tied families, and how many more: `tanh +2`."""
+    names = [name for name in str(row.get("best_family") or "").split("|") if name]
+    return "-" if not names else names[0] if len(names) == 1 else f"{names[0]} +{len(names) - 1}"
+
+
+def slopes(row: Row) -> str:
+    """The fan of lines of an affine layer: its smallest and its largest slope over the channels."""
+    if row.get("slope_min") is None:
+        return "-"
+    return f"{number(row['slope_min'])} .. {number(row['slope_max'])}"
+
+
+def central_slope(row: Row) -> str:
+    value = row.get("slope")
+    return number(row.get("slope_median") if value is None else value)
+
+
+def layer_columns(rows: Sequence[Row]) -> list[Column]:
+    """The columns of the table for these rows: alpha only where a layer has one, the fan only for affine layers."""
+
+    def has(name: str) -> bool:
+        return any(row.get(name) is not None for row in rows)
+
+    columns = [
+        Column("layer", lambda row: str(row["layer"]), left=True),
+        Column("kind", lambda row: str(row["kind"]), rank=7, left=True),
+        Column("C", lambda row: str(row["channels"]), rank=6),
+        Column("status", lambda row: str(row["status"]), left=True),
+    ]
+    if has("alpha"):
+        columns.append(Column("alpha [95 %]", interval, rank=1, left=True))
+    columns.append(Column("slope", central_slope))
+    if has("slope_min"):
+        columns.append(Column("slopes", slopes, rank=1))
+    if has("r2"):
+        columns.append(Column("R2 tanh", lambda row: quality(row.get("r2")), rank=0))
+    if has("linear_r2"):
+        columns.append(Column("line", lambda row: quality(row.get("linear_r2")), rank=2))
+    if has("r2_ceiling"):
+        columns.append(Column("ceiling", lambda row: quality(row.get("r2_ceiling")), rank=3))
+    return columns + [
+        Column("best", best, rank=9, left=True),
+        Column("1/std", lambda row: number(row.get("inverse_std")), rank=4),
+        Column("beyond %", lambda row: share(row.get("beyond_linear")), rank=8),
+        Column("max |x|", lambda row: number(row.get("max_abs_input")), rank=5),
+    ]
+
+
+def counts(rows: Sequence[Row]) -> str:
+    """`17 layers: 5 curved, 12 linear`, the most frequent first."""
+    found = Counter(str(row["status"]) for row in rows)
+    listed = ", ".join(f"{n} {status}" for status, n in found.most_common())
+    return f"{len(rows)} layer{'s' if len(rows) != 1 else ''}: {listed}" if rows else "no layers"
+
+
+def gain(row: Row) -> float:
+    r2, line = row.get("r2"), row.get("linear_r2")
+    return r2 - line if r2 is not None and line is not None else 0.0
+
+
+def where_s(rows: Sequence[Row], most: int = 6) -> str:
+    """Which layers are S-shaped, the most bent first with its gain over a line."""
+    shaped = sorted((row for row in rows if row["status"] in SHAPED), key=gain, reverse=True)
+    if not shaped:
+        affine = bool(rows) and all(row["status"] == "affine" for row in rows)
+        why = "each channel is exactly a straight line" if affine else "no curve beats a straight line"
+        return f"S-shaped: none ({why})"
+    names = ", ".join(f"{row['layer']} (+{gain(row):.2g} R2 over a line)" for row in shaped[:most])
+    more = f" and {len(shaped) - most} more" if len(shaped) > most else ""
+    return f"S-shaped: {len(shaped)} of {len(rows)} layers; most bent: {names}{more}"
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """Counts, where the S is, and what asks for attention."""
+    lines = [counts(rows), where_s(rows)]
+    massive = [f"{row['layer']} ({row['massive_channels']} channels)" for row in rows if row.get("massive_channels")]
+    if massive:
+        lines.append(f"massive activations: {', '.join(massive)}")
+    return lines
+
+
+def kinds(rows: Sequence[Row]) -> str:
+    """`layer_norm of 128 channels`: what all the layers have in common, said once."""
+    found = Counter(str(row["kind"]) for row in rows)
+    channels = sorted({int(row["channels"]) for row in rows})
+    span = f"{channels[0]}" if len(channels) == 1 else f"{channels[0]} to {channels[-1]}" if channels else ""
+    return f"{', '.join(f'{n} {kind}' for kind, n in found.most_common())} of {span} channels"
+
+
+def styled(rows: Sequence[Row], width: int) -> Any:
+    from probe.cli.tables import table
+
+    return table(layer_columns(rows), rows, width, STYLES)

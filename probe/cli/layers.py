@@ -1,0 +1,55 @@
+"""`probe-norms layers`: the normalization layers of a model, without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from probe.cli import options as opt
+from probe.cli.tables import Column, number
+
+
+def layers(
+    model: opt.Model = opt.MODEL,
+    offline: opt.Offline = False,
+    quiet: opt.Quiet = False,
+    json: opt.Json = False,
+) -> None:
+    """List the normalization layers of a model.
+
+    Name, kind, channels, eps, and whether a layer is affine per channel by construction. No weights are downloaded.
+    """
+    from probe.cli.output import print_json
+    from probe.cli.progress import progress_bar
+
+    with progress_bar(quiet, message=model):
+        from probe.models.layers import list_norm_layers
+        from probe.models.load import load_model
+
+        # which layers a model has does not depend on its weights
+        loaded = load_model(model, weights="random", device="cpu", offline=offline)
+        found = [layer.as_dict() for layer in list_norm_layers(loaded.module)]
+    if json:
+        print_json({"model": model, "layers": found})
+    else:
+        show(model, found)
+
+
+def columns() -> list[Column]:
+    return [
+        Column("layer", lambda row: str(row["name"]), left=True),
+        Column("kind", lambda row: str(row["kind"]), left=True),
+        Column("channels", lambda row: str(row["channels"])),
+        Column("eps", lambda row: number(row["eps"]), rank=1),
+        Column("affine per channel", lambda row: "yes" if row["affine"] else "no", rank=2, left=True),
+    ]
+
+
+def show(model: str, found: Sequence[Mapping[str, Any]]) -> None:
+    from probe.cli.layer_table import kinds
+    from probe.cli.output import print_rich, stdout_console
+    from probe.cli.tables import table
+
+    total = f"{model}: {len(found)} normalization layer{'s' if len(found) != 1 else ''}"
+    items = [table(columns(), found, stdout_console().width), ""] if found else []
+    print_rich(*items, f"{total}: {kinds(found)}" if found else total)

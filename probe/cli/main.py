@@ -1,0 +1,83 @@
+"""The program: `probe-norms`, its commands, and the one place where an exception becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from probe.cli.analyze import analyze
+from probe.cli.capture import capture
+from probe.cli.compare import compare
+from probe.cli.export import export
+from probe.cli.failure import PROGRAM, ReaderGone, debugging, explain
+from probe.cli.fit import fit
+from probe.cli.layers import layers
+from probe.cli.plot import plot
+from probe.cli.verify import verify
+from probe.errors import unknown
+
+
+class Group(TyperGroup):
+    """The commands; an unknown one is told with the nearest names."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if self.get_command(ctx, args[0]) is None:
+            raise unknown("command", args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    name=PROGRAM,
+    cls=Group,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.callback(invoke_without_command=True)(analyze)
+for command in (capture, layers, fit, plot, export, compare, verify):
+    app.command()(command)
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run one command line. Not typer's own runner, which would print the errors and leave by itself."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context(PROGRAM, list(arguments)) as context:
+            command.invoke(context)
+        sys.stdout.flush()  # a full disk or a reader that left shows here, not in the interpreter's last breath
+    except typer.Exit as leaving:
+        return leaving.exit_code
+    return 0
+
+
+def say_warning(message: Any, *_details: Any, **_more: Any) -> None:
+    print(f"{PROGRAM}: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point of the console script: 0 done, 1 the job failed, 2 wrong usage."""
+    with warnings.catch_warnings():
+        warnings.showwarning = say_warning
+        try:
+            return execute(sys.argv[1:] if argv is None else argv)
+        except ReaderGone:
+            return 0
+        except SystemExit:
+            raise
+        except BaseException as error:
+            message, code = explain(error)
+            if debugging():
+                traceback.print_exc()
+            print(f"{PROGRAM}: error: {message}", file=sys.stderr)
+            return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

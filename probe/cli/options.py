@@ -1,0 +1,124 @@
+"""The option types that several commands share, so that an option reads the same in every command's help.
+
+Values are checked by parsers of our own: the messages are then one line with what was given and what is accepted, whatever
+the installed typer or click would say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from probe.records import Plan
+
+DEFAULTS = Plan(images=64)
+MODEL = "bundled:vit_cifar10"
+
+
+class Refused(typer.BadParameter):
+    """A value that an option does not take; `message` is the whole line."""
+
+
+def whole(option: str, minimum: int, word: str | None = None) -> Callable[[Any], int | None]:
+    """A parser for whole numbers from `minimum` up; `word` is an extra accepted text that stands for None."""
+    accepted = f"a whole number of at least {minimum}{f', or {word!r}' if word else ''}"
+
+    def parse(value: Any) -> int | None:
+        if value is None or (word and value == word):
+            return None
+        try:
+            number = int(value)
+        except ValueError:
+            raise Refused(f"{option} {value}: must be {accepted}") from None
+        if number < minimum:
+            raise Refused(f"{option} {value}: must be at least {minimum}{f', or {word!r}' if word else ''}")
+        return number
+
+    return parse
+
+
+def listed(option: str, known: tuple[str, ...] = ()) -> Callable[[Any], Any]:
+    """A parser for names with commas between, as a tuple; only names of `known`, where it is given."""
+
+    def parse(value: Any) -> Any:
+        if value is None or isinstance(value, tuple):
+            return value
+        names = tuple(dict.fromkeys(name.strip() for name in str(value).split(",") if name.strip()))
+        wrong = [name for name in names if known and name not in known]
+        if wrong or not names:
+            accepted = f"one or more of {', '.join(known)}" if known else "one or more names"
+            raise Refused(f"{option} {value}: must be {accepted}, with commas between")
+        return names
+
+    return parse
+
+
+def one_of(option: str, known: tuple[str, ...]) -> Callable[[Any], Any]:
+    """A parser for exactly one name of `known`."""
+
+    def parse(value: Any) -> Any:
+        if value is not None and value not in known:
+            raise Refused(f"{option} {value}: must be one of {', '.join(known)}")
+        return value
+
+    return parse
+
+
+def number_option(name: str, minimum: int, text: str, word: str | None = None) -> Any:
+    return typer.Option(name, parser=whole(name, minimum, word), metavar="N", help=text)
+
+
+Run = Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="Directory of a finished run.")]
+Model = Annotated[str, typer.Option("--model", metavar="M", help="timm name, or torchvision:NAME, bundled:NAME.")]
+Weights = Annotated[
+    str, typer.Option("--weights", metavar="W", help="pretrained, random, or a checkpoint FILE (safetensors, pth).")
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="D",
+        help="Folder of images, a .txt list of files, or a timm dataset URI. [default: bundled photographs]",
+    ),
+]
+Out = Annotated[str | None, typer.Option("--out", metavar="DIR", help="Directory of the new run. [default: runs/MODEL]")]
+Layers = Annotated[str, typer.Option("--layers", metavar="GLOB", help="Layers to look at, e.g. 'blocks.*.norm1'.")]
+Samples = Annotated[int, number_option("--samples", 1, "Sampled rows kept per layer, with all channels.")]
+Tail = Annotated[int, number_option("--tail", 0, "Extreme elements kept per layer.")]
+NumImages = Annotated[int | None, number_option("--num-images", 1, "Images to use, chosen by the seed; 'all' for all.", "all")]
+BatchSize = Annotated[int, number_option("--batch-size", 1, "Images per forward pass.")]
+Workers = Annotated[int, number_option("--workers", 0, "Extra processes that read images.")]
+Seed = Annotated[int, number_option("--seed", 0, "Decides images, rows and random weights.")]
+Device = Annotated[
+    str | None, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps. [default: the fastest found]")
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="TYPE",
+        parser=one_of("--dtype", ("float32", "bfloat16", "float16")),
+        help="float32, bfloat16 or float16. [default: that of the weights]",
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in DIR.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Use no network: files on this machine only.")]
+NoFigures = Annotated[bool, typer.Option("--no-figures", help="Draw no figures.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages; results and errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Results as one JSON document on stdout.")]
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"probe-norms {version('probe-norms')}")
+        except PackageNotFoundError:  # run from a source tree that is not installed
+            typer.echo("probe-norms, not installed")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and leave.")]

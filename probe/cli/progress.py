@@ -1,0 +1,141 @@
+"""Progress on stderr: a bar with images/s and time left on a terminal, otherwise a plain line every few seconds.
+
+`progress_bar` gives the callable that every job takes: `progress(stage, done, total, message="")`, total None while unknown.
+It says the first stage at once, so that slow imports and downloads do not look like a hang.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+EVERY = 5.0  # seconds between plain lines
+UNITS = {"capture": "images", "fit": "layers", "figures": "figures", "plot": "figures"}
+
+
+class Progress(Protocol):
+    def __call__(self, stage: str, done: int, total: int | None, message: str = "") -> None: ...
+
+
+def silent(stage: str, done: int, total: int | None, message: str = "") -> None:
+    """Nothing: the progress of --quiet."""
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min 05 s`, `2 h 07 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def speed(done: int, seconds: float, unit: str) -> str:
+    return f"{done / seconds:.3g} {unit}/s" if done and seconds > 0 and unit else ""
+
+
+class Stage:
+    """When a stage began and where it began, for its rate: the first report may come after some work was done."""
+
+    def __init__(self, name: str, clock: Callable[[], float]) -> None:
+        self.name = name
+        self.unit = UNITS.get(name, "")
+        self._clock = clock
+        self._began = clock()
+        self.done = 0
+        self.total: int | None = None
+
+    def seconds(self) -> float:
+        return self._clock() - self._began
+
+    def facts(self) -> str:
+        """`12.1 images/s, 3 s left`, as far as known."""
+        seconds = self.seconds()
+        parts = [speed(self.done, seconds, self.unit)]
+        if self.total and 0 < self.done < self.total:
+            parts.append(f"{duration(seconds * (self.total - self.done) / self.done)} left")
+        return ", ".join(part for part in parts if part)
+
+
+class PlainProgress:
+    """One line when a stage begins, then every few seconds, and when it is done."""
+
+    def __init__(self, stream: Any = None, every: float = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream or sys.stderr
+        self._every = every
+        self._clock = clock
+        self._stage: Stage | None = None
+        self._said = 0.0
+        self._finished = False
+
+    def __call__(self, stage: str, done: int, total: int | None, message: str = "") -> None:
+        fresh = self._stage is None or self._stage.name != stage
+        if fresh:
+            self._stage, self._finished = Stage(stage, self._clock), False
+        assert self._stage is not None
+        self._stage.done, self._stage.total = done, total
+        finished = total is not None and done >= total
+        due = self._clock() - self._said >= self._every
+        if fresh or due or (finished and not self._finished):
+            self._say(self._stage, message)
+        self._finished = finished
+
+    def _say(self, stage: Stage, message: str) -> None:
+        self._said = self._clock()
+        count = f"{stage.done}/{stage.total} {stage.unit}".strip() if stage.total else ""
+        details = ", ".join(part for part in (count, stage.facts(), message) if part)
+        print(f"{stage.name}: {details}" if details else stage.name, file=self._stream, flush=True)
+
+
+class BarProgress:
+    """A rich bar per stage. It turns by itself, so a stage that reports nothing for long (a download) still looks alive."""
+
+    def __init__(self, bar: Any, clock: Callable[[], float] = time.monotonic) -> None:
+        self._bar = bar
+        self._clock = clock
+        self._stage: Stage | None = None
+        self._task: Any = None
+
+    def __call__(self, stage: str, done: int, total: int | None, message: str = "") -> None:
+        if self._stage is None or self._stage.name != stage:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._stage = Stage(stage, self._clock)
+            self._task = self._bar.add_task(stage, total=total, facts="")
+        self._stage.done, self._stage.total = done, total
+        facts = ", ".join(part for part in (self._stage.facts(), message) if part)
+        self._bar.update(self._task, completed=done, total=total, facts=facts)
+
+
+def rich_bar(console: Any) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+    from rich.table import Column
+
+    facts = TextColumn("{task.fields[facts]}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    name = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), name, BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), facts)
+    return Bar(*columns, console=console, transient=True, expand=True)
+
+
+@contextmanager
+def progress_bar(quiet: bool, first: str = "load", message: str = "") -> Iterator[Progress]:
+    """The progress callable for a job: bar, plain lines or nothing. `first` is the stage said at once."""
+    if quiet:
+        yield silent
+        return
+    if not sys.stderr.isatty():
+        plain = PlainProgress()
+        plain(first, 0, None, message)
+        yield plain
+        return
+    from rich.console import Console
+
+    with rich_bar(Console(stderr=True)) as bar:
+        shown = BarProgress(bar)
+        shown(first, 0, None, message)
+        yield shown

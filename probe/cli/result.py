@@ -1,0 +1,122 @@
+"""What a finished run tells: a document for machines (--json), or a table and a few lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from probe.cli import layer_table
+from probe.cli.failure import PROGRAM
+from probe.cli.output import print_json, print_rich, records, stdout_console
+from probe.cli.tables import Column, number, table
+
+SHOWN = 5  # skipped images and functional norms named in the table; all of them stand in --json and in the manifest
+
+
+def document(run: Any, rows: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
+    """The JSON form; `layers` are the rows of the table with every column."""
+    manifest = run.manifest
+    return {
+        "run": str(run.path),
+        "model": manifest.get("model"),
+        "layers": list(rows),
+        "skipped_images": skipped(manifest),
+        "functional_norms": functional(manifest),
+        "warnings": warnings_of(manifest),
+        **more,
+    }
+
+
+def figures(run: Any) -> list[Path]:
+    return sorted(path for path in (Path(run.path) / "figures").glob("*") if path.suffix in (".png", ".svg"))
+
+
+def skipped(manifest: Mapping[str, Any]) -> list[Any]:
+    """The images that could not be read, each with its reason."""
+    return list(manifest.get("skipped") or (manifest.get("data") or {}).get("skipped") or [])
+
+
+def functional(manifest: Mapping[str, Any]) -> list[Any]:
+    """Names of normalizations called as functions, which no hook sees."""
+    return list(manifest.get("functional_norms") or [])
+
+
+def random_weights(manifest: Mapping[str, Any]) -> bool:
+    model = manifest.get("model")
+    return isinstance(model, Mapping) and model.get("weights") == "random"
+
+
+def warnings_of(manifest: Mapping[str, Any]) -> list[str]:
+    """What must not be overlooked, one line each."""
+    lines = []
+    if random_weights(manifest):
+        lines.append("RANDOM WEIGHTS: the model was not trained; these numbers say nothing about a trained one")
+    return lines
+
+
+def named(items: Sequence[Any]) -> str:
+    """The first few of `items` in words; a pair is `name (reason)`."""
+
+    def words(item: Any) -> str:
+        if isinstance(item, Mapping):
+            item = list(item.values())
+        if isinstance(item, (list, tuple)) and len(item) >= 2:
+            return f"{item[0]} ({item[1]})"
+        return str(item)
+
+    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return ", ".join(words(item) for item in items[:SHOWN]) + more
+
+
+def attention_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """Skipped images, norms that were not captured, random weights."""
+    lines = []
+    if lost := skipped(manifest):
+        lines.append(f"skipped images: {len(lost)}: {named(lost)}")
+    if calls := functional(manifest):
+        lines.append(f"functional norms, not captured: {len(calls)}: {named(calls)}")
+    return lines + [f"WARNING: {line}" for line in warnings_of(manifest)]
+
+
+def show_run(run: Any, as_json: bool, drawn: Sequence[Any] | None = None) -> None:
+    """The result of a run that has been fitted."""
+    rows = records(run.alphas())
+    pictures = list(drawn) if drawn is not None else figures(run)
+    if as_json:
+        print_json(document(run, rows, figures=[str(path) for path in pictures]))
+        return
+    lines = [*layer_table.notes(rows), f"run: {run.path}"]
+    if pictures:
+        lines.append(f"figures: {len(pictures)} in {Path(pictures[0]).parent}")
+    print_rich(layer_table.styled(rows, stdout_console().width), "", *lines, *attention_lines(run.manifest))
+
+
+def show_fits(run: Any, fits: Any, as_json: bool) -> None:
+    """The result of a new fit: the same table; the JSON form has every family, scope and weighting beside it."""
+    if as_json:
+        print_json(document(run, records(run.alphas()), fits=records(fits)))
+    else:
+        show_run(run, False)
+
+
+def show_capture(run: Any, as_json: bool) -> None:
+    """The result of a capture: what was seen of each layer."""
+    rows = records(run.layers)
+    if as_json:
+        print_json(document(run, rows))
+        return
+    lines = [layer_table.counts(rows), f"run: {run.path}", f"next: {PROGRAM} fit {run.path}"]
+    print_rich(table(CAPTURED, rows, stdout_console().width, layer_table.STYLES), "", *lines, *attention_lines(run.manifest))
+
+
+CAPTURED = [
+    Column("layer", lambda row: str(row["layer"]), left=True),
+    Column("kind", lambda row: str(row["kind"]), rank=2, left=True),
+    Column("C", lambda row: str(row["channels"])),
+    Column("status", lambda row: str(row["status"]), left=True),
+    Column("elements", lambda row: "-" if row.get("count") is None else f"{int(row['count']):,}"),
+    Column("positions", lambda row: "-" if row.get("positions") is None else str(int(row["positions"])), rank=1),
+    Column("1/sigma", lambda row: number(row.get("inverse_sigma_mean")), rank=3),
+    Column("sigma cv", lambda row: number(row.get("sigma_cv")), rank=4),
+]
