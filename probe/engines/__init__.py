@@ -1,0 +1,1 @@
+"""Who executes the work: an engine deals batches out and merges what comes back."""

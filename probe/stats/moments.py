@@ -1,0 +1,71 @@
+"""Exact per-channel moments of input and normalized, streamed over every element.
+
+Kept are sums in float64, so states merge by addition; mean and variance (biased) are read out as sum/n and sum_sq/n - mean^2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probe.stats.summary import Summary, new_sums
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, biased variance, smallest and largest value per channel, each (C,)."""
+
+    mean: NDArray[np.float64]
+    var: NDArray[np.float64]
+    min: NDArray[np.float64]
+    max: NDArray[np.float64]
+
+    def scaled(self, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> Spread:
+        """The spread of weight * value + bias."""
+        ends = np.sort(np.stack([weight * self.min + bias, weight * self.max + bias]), axis=0)
+        return Spread(weight * self.mean + bias, weight**2 * self.var, ends[0], ends[1])
+
+
+class Moments:
+    """Streaming sums (9, C) of one layer: sum, sum of squares, min, max of input, then of normalized, then the count."""
+
+    def __init__(self, channels: int) -> None:
+        self.sums = new_sums(1, channels)[0]
+
+    def update(self, summary: Summary) -> None:
+        for sums in summary.sums:
+            self._add(sums)
+
+    def merge(self, other: Moments) -> None:
+        self._add(other.sums)
+
+    @property
+    def count(self) -> NDArray[np.int64]:
+        """Finite elements per channel (C,)."""
+        return self.sums[8].astype(np.int64)
+
+    def _add(self, sums: NDArray[np.float64]) -> None:
+        for offset in (0, 4):
+            self.sums[offset : offset + 2] += sums[offset : offset + 2]
+            np.minimum(self.sums[offset + 2], sums[offset + 2], out=self.sums[offset + 2])
+            np.maximum(self.sums[offset + 3], sums[offset + 3], out=self.sums[offset + 3])
+        self.sums[8] += sums[8]
+
+    def _spread(self, offset: int) -> Spread:
+        total, squares, smallest, largest = self.sums[offset : offset + 4]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = total / self.count
+            var = np.maximum(squares / self.count - mean**2, 0)
+        var = np.where(smallest == largest, 0.0, var)  # a constant channel has variance 0, not rounding
+        empty = self.count == 0
+        return Spread(mean, var, np.where(empty, np.nan, smallest), np.where(empty, np.nan, largest))
+
+    @property
+    def input(self) -> Spread:
+        return self._spread(0)
+
+    @property
+    def normalized(self) -> Spread:
+        return self._spread(4)

@@ -1,0 +1,84 @@
+"""What one layer saw in one batch, laid out for the statistics. Made by the tap, read by the kernels; it lives for one hook call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenNorm:
+    """z = (x - m) / sqrt(sigma^2 + eps) with m and sigma over the channels of each row (LayerNorm); m = 0 if not centered (RMSNorm)."""
+
+    eps: float
+    centered: bool
+
+
+@dataclass(frozen=True)
+class PlaneNorm:
+    """z = (x - mean) * scale with mean and scale (B, C) (BatchNorm, InstanceNorm, GroupNorm)."""
+
+    mean: Tensor
+    scale: Tensor
+    fixed: bool  # the same for every image and batch: BatchNorm and InstanceNorm with running statistics
+
+
+@dataclass(frozen=True)
+class GivenNorm:
+    """z itself, laid out as x."""
+
+    z: Tensor
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Input and output of one layer for one batch.
+
+    x, y: (B, P, C) if channels_last else (B, C, P), any float dtype, on the model's device; P positions per image.
+    """
+
+    x: Tensor
+    y: Tensor
+    norm: TokenNorm | PlaneNorm | GivenNorm
+    channels_last: bool
+    images: NDArray[np.int64]  # (B,) image index, -1 where the batch axis does not hold images
+    groups: NDArray[np.int64]  # (B,) jackknife group of the image
+    kinds: NDArray[np.uint8]  # (P,) 1 for prefix tokens, 0 for patch tokens
+    valid: NDArray[np.bool_] | None = None  # (B, P) False for padding
+
+    @property
+    def positions(self) -> int:
+        return self.x.shape[1] if self.channels_last else self.x.shape[2]
+
+    @property
+    def channels(self) -> int:
+        return self.x.shape[2] if self.channels_last else self.x.shape[1]
+
+    def as_given_rows(self) -> Observed:
+        """The same observation channels-last with z computed: the general form, slower than the others."""
+        if not isinstance(self.norm, PlaneNorm):
+            return self
+        x = self.x if self.channels_last else self.x.transpose(1, 2)
+        y = self.y if self.channels_last else self.y.transpose(1, 2)
+        z = (x.float() - self.norm.mean[:, None]) * self.norm.scale[:, None]
+        return replace(self, x=x, y=y, norm=GivenNorm(z), channels_last=True)
+
+
+def rows_of(tensor: Tensor, images: NDArray[np.int64], positions: NDArray[np.int64], channels_last: bool) -> NDArray[np.float32]:
+    """The values (N, C) at N (image, position) pairs of a (B, P, C) or (B, C, P) tensor, float32 on the host."""
+    b, p = torch.from_numpy(images).to(tensor.device), torch.from_numpy(positions).to(tensor.device)
+    picked = tensor[b, p] if channels_last else tensor[b, :, p]
+    return picked.detach().to("cpu", torch.float32).numpy()
+
+
+def elements_of(
+    tensor: Tensor, images: NDArray[np.int64], positions: NDArray[np.int64], channels: NDArray[np.int64], channels_last: bool
+) -> NDArray[np.float32]:
+    """The values (N,) at N (image, position, channel) triples, float32 on the host."""
+    b, p, c = (torch.from_numpy(i).to(tensor.device) for i in (images, positions, channels))
+    picked = tensor[b, p, c] if channels_last else tensor[b, c, p]
+    return picked.detach().to("cpu", torch.float32).numpy()

@@ -1,0 +1,129 @@
+"""Which (image, position) rows are kept, and the buffer that keeps them.
+
+Every row has a key, a hash of (seed, image, position), and the N rows with the smallest keys are kept: a uniform sample without
+replacement that is the same for any batch size, image order or number of workers, and in all layers of equal grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probe.records import Plan
+
+Key = NDArray[np.uint64]
+LARGEST = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+def _mix(h: Key) -> Key:
+    """splitmix64 finalizer (Steele et al. 2014, https://doi.org/10.1145/2714064.2660195)."""
+    h = h + np.uint64(0x9E3779B97F4A7C15)
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
+
+
+def keys(seed: int, images: NDArray[np.int64], positions: int) -> Key:
+    """Keys (B, P) of all positions of the given images."""
+    start = np.array([seed % 2**64], dtype=np.uint64)
+    image = _mix(_mix(start) ^ images.astype(np.uint64))
+    return _mix(image[:, None] ^ np.arange(positions, dtype=np.uint64)[None])
+
+
+def _threshold(wanted: int, rows: int | None) -> np.uint64:
+    """A key that a little more than `wanted` of `rows` keys stay below: six standard deviations more, so that some images may fail."""
+    if rows is None:
+        return LARGEST
+    share = (wanted + 6 * math.sqrt(wanted) + 16) / rows
+    return LARGEST if share >= 1 else np.uint64(int(share * 2.0**64))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Candidate rows of one batch, each (n,)."""
+
+    batch: NDArray[np.int64]  # image in the batch
+    position: NDArray[np.int64]
+    key: Key
+
+
+class RowChoice:
+    """The candidate rows of a grid of P positions whose first ones may be prefix tokens. Layers of equal grid share it."""
+
+    def __init__(self, plan: Plan, kinds: NDArray[np.uint8]) -> None:
+        self._seed, self._prefix = plan.seed, np.flatnonzero(kinds)
+        images = plan.images
+        self._below = _threshold(plan.samples, None if images is None else images * len(kinds))
+        self._below_prefix = _threshold(plan.prefix, None if images is None else images * len(self._prefix))
+        self._positions = len(kinds)
+        self._last: tuple[object, tuple[Rows, Rows]] | None = None
+
+    def __call__(self, images: NDArray[np.int64], valid: NDArray[np.bool_] | None) -> tuple[Rows, Rows]:
+        """Candidates among all rows and among prefix rows; remembered for the next layer of the batch."""
+        if self._last is not None and self._last[0] is images and valid is None:
+            return self._last[1]
+        key = keys(self._seed, images, self._positions)
+        usable = np.ones(key.shape, bool) if valid is None else valid
+        uniform = np.nonzero(usable & (key <= self._below))
+        prefix_key = _mix(key[:, self._prefix])  # other keys than the uniform draw's, else it would be the same rows
+        b, index = np.nonzero(usable[:, self._prefix] & (prefix_key <= self._below_prefix))
+        chosen = Rows(uniform[0], uniform[1], key[uniform]), Rows(b, self._prefix[index], prefix_key[b, index])
+        self._last = (images, chosen) if valid is None else None
+        return chosen
+
+
+class SampleBuffer:
+    """The `size` rows with the smallest keys of one layer, every column (n, C) or (n,) float32."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.below = LARGEST
+        self._capacity = size + int(6 * math.sqrt(size)) + 32
+        self._count = 0
+        self._key = np.empty(self._capacity, np.uint64)
+        self._where = np.empty((self._capacity, 2), np.int32)  # image, position
+        self._columns: list[NDArray[np.float32]] = []
+
+    def add(self, key: Key, image: NDArray[np.int64], position: NDArray[np.int64], columns: Sequence[NDArray[np.float32]]) -> None:
+        """Add rows; columns are float32 arrays whose first axis is the row."""
+        if not self._columns:
+            # untouched pages cost nothing: a layer with few rows never pays for the capacity
+            self._columns = [np.empty((self._capacity, *column.shape[1:]), np.float32) for column in columns]
+        done = 0
+        while done < len(key):
+            part = slice(done, done + self._capacity - self._count)
+            into = slice(self._count, self._count + len(key[part]))
+            self._key[into] = key[part]
+            self._where[into, 0], self._where[into, 1] = image[part], position[part]
+            for mine, column in zip(self._columns, columns, strict=True):
+                mine[into] = column[part]
+            self._count = into.stop
+            done += into.stop - into.start
+            if self._count == self._capacity:
+                self._keep_smallest()
+
+    def merge(self, other: SampleBuffer) -> None:
+        if other._count:
+            n = other._count
+            where = other._where[:n].astype(np.int64)
+            self.add(other._key[:n], where[:, 0], where[:, 1], [column[:n] for column in other._columns])
+
+    def _keep_smallest(self) -> None:
+        if self._count <= self.size:
+            return
+        kept = np.sort(np.argpartition(self._key[: self._count], self.size - 1)[: self.size])
+        for array in (self._key, self._where, *self._columns):
+            array[: self.size] = array[kept]
+        self._count = self.size
+        self.below = self._key[: self.size].max()
+
+    def rows(self) -> tuple[NDArray[np.int32], NDArray[np.int32], list[NDArray[np.float32]]]:
+        """Image (n,), position (n,) and the columns, sorted by (image, position)."""
+        self._keep_smallest()
+        where = self._where[: self._count]
+        order = np.lexsort((where[:, 1], where[:, 0]))
+        return where[order, 0], where[order, 1], [column[: self._count][order] for column in self._columns]
