@@ -11,7 +11,7 @@ from probe.cli import options as opt
 First = Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="Directory of a finished run.")]
 Second = Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="The run to set beside it.")]
 Folder = Annotated[
-    str | None, typer.Option("--out", metavar="DIR", help="Directory for the table and the figure. [default: none is written]")
+    str | None, opt.text_option("--out", "DIR", "Directory for the table and the figure.  [default: none is written]")
 ]
 
 
@@ -20,7 +20,8 @@ def compare(run_a: First, run_b: Second, out: Folder = None, json: opt.Json = Fa
 
     For example the LayerNorms of a ViT and the BatchNorms of a ResNet.
     """
-    from probe.cli.output import print_json, records
+    from probe.cli.output import print_json
+    from probe.cli.values import records
     from probe.pipeline.compare_runs import compare as job
     from probe.store.run import open_run
 
@@ -34,8 +35,9 @@ def compare(run_a: First, run_b: Second, out: Folder = None, json: opt.Json = Fa
 
 def show(rows: list[dict[str, Any]], names: list[str], out: str | None) -> None:
     """The comparison as it comes; columns from the right go first where the terminal is narrow."""
-    from probe.cli.output import print_rich, stdout_console
-    from probe.cli.tables import plain_columns, table
+    from probe.cli.layer_table import left_out
+    from probe.cli.output import print_table
+    from probe.cli.tables import plain_columns
 
     lines = [f"written: {out}"] if out else []
-    print_rich(table(plain_columns(names), rows, stdout_console().width), "", *lines)
+    print_table(plain_columns(names), rows, lines=lambda grid: left_out(grid) + lines)

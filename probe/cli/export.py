@@ -12,9 +12,7 @@ from probe.errors import UsageError
 
 FORMATS = (".csv", ".json", ".safetensors")
 
-Target = Annotated[
-    str, typer.Option("--to", metavar="FILE", show_default=False, help="FILE ending in .csv, .json or .safetensors.")
-]
+Target = Annotated[str, opt.text_option("--to", "FILE", "FILE ending in .csv, .json or .safetensors.", show_default=False)]
 Scope = Annotated[
     str,
     typer.Option(

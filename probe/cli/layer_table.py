@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
-from probe.cli.tables import Column, Row, number, quality, share
+from probe.cli.tables import Column, Grid, Row
+from probe.cli.values import number, quality, share
 
 STYLES = {"curved": "bold", "step": "bold", "not_finite": "red", "not_called": "dim", "constant": "dim", "too_few": "dim"}
+SHARED = 10  # rank of a column that is the same in all rows
 SHAPED = ("curved", "step")
 
 
@@ -45,10 +46,14 @@ def layer_columns(rows: Sequence[Row]) -> list[Column]:
     def has(name: str) -> bool:
         return any(row.get(name) is not None for row in rows)
 
+    def same(name: str) -> bool:
+        return len({row[name] for row in rows}) == 1
+
     columns = [
         Column("layer", lambda row: str(row["layer"]), left=True),
-        Column("kind", lambda row: str(row["kind"]), rank=7, left=True),
-        Column("C", lambda row: str(row["channels"]), rank=6),
+        # what all layers share is said below the table as well, so it goes first
+        Column("kind", lambda row: str(row["kind"]), rank=SHARED if same("kind") else 7, left=True),
+        Column("C", lambda row: str(row["channels"]), rank=SHARED if same("channels") else 6),
         Column("status", lambda row: str(row["status"]), left=True),
     ]
     if has("alpha"):
@@ -71,10 +76,10 @@ def layer_columns(rows: Sequence[Row]) -> list[Column]:
 
 
 def counts(rows: Sequence[Row]) -> str:
-    """`17 layers: 5 curved, 12 linear`, the most frequent first."""
+    """`17 layers (17 layer_norm of 128 channels): 12 linear, 5 curved`, the most frequent first."""
     found = Counter(str(row["status"]) for row in rows)
     listed = ", ".join(f"{n} {status}" for status, n in found.most_common())
-    return f"{len(rows)} layer{'s' if len(rows) != 1 else ''}: {listed}" if rows else "no layers"
+    return f"{len(rows)} layer{'s' if len(rows) != 1 else ''} ({kinds(rows)}): {listed}" if rows else "no layers"
 
 
 def gain(row: Row) -> float:
@@ -89,9 +94,9 @@ def where_s(rows: Sequence[Row], most: int = 6) -> str:
         affine = bool(rows) and all(row["status"] == "affine" for row in rows)
         why = "each channel is exactly a straight line" if affine else "no curve beats a straight line"
         return f"S-shaped: none ({why})"
-    names = ", ".join(f"{row['layer']} (+{gain(row):.2g} R2 over a line)" for row in shaped[:most])
+    names = ", ".join(f"{row['layer']} {gain(row):+.2g}" for row in shaped[:most])
     more = f" and {len(shaped) - most} more" if len(shaped) > most else ""
-    return f"S-shaped: {len(shaped)} of {len(rows)} layers; most bent: {names}{more}"
+    return f"S-shaped: {len(shaped)} of {len(rows)}; R2 above that of a line: {names}{more}"
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
@@ -111,7 +116,11 @@ def kinds(rows: Sequence[Row]) -> str:
     return f"{', '.join(f'{n} {kind}' for kind, n in found.most_common())} of {span} channels"
 
 
-def styled(rows: Sequence[Row], width: int) -> Any:
-    from probe.cli.tables import table
+def styles(rows: Sequence[Row]) -> list[str]:
+    return [STYLES.get(str(row["status"]), "") for row in rows]
 
-    return table(layer_columns(rows), rows, width, STYLES)
+
+def left_out(grid: Grid) -> list[str]:
+    """Which columns the terminal had no room for, except those that the counts below the table say."""
+    names = [column.header for column in grid.dropped if column.rank < SHARED]
+    return [f"no room for: {', '.join(names)} (a wider terminal, alpha.csv or --json shows them)"] if names else []

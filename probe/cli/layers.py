@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from probe.cli import options as opt
-from probe.cli.tables import Column, number
+from probe.cli.tables import Column
+from probe.cli.values import number
 
 
 def layers(
@@ -47,9 +48,8 @@ def columns() -> list[Column]:
 
 def show(model: str, found: Sequence[Mapping[str, Any]]) -> None:
     from probe.cli.layer_table import kinds
-    from probe.cli.output import print_rich, stdout_console
-    from probe.cli.tables import table
+    from probe.cli.output import print_table
 
     total = f"{model}: {len(found)} normalization layer{'s' if len(found) != 1 else ''}"
-    items = [table(columns(), found, stdout_console().width), ""] if found else []
-    print_rich(*items, f"{total}: {kinds(found)}" if found else total)
+    line = f"{total}: {kinds(found)}" if found else total
+    print_table(columns(), found, lines=lambda grid: [line])

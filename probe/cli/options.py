@@ -66,41 +66,52 @@ def one_of(option: str, known: tuple[str, ...]) -> Callable[[Any], Any]:
     return parse
 
 
+def text(option: str) -> Callable[[Any], Any]:
+    """A parser for any text but an option, which would be a forgotten value: `--out --json`."""
+
+    def parse(value: Any) -> Any:
+        if isinstance(value, str) and (value.startswith("--") or not value.strip()):
+            raise Refused(f"{option} {value}: needs a value{' before ' + value if value.strip() else ''}")
+        return value
+
+    return parse
+
+
+def text_option(name: str, metavar: str, help: str, **more: Any) -> Any:
+    return typer.Option(name, parser=text(name), metavar=metavar, help=help, **more)
+
+
 def number_option(name: str, minimum: int, text: str, word: str | None = None) -> Any:
     return typer.Option(name, parser=whole(name, minimum, word), metavar="N", help=text)
 
 
 Run = Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="Directory of a finished run.")]
-Model = Annotated[str, typer.Option("--model", metavar="M", help="timm name, or torchvision:NAME, bundled:NAME.")]
-Weights = Annotated[
-    str, typer.Option("--weights", metavar="W", help="pretrained, random, or a checkpoint FILE (safetensors, pth).")
-]
+Model = Annotated[str, text_option("--model", "M", "timm name, or torchvision:NAME, bundled:NAME.")]
+Weights = Annotated[str, text_option("--weights", "W", "pretrained, random, or a checkpoint FILE (safetensors, pth).")]
 Data = Annotated[
     str | None,
     typer.Option(
         "--data",
         metavar="D",
-        help="Folder of images, a .txt list of files, or a timm dataset URI. [default: bundled photographs]",
+        help="Folder of images, a .txt list of files, or a timm dataset URI.  [default: bundled photographs]",
     ),
 ]
-Out = Annotated[str | None, typer.Option("--out", metavar="DIR", help="Directory of the new run. [default: runs/MODEL]")]
-Layers = Annotated[str, typer.Option("--layers", metavar="GLOB", help="Layers to look at, e.g. 'blocks.*.norm1'.")]
+Out = Annotated[str | None, text_option("--out", "DIR", "Directory of the new run.  [default: runs/MODEL]")]
+Layers = Annotated[str, text_option("--layers", "GLOB", "Layers to look at, e.g. 'blocks.*.norm1'.")]
 Samples = Annotated[int, number_option("--samples", 1, "Sampled rows kept per layer, with all channels.")]
 Tail = Annotated[int, number_option("--tail", 0, "Extreme elements kept per layer.")]
 NumImages = Annotated[int | None, number_option("--num-images", 1, "Images to use, chosen by the seed; 'all' for all.", "all")]
 BatchSize = Annotated[int, number_option("--batch-size", 1, "Images per forward pass.")]
 Workers = Annotated[int, number_option("--workers", 0, "Extra processes that read images.")]
 Seed = Annotated[int, number_option("--seed", 0, "Decides images, rows and random weights.")]
-Device = Annotated[
-    str | None, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps. [default: the fastest found]")
-]
+Device = Annotated[str | None, text_option("--device", "DEVICE", "cpu, cuda, cuda:1, mps.  [default: the fastest found]")]
 Dtype = Annotated[
     str | None,
     typer.Option(
         "--dtype",
         metavar="TYPE",
         parser=one_of("--dtype", ("float32", "bfloat16", "float16")),
-        help="float32, bfloat16 or float16. [default: that of the weights]",
+        help="float32, bfloat16 or float16.  [default: that of the weights]",
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in DIR.")]

@@ -1,47 +1,22 @@
-"""Where a command writes: results to stdout, messages to stderr, JSON with null where a number is missing."""
+"""Where a command writes: results to stdout, messages to stderr."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from probe.cli.failure import ReaderGone
+from probe.cli.tables import Column, Grid, Row, draw, fit_columns
+from probe.cli.values import plain
+
+Lines = Callable[[Grid], Iterable[str]]
 
 WIDTH = 120  # columns when stdout is no terminal and COLUMNS is not set
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON knows it: no NaN, no infinity, no numpy scalars, paths as text."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy scalars and arrays
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    return str(value) if isinstance(value, Path) else None if value != value else str(value)
-
-
-def records(frame: Any) -> list[dict[str, Any]]:
-    """A data frame as a list of rows; missing cells are None."""
-    return [
-        {str(name): None if missing(cell) else plain(cell) for name, cell in zip(frame.columns, row, strict=True)}
-        for row in frame.itertuples(index=False, name=None)
-    ]
-
-
-def missing(cell: Any) -> bool:
-    """None, NaN, NaT and pandas.NA (whose comparison is neither true nor false)."""
-    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and math.isnan(cell))
 
 
 @contextmanager
@@ -67,12 +42,23 @@ def print_lines(lines: list[str]) -> None:
             print(line)
 
 
-def print_rich(*items: Any) -> None:
-    """Tables, and lines as they are: no markup, no wrapping of a path in the middle."""
+def print_table(
+    columns: Sequence[Column], rows: Sequence[Row], styles: Sequence[str] = (), lines: Lines = lambda grid: ()
+) -> None:
+    """A table that fits the terminal, then `lines`, a function of what was left out of the table."""
     console = stdout_console()
+    grid = fit_columns(columns, rows, console.width)
     with reader():
-        for item in items:
-            console.print(item, markup=False, highlight=False, soft_wrap=isinstance(item, str))
+        if rows:
+            console.print(draw(grid, styles))
+            print(flush=True)
+        for line in lines(grid):
+            print(wrapped(line, console.width) if sys.stdout.isatty() else line)
+
+
+def wrapped(line: str, width: int) -> str:
+    """`line` broken between words only: a path must survive copying."""
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def stdout_console() -> Any:

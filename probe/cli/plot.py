@@ -11,13 +11,13 @@ from probe.cli import options as opt
 Kinds = Annotated[
     str | None,
     typer.Option(
-        "--kind", metavar="NAMES", parser=opt.listed("--kind"), help="Figures to draw, with commas between. [default: all]"
+        "--kind", metavar="NAMES", parser=opt.listed("--kind"), help="Figures to draw, with commas between.  [default: all]"
     ),
 ]
 Chosen = Annotated[
     str | None,
     typer.Option(
-        "--layers", metavar="GLOBS", parser=opt.listed("--layers"), help="Layers to draw, with commas between. [default: all]"
+        "--layers", metavar="GLOBS", parser=opt.listed("--layers"), help="Layers to draw, with commas between.  [default: all]"
     ),
 ]
 Formats = Annotated[
@@ -29,7 +29,7 @@ Formats = Annotated[
         help="png, svg, pdf, with commas between.",
     ),
 ]
-Folder = Annotated[str | None, typer.Option("--out", metavar="DIR", help="Directory of the figures. [default: RUN/figures]")]
+Folder = Annotated[str | None, opt.text_option("--out", "DIR", "Directory of the figures.  [default: RUN/figures]")]
 
 
 def plot(

@@ -8,8 +8,9 @@ from typing import Any
 
 from probe.cli import layer_table
 from probe.cli.failure import PROGRAM
-from probe.cli.output import print_json, print_rich, records, stdout_console
-from probe.cli.tables import Column, number, table
+from probe.cli.output import print_json, print_table
+from probe.cli.tables import Column
+from probe.cli.values import number, records
 
 SHOWN = 5  # skipped images and functional norms named in the table; all of them stand in --json and in the manifest
 
@@ -89,7 +90,8 @@ def show_run(run: Any, as_json: bool, drawn: Sequence[Any] | None = None) -> Non
     lines = [*layer_table.notes(rows), f"run: {run.path}"]
     if pictures:
         lines.append(f"figures: {len(pictures)} in {Path(pictures[0]).parent}")
-    print_rich(layer_table.styled(rows, stdout_console().width), "", *lines, *attention_lines(run.manifest))
+    lines += attention_lines(run.manifest)
+    print_table(layer_table.layer_columns(rows), rows, layer_table.styles(rows), lambda grid: layer_table.left_out(grid) + lines)
 
 
 def show_fits(run: Any, fits: Any, as_json: bool) -> None:
@@ -106,8 +108,8 @@ def show_capture(run: Any, as_json: bool) -> None:
     if as_json:
         print_json(document(run, rows))
         return
-    lines = [layer_table.counts(rows), f"run: {run.path}", f"next: {PROGRAM} fit {run.path}"]
-    print_rich(table(CAPTURED, rows, stdout_console().width, layer_table.STYLES), "", *lines, *attention_lines(run.manifest))
+    lines = [layer_table.counts(rows), f"run: {run.path}", f"next: {PROGRAM} fit {run.path}", *attention_lines(run.manifest)]
+    print_table(CAPTURED, rows, layer_table.styles(rows), lambda grid: lines)
 
 
 CAPTURED = [

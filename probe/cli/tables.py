@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
+
+from probe.cli.values import number
 
 GAP = 2  # blanks between columns
 SHORTEST = 12  # a name is never cut below this
@@ -32,27 +35,7 @@ class Grid:
 
     columns: tuple[Column, ...]
     cells: tuple[tuple[str, ...], ...]
-    dropped: tuple[str, ...]
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """`digits` significant digits, at most about 8 characters; `-` for a missing value."""
-    if value is None or value != value:
-        return "-"
-    text = f"{value:.{digits}g}"
-    return text if "e" not in text else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
-
-
-def share(value: Any) -> str:
-    """A share as per cent; tiny ones keep a digit."""
-    return "-" if value is None or value != value else f"{number(100 * value, 2)}"
-
-
-def quality(value: Any) -> str:
-    """R2 with three decimals, rounded down near 1 so that 0.9996 does not read as perfect."""
-    if value is None or value != value:
-        return "-"
-    return f"{min(value, 0.9999):.4f}"[:5] if 0 <= value < 1 else f"{value:.3f}"
+    dropped: tuple[Column, ...]
 
 
 def shorten(text: str, width: int) -> str:
@@ -79,23 +62,21 @@ def fit_columns(columns: Sequence[Column], rows: Sequence[Row], width: int) -> G
         limit = max(widths()[first] - excess(), SHORTEST)
         texts[first] = [shorten(text, limit) for text in texts[first]]
     cells = tuple(zip(*(texts[column.header] for column in kept), strict=True))
-    dropped = tuple(column.header for column in columns if column not in kept)
+    dropped = tuple(column for column in columns if column not in kept)
     return Grid(tuple(kept), cells, dropped)
 
 
-def table(columns: Sequence[Column], rows: Sequence[Row], width: int, styles: Mapping[str, str] | None = None) -> Any:
-    """A rich table of what fits; `styles` colours a whole row by its value of `status`."""
+def draw(grid: Grid, styles: Sequence[str] = ()) -> Any:
+    """A rich table of the grid; `styles` has one style per row."""
     from rich.box import Box
     from rich.table import Table
     from rich.text import Text
 
-    grid = fit_columns(columns, rows, width)
     rule = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
     drawn = Table(box=rule, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True, header_style="bold")
     for column in grid.columns:
         drawn.add_column(Text(column.header), justify="left" if column.left else "right", no_wrap=True, overflow="ellipsis")
-    for row, cells in zip(rows, grid.cells, strict=True):
-        style = (styles or {}).get(str(row.get("status")), "")
+    for cells, style in zip_longest(grid.cells, styles[: len(grid.cells)], fillvalue=""):
         drawn.add_row(*(Text(cell) for cell in cells), style=style)
     return drawn
 

@@ -1,0 +1,53 @@
+"""Single values: as JSON (null where a number is missing) and as short text for a cell of a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def missing(cell: Any) -> bool:
+    """None, NaN, NaT and pandas.NA; infinity is a value."""
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and math.isnan(cell))
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON knows it: no NaN, no infinity, no numpy, anything unknown as text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        return plain(value.tolist())
+    if missing(value) or (isinstance(value, float) and math.isinf(value)):
+        return None
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def records(frame: Any) -> list[dict[str, Any]]:
+    """A data frame as a list of rows with plain values."""
+    return [
+        {str(name): plain(cell) for name, cell in zip(frame.columns, row, strict=True)}
+        for row in frame.itertuples(index=False, name=None)
+    ]
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """`digits` significant digits in at most about 8 characters; `-` for a missing value."""
+    if missing(value):
+        return "-"
+    text = f"{value:.{digits}g}"
+    return text if "e" not in text else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def share(value: Any) -> str:
+    """A share of 1 in per cent, two digits."""
+    return "-" if missing(value) else number(100 * value, 2)
+
+
+def quality(value: Any) -> str:
+    """R2 with three decimals, cut and not rounded, so that 0.9996 does not read as perfect."""
+    if missing(value):
+        return "-"
+    return f"{min(value, 0.9999):.4f}"[:5] if 0 <= value < 1 else f"{value:.3f}"
