@@ -1,0 +1,70 @@
+"""probe: what function does each normalization layer of a vision model compute?
+
+Everything is imported when it is first used, so that `import probe` costs nothing and needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from probe import plots
+    from probe.errors import ProbeError, UsageError
+    from probe.models.layers import list_norm_layers
+    from probe.models.load import load_model
+    from probe.pipeline.analyze import analyze
+    from probe.pipeline.capture import capture
+    from probe.pipeline.compare_runs import compare
+    from probe.pipeline.draw import plot
+    from probe.pipeline.export import export_alphas
+    from probe.pipeline.fit_run import fit
+    from probe.store.run import open_run
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it. No function may be called like a sub-package: the first import would replace it.
+_HOME = {
+    "ProbeError": "probe.errors",
+    "UsageError": "probe.errors",
+    "analyze": "probe.pipeline.analyze",
+    "capture": "probe.pipeline.capture",
+    "compare": "probe.pipeline.compare_runs",
+    "export_alphas": "probe.pipeline.export",
+    "fit": "probe.pipeline.fit_run",
+    "list_norm_layers": "probe.models.layers",
+    "load_model": "probe.models.load",
+    "open_run": "probe.store.run",
+    "plot": "probe.pipeline.draw",
+}
+
+__all__ = [
+    "ProbeError",
+    "UsageError",
+    "__version__",
+    "analyze",
+    "capture",
+    "compare",
+    "export_alphas",
+    "fit",
+    "list_norm_layers",
+    "load_model",
+    "open_run",
+    "plot",
+    "plots",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """PEP 562: imports the home of a public name at its first use."""
+    if name == "plots":
+        return importlib.import_module("probe.plots")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

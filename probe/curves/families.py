@@ -1,0 +1,125 @@
+"""The curve families: element-wise S-curves f(u) with u = alpha * x (+ shift), and the straight line.
+
+tanh is the curve of DyT (https://arxiv.org/abs/2503.10622), erf with a shift that of Derf (https://arxiv.org/abs/2512.10938),
+isru u / sqrt(1 + u^2) is what RMSNorm and LayerNorm do to one element while the others stay where they are.
+Every function keeps the shape and the dtype of u.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from probe.errors import unknown
+
+Array = NDArray[np.floating]
+Jet = tuple[Array, Array, Array]  # f, f', f''
+
+MAX_SHIFT = 3.0  # |shift| of the shifted families
+_ERF = 2 / math.sqrt(math.pi)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One curve form. `jet(u)` gives f, f' and f'' in one go; `half` is the u > 0 where f' falls under half of f'(0)."""
+
+    name: str
+    jet: Callable[[Array], Jet]
+    value: Callable[[Array], Array]
+    half: float
+    slope_at_zero: float = 1.0
+    shifted: bool = False
+
+    def derivative(self, u: Array) -> Array:
+        """f'(u)."""
+        return self.jet(u)[1]
+
+
+def _linear(u: Array) -> Jet:
+    return u, np.ones_like(u), np.zeros_like(u)
+
+
+def _tanh(u: Array) -> Jet:
+    f = np.tanh(u)
+    slope = 1 - f * f
+    return f, slope, -2 * f * slope
+
+
+def _erf(u: Array) -> Jet:
+    slope = u.dtype.type(_ERF) * np.exp(-u * u)
+    return special.erf(u), slope, -2 * u * slope
+
+
+def _isru_value(u: Array) -> Array:
+    return u / np.sqrt(1 + u * u)
+
+
+def _isru(u: Array) -> Jet:
+    inverse = 1 / (1 + u * u)
+    root = np.sqrt(inverse)
+    slope = inverse * root
+    return u * root, slope, -3 * u * inverse * slope
+
+
+def _arctan(u: Array) -> Jet:
+    slope = 1 / (1 + u * u)
+    return np.arctan(u), slope, -2 * u * slope * slope
+
+
+def _softsign_value(u: Array) -> Array:
+    return u / (1 + np.abs(u))
+
+
+def _softsign(u: Array) -> Jet:
+    inverse = 1 / (1 + np.abs(u))
+    slope = inverse * inverse
+    return u * inverse, slope, -2 * np.sign(u) * slope * inverse
+
+
+def _hardtanh_value(u: Array) -> Array:
+    return np.clip(u, -1, 1)
+
+
+def _hardtanh(u: Array) -> Jet:
+    return np.clip(u, -1, 1), (np.abs(u) < 1).astype(u.dtype), np.zeros_like(u)
+
+
+_TANH_HALF = math.atanh(math.sqrt(0.5))  # 0.8814
+_ERF_HALF = math.sqrt(math.log(2))
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Family("linear", _linear, np.array, math.inf),
+        Family("tanh", _tanh, np.tanh, _TANH_HALF),
+        Family("erf", _erf, special.erf, _ERF_HALF, _ERF),
+        Family("isru", _isru, _isru_value, math.sqrt(2 ** (2 / 3) - 1)),
+        Family("arctan", _arctan, np.arctan, 1.0),
+        Family("softsign", _softsign, _softsign_value, math.sqrt(2) - 1),
+        Family("hardtanh", _hardtanh, _hardtanh_value, 1.0),
+        Family("tanh_shift", _tanh, np.tanh, _TANH_HALF, shifted=True),
+        Family("erf_shift", _erf, special.erf, _ERF_HALF, _ERF, shifted=True),
+    )
+}
+
+
+def family_of(name: str) -> Family:
+    """The family of that name; UsageError with the known names for any other."""
+    if name not in FAMILIES:
+        raise unknown("family", name, FAMILIES)
+    return FAMILIES[name]
+
+
+def families_of(names: Iterable[str]) -> list[Family]:
+    """The families of these names in the order given, each once."""
+    return [family_of(name) for name in dict.fromkeys(names)]
+
+
+def predict(name: str, x: Array, alpha: float, shift: float | None, gamma: float, beta: float) -> Array:
+    """gamma * f(alpha * x + shift) + beta, the curve of a fit (for pictures)."""
+    return gamma * family_of(name).value(alpha * x + (shift or 0.0)) + beta

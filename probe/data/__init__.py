@@ -1,0 +1,9 @@
+"""Images in: where they come from, how they are decoded, how they become batches. What cannot be used is counted and named."""
+
+from __future__ import annotations
+
+from probe.data.images import BadImage
+from probe.data.loader import Batch, cut_batches, iterate, load_batch
+from probe.data.sources import ImageSource, open_images
+
+__all__ = ["BadImage", "Batch", "ImageSource", "cut_batches", "iterate", "load_batch", "open_images"]

@@ -1,0 +1,111 @@
+"""Any image file to 8-bit RGB, or a stated reason why not.
+
+Pixels are turned upright by their EXIF orientation, transparency is composed on white (what a page would show), an animated
+or multi-page file gives its first frame, 16-bit grey is scaled (value * 255 / 65535), never clipped. Floating-point and 32-bit
+pixels have no stated range, so they are refused rather than guessed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from probe.errors import ProbeError
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .bmp .dib .gif .tif .tiff .webp .avif .jp2 .j2k .jpx .ppm .pgm .pbm .pnm .tga".split()
+)
+# Readers of raster formats only: some others of PIL start a program (EPS) or need one.
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "TGA")
+MAX_ASPECT = 64  # a thinner strip would grow to gigabytes when its short side is resized to the model's input
+
+
+class BadImage(ProbeError):
+    """This one image cannot be used; `reason` says why, in one line."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def read_image(file: Path | IO[bytes]) -> Image.Image:
+    """An image file, or its open bytes, as an RGB image. Raises BadImage for whatever is wrong with it, and nothing else."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL warns of odd EXIF, palettes and sizes; what matters is raised
+            with Image.open(file, formats=_known_formats()) as image:
+                image.load()
+                return to_rgb(_upright(image))
+    except BadImage:
+        raise
+    except Exception as error:  # decoders raise some ten different types on broken bytes
+        raise BadImage(_reason(error)) from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A decoded image of any mode as 8-bit RGB."""
+    width, height = image.size
+    if max(width, height) > MAX_ASPECT * max(1, min(width, height)):
+        raise BadImage(f"{width} x {height} pixels: thinner than 1 to {MAX_ASPECT}")
+    if image.mode.startswith("I"):
+        return Image.fromarray(_scale_16_bit(image)).convert("RGB")
+    if image.mode == "F":
+        raise BadImage("floating-point pixels without a stated range")
+    if image.mode == "LAB":
+        return _lab_to_rgb(image)
+    if image.has_transparency_data:
+        return _on_white(image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _known_formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Applies the EXIF orientation; unreadable EXIF leaves the image as it lies, as viewers do."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF raises many types; the pixels themselves were decoded
+        return image
+
+
+def _scale_16_bit(image: Image.Image) -> np.ndarray:
+    """16-bit grey (H, W) to uint8. Mode `I` is accepted where the format says that it holds 16 bits."""
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):
+        raise BadImage("32-bit integer pixels without a stated range")
+    grey = np.asarray(image).astype(np.uint32)
+    return ((grey * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def _lab_to_rgb(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms
+
+    lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.applyTransform(image, ImageCms.buildTransform(lab, rgb, "LAB", "RGB"))
+    if converted is None:
+        raise BadImage("LAB colours that cannot be converted")
+    return converted
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    background = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(background, image).convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    """One line for an exception of PIL or of the file system, without the path (the image's id is told beside it)."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not an image, or of no format that can be read"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+__all__ = ["SUFFIXES", "BadImage", "read_image", "to_rgb"]

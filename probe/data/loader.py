@@ -1,0 +1,143 @@
+"""Images to batches: decode, transform, stack; what is broken is left out and named.
+
+The batches are cut from the list of indices up front and a broken image makes its batch smaller, so the same images stand in
+the same batches for any number of workers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from probe.data.images import BadImage
+from probe.data.sources import ImageSource
+from probe.errors import ProbeError, UsageError
+
+Transform = Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images that went through the transform; `len(batch)` is 0 where every image of the batch was broken."""
+
+    indices: np.ndarray  # (B,) int64, image index of each row
+    inputs: Tensor  # (B, 3, H, W); (0,) for an empty batch
+    skipped: list[tuple[str, str]]  # (id, reason) of the images left out
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def cut_batches(images: int, batch_size: int) -> list[np.ndarray]:
+    """Image indices of every batch: consecutive runs of `batch_size`, the last one shorter."""
+    if batch_size < 1:
+        raise UsageError(f"batch_size is {batch_size}; give at least 1")
+    return [np.arange(start, min(start + batch_size, images)) for start in range(0, images, batch_size)]
+
+
+def load_batch(source: ImageSource, transform: Transform, indices: Sequence[int] | np.ndarray) -> Batch:
+    """Decodes and transforms the images of one batch. Raises UsageError where the transform gives no tensors of equal shape."""
+    kept, tensors, skipped = [], [], []
+    for index in map(int, indices):
+        try:
+            tensors.append(_one(source, transform, index))
+            kept.append(index)
+        except BadImage as error:
+            skipped.append((source.ids[index], error.reason))
+    return Batch(np.array(kept, dtype=np.int64), _stack(tensors), skipped)
+
+
+def iterate(source: ImageSource, transform: Transform, batch_size: int = 8, workers: int = 0) -> Iterator[Batch]:
+    """All batches in order, decoded by `workers` processes (0: in this one).
+
+    Raises ProbeError at the end where no image at all could be used, or where a worker process died.
+    """
+    if workers < 0:
+        raise UsageError(f"workers is {workers}; give 0 or more")
+    dataset = _Batches(source, transform, cut_batches(len(source), batch_size))
+    return _checked(_results(dataset, workers), len(source))
+
+
+class _Batches(Dataset[Any]):
+    """One item is one batch, or the error that stops the job: an exception would cross the process border as a traceback."""
+
+    def __init__(self, source: ImageSource, transform: Transform, batches: list[np.ndarray]) -> None:
+        self.source, self.transform, self.batches = source, transform, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, item: int) -> Batch | ProbeError:
+        try:
+            return load_batch(self.source, self.transform, self.batches[item])
+        except ProbeError as error:
+            return error
+
+
+def _one(source: ImageSource, transform: Transform, index: int) -> Tensor:
+    image = source.load(index)
+    try:
+        tensor = transform(image)
+    except Exception as error:  # a user's transform may raise anything
+        raise BadImage(f"transform failed: {_first_line(error)}") from error
+    if not isinstance(tensor, Tensor):
+        raise UsageError(f"the transform gives a {type(tensor).__name__}; it must give a tensor (3, H, W)")
+    return tensor
+
+
+def _stack(tensors: list[Tensor]) -> Tensor:
+    if not tensors:
+        return torch.empty(0)
+    shapes = {tuple(t.shape) for t in tensors}
+    if len(shapes) > 1:
+        raise UsageError(
+            f"the transform gives tensors of different shapes ({sorted(shapes)[:3]}); resize or crop to one, or use batch size 1"
+        )
+    return torch.stack(tensors)
+
+
+def _results(dataset: _Batches, workers: int) -> Iterator[Batch | ProbeError]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of more workers than cores; it is the user's choice
+        # an own generator: the loader would otherwise draw from the global one and disturb the caller's random numbers
+        loader = DataLoader(
+            dataset, batch_size=None, num_workers=workers, collate_fn=_identity, generator=torch.Generator().manual_seed(0)
+        )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        message = "a loader worker process died (out of memory?); give fewer --workers, or 0 to load in the main process"
+        raise ProbeError(f"{message}: {_first_line(error)}") from error
+
+
+def _checked(results: Iterator[Batch | ProbeError], images: int) -> Iterator[Batch]:
+    used, reasons = 0, []
+    for result in results:
+        if isinstance(result, ProbeError):
+            raise result
+        used += len(result)
+        reasons += [f"{name}: {reason}" for name, reason in result.skipped[: max(0, 3 - len(reasons))]]
+        yield result
+    if not used:
+        raise ProbeError(f"none of the {images} images could be used ({'; '.join(reasons)})")
+
+
+def _identity(batch: Any) -> Any:
+    return batch
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+__all__ = ["Batch", "cut_batches", "iterate", "load_batch"]

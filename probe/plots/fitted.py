@@ -1,0 +1,104 @@
+"""From a row of the fits table to the curve on the page.
+
+`z = gamma * f(alpha * x + shift) + beta` where the row has an alpha (DyT, https://arxiv.org/abs/2503.10622, for f = tanh);
+the line `z = slope * x + beta` where it has none. Nothing is fitted here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from probe.plots import style
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The family to draw: its name in the fits table and its f, e.g. `FAMILIES["erf"].value` of probe.curves."""
+
+    family: str = "tanh"
+    value: Callable[[Any], Any] = np.tanh
+
+
+TANH = Shape()
+
+
+def pick(
+    fits: pd.DataFrame | None, layer: str, family: str = "tanh", *, scope: str = "layer", weighting: str = "population", tokens: str = "all"
+) -> dict[str, Any] | None:
+    """The one row asked for as a dict; None where the table has none."""
+    if fits is None or fits.empty:
+        return None
+    match = (
+        (fits["layer"] == layer)
+        & (fits["family"] == family)
+        & (fits["scope"] == scope)
+        & (fits["weighting"] == weighting)
+        & (fits["tokens"] == tokens)
+    )
+    rows = fits[match]
+    return None if rows.empty else {str(k): v for k, v in rows.iloc[0].items()}
+
+
+def get(row: dict[str, Any] | None, column: str) -> float:
+    """A number of the row; NaN for null or a missing column."""
+    value = None if row is None else row.get(column)
+    return math.nan if value is None or pd.isna(value) else float(value)
+
+
+def abscissa(low: float, high: float, alpha: float = math.nan, points: int = 300) -> Array:
+    """x values from low to high, dense around the bend at 1/alpha too."""
+    x = np.linspace(low, high, points)
+    if math.isfinite(alpha) and alpha > 0:
+        bend = np.linspace(-4, 4, 161) / alpha
+        x = np.unique(np.concatenate([x, bend[(bend > low) & (bend < high)]]))
+    return x
+
+
+def evaluate(row: dict[str, Any] | None, x: Array, shape: Shape = TANH, line: dict[str, Any] | None = None) -> Array | None:
+    """z at x; `line`: the row of the linear family, whose intercept a `linear` layer takes. None where the row draws nothing."""
+    if row is None:
+        return None
+    alpha, gamma = get(row, "alpha"), get(row, "gamma")
+    beta = get(row, "beta")
+    if math.isfinite(alpha) and math.isfinite(gamma):
+        return np.asarray(gamma * shape.value(alpha * x + _zero(get(row, "shift"))) + _zero(beta), dtype=np.float64)
+    slope = get(row, "slope")
+    if not math.isfinite(slope):
+        slope = get(line, "slope")
+    if not math.isfinite(slope):
+        return None
+    intercept = get(line, "beta")
+    return slope * x + (intercept if math.isfinite(intercept) else _zero(beta))
+
+
+def summary(row: dict[str, Any] | None, decimals: int = 3, interval: bool = False) -> str:
+    """One line for above a panel: `α 0.069   R² 0.951/0.974` (curve / ceiling), or the slope where there is no alpha."""
+    if row is None:
+        return ""
+    alpha, slope = get(row, "alpha"), get(row, "slope")
+    parts = []
+    if math.isfinite(alpha):
+        parts.append(f"\u03b1 {style.number(alpha)}")
+        low, high = get(row, "alpha_low"), get(row, "alpha_high")
+        if interval and math.isfinite(low) and math.isfinite(high):
+            parts[-1] += f" [{style.number(low)}, {style.number(high)}]"
+    elif math.isfinite(slope):
+        parts.append(f"slope {style.number(slope, decimals)}")
+    if math.isfinite(get(row, "r2")):
+        ceiling = get(row, "r2_ceiling")
+        over = f"/{style.share(ceiling, decimals)}" if math.isfinite(ceiling) else ""
+        parts.append(f"R\u00b2 {style.share(get(row, 'r2'), decimals)}{over}")
+    return "  ".join(parts)
+
+
+def _zero(value: float) -> float:
+    return value if math.isfinite(value) else 0.0

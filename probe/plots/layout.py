@@ -1,0 +1,119 @@
+"""Panel grids measured in inches: the same gaps for 2 and for 60 panels, and no layout solver at draw time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from probe.plots import style
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands around the panels. `heading` names the model and data, `warning` is printed loudly (random weights)."""
+
+    heading: str = ""
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Inches kept free: around the figure (left .. bottom) and around each panel (gap_x for tick labels, gap_y for titles)."""
+
+    left: float = 0.5
+    right: float = 0.1
+    top: float = 0.1
+    bottom: float = 0.42
+    gap_x: float = 0.3
+    gap_y: float = 0.5
+    title: float = 0.3
+
+
+def blank(width: float, height: float) -> Figure:
+    """A figure that pyplot does not know, so none is left open."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def grid(
+    panels: int,
+    columns: int,
+    panel_height: float,
+    width: float = style.TWO_COLUMN,
+    room: Room | None = None,
+    frame: Frame | None = None,
+    legend_lines: int = 1,
+) -> tuple[Figure, list[Axes], float]:
+    """`panels` Axes in `columns` columns; also the height (figure fraction) of the first legend line under the heading."""
+    room, frame = room or Room(), frame or Frame()
+    rows = math.ceil(panels / columns)
+    head = room.top + 0.17 * bool(frame.heading) + 0.2 * bool(frame.warning) + 0.17 * legend_lines
+    height = head + rows * (room.title + panel_height) + (rows - 1) * (room.gap_y - room.title) + room.bottom
+    figure = blank(width, height)
+    panel_width = (width - room.left - room.right - (columns - 1) * room.gap_x) / columns
+    axes = []
+    for index in range(panels):
+        row, column = divmod(index, columns)
+        x = room.left + column * (panel_width + room.gap_x)
+        y = height - head - room.title - panel_height - row * (panel_height + room.gap_y)
+        axes.append(figure.add_axes((x / width, y / height, panel_width / width, panel_height / height)))
+    top = put_heading(figure, frame, room)
+    return figure, axes, top
+
+
+def put_heading(figure: Figure, frame: Frame, room: Room) -> float:
+    """Writes heading and warning at the top; returns the height (figure fraction) below them."""
+    width, height = figure.get_size_inches()
+    y = height - room.top
+    x = 0.1 / width
+    if frame.warning:
+        figure.text(
+            x, y / height, frame.warning.upper(), color="white", weight="bold", size=style.TEXT, va="top", ha="left",
+            bbox={"facecolor": style.WARNING, "edgecolor": "none", "pad": 2.0}, gid="warning",
+        )  # fmt: skip
+        y -= 0.2
+    if frame.heading:
+        figure.text(x, y / height, frame.heading, size=style.SMALL, color=style.MUTED, va="top", ha="left", gid="heading")
+        y -= 0.17
+    return float(y / height)
+
+
+def put_legend(figure: Figure, handles: Sequence[Any], top: float, columns: int = 8) -> None:
+    """One line of legend under the heading, from the left."""
+    if handles:
+        width = figure.get_size_inches()[0]
+        figure.legend(
+            handles=list(handles), loc="upper left", bbox_to_anchor=(0.1 / width, top), ncols=columns, borderpad=0, borderaxespad=0,
+            handlelength=1.4, handletextpad=0.4, columnspacing=1.2, fontsize=style.SMALL,
+        )  # fmt: skip
+
+
+def put_labels(figure: Figure, x: str, y: str, note: str = "") -> None:
+    """One x label and one y label for all panels, and a note in the bottom right corner."""
+    width, height = figure.get_size_inches()
+    figure.text(0.5 if not note else 0.1 / width, 0.06 / height, x, size=style.TEXT, ha="center" if not note else "left", va="bottom")
+    figure.text(0.06 / width, 0.5, y, size=style.TEXT, rotation=90, ha="left", va="center")
+    if note:
+        figure.text(1 - 0.1 / width, 0.06 / height, note, size=style.SMALL, color=style.MUTED, ha="right", va="bottom")
+
+
+def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Heights near `values` that are `gap` apart and, if they fit, inside low .. high: for labels at the ends of lines."""
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    placed = [0.0] * len(values)
+    floor = low
+    for i in order:
+        placed[i] = max(values[i], floor)
+        floor = placed[i] + gap
+    ceiling = high
+    for i in reversed(order):
+        placed[i] = min(placed[i], ceiling)
+        ceiling = placed[i] - gap
+    return placed

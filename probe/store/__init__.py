@@ -1,0 +1,10 @@
+"""Runs on disk: written once and atomically, read as pandas tables, by any parquet reader too."""
+
+from __future__ import annotations
+
+from probe.store.alphas import write_alphas, write_state
+from probe.store.run import Run, open_run
+from probe.store.verify import verify_run
+from probe.store.writer import RunWriter, check_out
+
+__all__ = ["Run", "RunWriter", "check_out", "open_run", "verify_run", "write_alphas", "write_state"]

@@ -1,0 +1,59 @@
+"""The exported alphas: one row per layer as CSV and JSON, and ready-made weights as safetensors. Same content, same bytes.
+
+safetensors format: https://huggingface.co/docs/safetensors/index#format
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from probe.errors import UsageError
+from probe.store.disk import replace_file
+from probe.store.plain import json_bytes
+from probe.store.schema import ALPHAS
+
+
+def write_alphas(frame: pd.DataFrame, path: str | Path) -> Path:
+    """Writes the table to a `.csv` (empty where null) or `.json` file (a list of objects, null where null).
+
+    Columns of schema.ALPHAS come first. Raises ValueError where one is missing, UsageError for another ending.
+    """
+    missing = [name for name in ALPHAS if name not in frame.columns]
+    if missing:
+        raise ValueError(f"the alpha table lacks the columns {', '.join(missing)}")
+    frame = frame[[*ALPHAS, *(name for name in frame.columns if name not in ALPHAS)]]
+    ending = Path(path).suffix.lower()
+    if ending == ".csv":
+        return replace_file(path, frame.to_csv(index=False, lineterminator="\n").encode("utf-8"))
+    if ending == ".json":
+        return replace_file(path, json_bytes(frame.astype(object).where(frame.notna(), None).to_dict("records")))
+    raise UsageError(f"{path}: alphas are written as .csv, .json or .safetensors, not {ending or 'without an ending'}")
+
+
+def write_state(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any], path: str | Path) -> Path:
+    """Writes named arrays (`<layer>.alpha`, `.weight`, `.bias`) as safetensors. Metadata that is no string is written as JSON."""
+    texts = {key: value if isinstance(value, str) else json_bytes(value).decode().strip() for key, value in metadata.items()}
+    tensors = {name: np.ascontiguousarray(arrays[name]).reshape(np.shape(arrays[name])) for name in sorted(arrays)}
+    return replace_file(path, _sorted_header(safetensors.numpy.save(tensors, metadata=texts)))
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """The library writes the metadata in random order.
+
+    Layout: length of the header in 8 bytes (little-endian), header as JSON padded with spaces to a multiple of 8, data.
+    """
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
+
+
+__all__ = ["write_alphas", "write_state"]

@@ -1,0 +1,79 @@
+"""Writing files so that a reader sees the old content or the new one, never half of it; and what to say when the disk refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from probe.errors import ProbeError
+
+FULL = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+
+
+def write_error(error: OSError, path: str | Path) -> ProbeError:
+    """The one line for a write below `path` that the file system refused."""
+    reason = error.strerror or str(error).splitlines()[0]
+    if error.errno in FULL:
+        advice = "free some space, choose another disk, or keep less (fewer samples)"
+        return ProbeError(f"{path}: the disk is full ({reason}; {_free(Path(path))} free): {advice}")
+    return ProbeError(f"{path}: cannot be written ({reason}): choose another place or change its permissions")
+
+
+def _free(path: Path) -> str:
+    """Space left where `path` is, or would be."""
+    for place in (path, *path.absolute().parents):
+        with suppress(OSError):
+            return f"{shutil.disk_usage(place).free / 1e6:,.0f} MB"
+    return "an unknown amount"
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turns an OSError of the body into the one line about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise write_error(error, path) from error
+
+
+def write_file(path: Path, data: Any) -> None:
+    """Writes a bytes-like object and waits until the disk has it. Raises OSError; then nothing is left at `path`."""
+    try:
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise
+
+
+def replace_file(path: str | Path, data: Any) -> Path:
+    """Puts `data` at `path` in one step, over whatever file was there. Raises ProbeError; then the old file is untouched."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(temporary, data)
+        try:
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    return path
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the names in a folder durable, where the system can (not on Windows, nor on some network disks)."""
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

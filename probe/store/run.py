@@ -1,0 +1,200 @@
+"""Reads a finished run: pandas tables by name. No method needs the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from probe.errors import ProbeError, UsageError, nearest
+from probe.records import STRATA
+from probe.store.disk import replace_file
+from probe.store.encode import table_bytes
+from probe.store.places import is_hidden
+from probe.store.schema import (
+    ALPHA_STRINGS,
+    FORMAT,
+    LAYERS,
+    MADE_BY,
+    MANIFEST,
+    SAMPLE_SCHEMA,
+    SAMPLES,
+    VERSION,
+    sample_name,
+)
+
+
+def open_run(path: str | Path | Run) -> Run:
+    """Opens a finished run. Raises UsageError for a folder that is none, that is unfinished or that a newer version wrote."""
+    if isinstance(path, Run):
+        return path
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise UsageError(f"{path} {problem}; give the folder of a run (--out of a capture)")
+    if is_hidden(folder):
+        raise UsageError(f"{path} is an unfinished run: capture it again")
+    return Run(folder, _manifest(folder))
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        raise UsageError(f"{folder} is no run: it holds no {MANIFEST}") from None
+    except OSError as error:
+        raise ProbeError(f"{folder / MANIFEST} cannot be read ({error.strerror})") from error
+    except ValueError:
+        raise UsageError(f"{folder} is no run: its {MANIFEST} is damaged or of another kind") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UsageError(f"{folder} is no run: its {MANIFEST} is of another kind")
+    version = manifest.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise UsageError(f"{folder} has run format {version}; this version reads up to {VERSION}: update probe-norms")
+    if manifest.get("status") != "finished":
+        raise UsageError(f"{folder} is an unfinished run (status {manifest.get('status')!r}): capture it again")
+    return manifest
+
+
+class Run:
+    """A finished run. Tables are read anew at each call; every one has a column `layer`."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """One row per layer in execution order: columns of schema.LAYERS."""
+        records = sorted(self.manifest.get("layers", ()), key=lambda record: record["depth"])
+        columns = {
+            name: pd.Series(
+                [record[name] if record.get(name) is not None else default for record in records],
+                dtype=object if isinstance(default, str) else type(default),
+            )
+            for name, default in LAYERS.items()
+        }
+        return pd.DataFrame(columns).infer_objects()
+
+    def moments(self, layer: str | None = None) -> pd.DataFrame:
+        """Exact statistics, one row per layer and channel."""
+        return self._table("moments", layer)
+
+    def profile(self, layer: str | None = None) -> pd.DataFrame:
+        """Non-empty cells of the streaming histogram: layer x tokens x group x bin."""
+        return self._table("profile", layer)
+
+    def rows(self, layer: str | None = None) -> pd.DataFrame:
+        """Mean and sigma of the sampled rows of layers with statistics per token."""
+        return self._table("rows", layer)
+
+    def fits(self, layer: str | None = None) -> pd.DataFrame:
+        """Fitted curves, one row per layer, family, scope, weighting and tokens."""
+        return self._table("fits", layer)
+
+    def channel_fits(self, layer: str | None = None) -> pd.DataFrame:
+        """Curves of scope `channel`, one row per layer and channel."""
+        return self._table("channel_fits", layer)
+
+    def alphas(self) -> pd.DataFrame:
+        """The exported table: one row per layer."""
+        path = self._existing("alphas", self.path / "alpha.csv")
+        texts = dict.fromkeys(ALPHA_STRINGS, str)
+        with path.open(encoding="utf-8", newline="") as file:
+            names = file.readline().strip().split(",")
+            file.seek(0)
+            numbers = {name: [""] for name in names if name not in texts}  # a layer may be called `null`
+            return pd.read_csv(file, dtype=texts, keep_default_na=False, na_values=numbers, float_precision="round_trip")
+
+    def samples(
+        self,
+        layer: str | Sequence[str] | None = None,
+        channels: Iterable[int] | None = None,
+        stratum: str | Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """Stored elements sorted by layer, channel, stratum, image, position; `layer` and `stratum` are categories.
+
+        Only stratum `uniform` may be used for estimates. Raises UsageError for an unknown layer, channel or stratum.
+        """
+        known = dict(zip(self.layers["layer"], self.layers["depth"], strict=True))
+        chosen = list(known) if layer is None else [self._known(name) for name in ([layer] if isinstance(layer, str) else layer)]
+        files = [self.path / SAMPLES / sample_name(known[name], name) for name in chosen]
+        filters = self._channel_filter(channels, chosen) + _stratum_filter(stratum)
+        parts = [self._read(file, filters) for file in files if file.exists()]
+        table = pa.concat_tables(parts) if parts else SAMPLE_SCHEMA.empty_table()
+        return table.unify_dictionaries().to_pandas()
+
+    def save_table(self, name: str, frame: pd.DataFrame) -> Path:
+        """Writes or replaces a table (`fits`, `channel_fits`) in one step."""
+        return replace_file(self.path / f"{name}.parquet", table_bytes(name, frame)[1])
+
+    def _known(self, layer: str) -> str:
+        names = list(self.layers["layer"])
+        if layer in names:
+            return layer
+        close = nearest(layer, names)
+        hint = f"nearest: {close}" if close else f"known: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+        raise UsageError(f"layer {layer!r} is not in run {self.path}; {hint}")
+
+    def _channel_filter(self, channels: Iterable[int] | None, chosen: list[str]) -> list[tuple[str, str, Any]]:
+        if channels is None:
+            return []
+        wanted = sorted({int(channel) for channel in channels})
+        widest = self.layers.loc[self.layers["layer"].isin(chosen), "channels"].max()
+        outside = [channel for channel in wanted if not 0 <= channel < widest]
+        if outside:
+            raise UsageError(f"channel {outside[0]} does not exist: {', '.join(chosen[:3])} has channels 0 to {widest - 1}")
+        return [("channel", "in", wanted)]
+
+    def _table(self, name: str, layer: str | None) -> pd.DataFrame:
+        path = self._existing(name, self.path / f"{name}.parquet")
+        filters = None if layer is None else [("layer", "==", self._known(layer))]
+        return self._read(path, filters).to_pandas()
+
+    def _existing(self, name: str, path: Path) -> Path:
+        if path.exists():
+            return path
+        if name in MADE_BY:
+            raise UsageError(f"run {self.path} has no {name} yet: `probe-norms {MADE_BY[name]} {self.path}` makes them")
+        raise ProbeError(f"run {self.path} is damaged: {path.name} is missing; capture it again")
+
+    def _read(self, path: Path, filters: list[tuple[str, str, Any]] | None) -> pa.Table:
+        try:
+            return pq.read_table(path, filters=filters or None, partitioning=None)
+        except (OSError, pa.ArrowException) as error:
+            hint = f"`probe-norms verify {self.path}` lists what is damaged"
+            raise ProbeError(f"{path} cannot be read ({str(error).splitlines()[0]}): {hint}") from error
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {len(self.layers)} layers)"
+
+    def _repr_html_(self) -> str:
+        facts = {"run": str(self.path), **{name: _short(self.manifest.get(name)) for name in ("model", "data", "seed")}}
+        known = {name: escape(str(fact)) for name, fact in facts.items() if fact is not None}
+        head = "".join(f"<tr><th>{name}</th><td>{fact}</td></tr>" for name, fact in known.items())
+        table = self.layers[["layer", "kind", "channels", "status", "count"]].to_html(max_rows=12, index=False)
+        return f"<table>{head}</table>{table}"
+
+
+def _stratum_filter(stratum: str | Sequence[str] | None) -> list[tuple[str, str, Any]]:
+    if stratum is None:
+        return []
+    wanted = [stratum] if isinstance(stratum, str) else list(stratum)
+    unknown = [name for name in wanted if name not in STRATA]
+    if unknown:
+        raise UsageError(f"stratum {unknown[0]!r} is unknown; known: {', '.join(STRATA)}")
+    return [("stratum", "in", wanted)]
+
+
+def _short(fact: Any) -> Any:
+    """What stands for a manifest entry in a table: of a mapping its name, kind or location."""
+    if isinstance(fact, dict):
+        return next((fact[key] for key in ("name", "location", "kind") if fact.get(key)), None)
+    return fact

@@ -1,0 +1,110 @@
+"""Names, columns and types of the files of a run (DESIGN 6): the one place where they are spelled.
+
+The layer is a column and never a folder name: hive paths would turn layers named `0`, `1` into numbers.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pyarrow as pa
+
+FORMAT = "probe-run"
+VERSION = 1  # a reader refuses runs of a higher version
+MANIFEST = "manifest.json"
+SAMPLES = "samples"
+CAPTURED = ("moments", "profile", "rows")  # tables that a capture writes; the others come later, from `Run.save_table`
+
+# Everything that this package puts into a run. Overwriting refuses to delete a run that holds anything else.
+CONTENTS = frozenset(
+    (MANIFEST, SAMPLES, "figures", "report.html", "attention.parquet", "alpha.csv", "alpha.json", "alpha.safetensors")
+    + tuple(f"{name}.parquet" for name in (*CAPTURED, "fits", "channel_fits"))
+)
+
+VALUES = ("input", "normalized", "output")
+
+SAMPLE_SCHEMA = pa.schema(
+    [
+        ("layer", pa.dictionary(pa.int32(), pa.string())),
+        *((name, pa.int32()) for name in ("image", "position", "channel")),
+        *((name, pa.float32()) for name in VALUES),
+        ("stratum", pa.dictionary(pa.int8(), pa.string())),
+    ]
+)
+
+
+def _floats(*names: str) -> list[tuple[str, pa.DataType]]:
+    return [(name, pa.float64()) for name in names]
+
+
+def _strings(*names: str) -> list[tuple[str, pa.DataType]]:
+    return [(name, pa.string()) for name in names]
+
+
+def _statistics(side: str) -> list[tuple[str, pa.DataType]]:
+    return _floats(*(f"{name}_{side}" for name in ("mean", "var", "min", "max")))
+
+
+TABLES: dict[str, pa.Schema] = {
+    "moments": pa.schema(
+        [("layer", pa.string()), ("channel", pa.int32()), ("count", pa.int64())]
+        + _statistics("input")
+        + _statistics("output")
+        + _floats("weight", "bias", "slope", "offset")
+    ),
+    "profile": pa.schema(
+        [*_strings("layer", "tokens"), ("group", pa.int16()), ("bin", pa.int16()), ("count", pa.int64())]
+        + _floats("sum_input", "sum_normalized", "sum_normalized_sq")
+    ),
+    "rows": pa.schema([("layer", pa.string()), ("image", pa.int32()), ("position", pa.int32()), *_floats("mean", "sigma")]),
+    "fits": pa.schema(
+        [("layer", pa.string()), ("depth", pa.int32()), *_strings("family", "scope", "weighting", "tokens")]
+        + _floats("alpha", "shift", "gamma", "beta", "slope", "r2", "r2_ceiling", "linear_r2", "gain", "gain_low", "gain_high")
+        + _floats("rmse", "alpha_low", "alpha_high")
+        + [("status", pa.string()), ("best", pa.bool_()), ("groups", pa.int32()), ("count", pa.int64())]
+    ),
+    "channel_fits": pa.schema(
+        [("layer", pa.string()), ("channel", pa.int32())]
+        + _floats("alpha", "gamma", "beta", "r2", "slope", "offset", "extremes", "max_abs_input")
+        + [("massive", pa.bool_())]
+    ),
+}
+
+# Which command makes a table that a finished capture does not hold.
+MADE_BY = {"fits": "fit", "channel_fits": "fit", "alphas": "export"}
+
+# The records of manifest["layers"]: column -> value that stands for a missing one.
+LAYERS: dict[str, object] = {
+    "layer": "",
+    "depth": 0,
+    "kind": "",
+    "channels": 0,
+    "eps": float("nan"),
+    "affine": False,
+    "positions": 0,  # per image
+    "prefix_tokens": 0,
+    "status": "captured",  # captured, not_called, not_finite
+    "not_finite": 0,
+    "count": 0,  # elements
+    "inverse_sigma_mean": float("nan"),
+    "sigma_mean": float("nan"),
+    "sigma_cv": float("nan"),
+}
+
+ALPHAS = (
+    *("layer", "depth", "kind", "channels", "alpha", "alpha_channel", "gamma", "beta", "slope", "r2", "linear_r2", "r2_ceiling"),
+    *("alpha_low", "alpha_high", "status", "best_family", "input_std", "inverse_std", "mean_inverse_sigma", "sigma_cv"),
+    *("beyond_linear", "saturation", "max_abs_input", "massive_channels", "count"),
+    *("slope_min", "slope_median", "slope_max", "slope_cv", "mean_std_spread"),
+)
+ALPHA_STRINGS = ("layer", "kind", "status", "best_family")
+
+_LONGEST = 100  # characters of a layer name that go into a file name
+
+
+def sample_name(depth: int, layer: str) -> str:
+    """File name of a layer's samples: `NNN-<escaped name>.parquet`.
+
+    The depth makes it unique, whatever the escaping, the cut or a case-insensitive file system folds together.
+    """
+    return f"{depth:03d}-{re.sub(r'[^A-Za-z0-9._-]', '_', layer)[:_LONGEST]}.parquet"

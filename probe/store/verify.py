@@ -1,0 +1,131 @@
+"""What is wrong with a finished run: each problem one line."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from probe.errors import ProbeError
+from probe.store.run import Run, open_run
+from probe.store.schema import MADE_BY, SAMPLES, VALUES
+
+_SIDES = ("input", "output")
+
+
+def verify_run(path: str | Path | Run) -> list[str]:
+    """Problems of a run, empty where there is none. Raises UsageError where `path` is no finished run at all.
+
+    Checked: every file is there with its bytes and rows; statistics are finite and ordered; moments, profile, samples and the
+    manifest agree about how much was seen; samples lie within the exact minimum and maximum of their channel.
+    """
+    run = open_run(path)
+    problems = list(_files(run))
+    if problems:
+        return problems  # the contents of damaged files say nothing
+    problems += _derived(run)
+    moments, profile = run.moments(), run.profile()
+    captured = run.layers[run.layers["status"] == "captured"].set_index("layer")
+    problems += _moments(moments, captured)
+    problems += _profile(profile, moments, captured)
+    for layer in captured.index:
+        problems += _samples(run, layer, moments[moments["layer"] == layer])
+    return problems
+
+
+def _files(run: Run) -> Iterator[str]:
+    files = run.manifest.get("files", {})
+    for name, expected in files.items():
+        path = run.path / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            yield f"{name}: missing or unreadable ({error.strerror})"
+            continue
+        if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+            yield f"{name}: the content changed (sha256 differs from the manifest)"
+        elif (rows := pq.read_metadata(path).num_rows) != expected["rows"]:
+            yield f"{name}: {rows} rows, the manifest says {expected['rows']}"
+    present = {f"{SAMPLES}/{path.name}" for path in (run.path / SAMPLES).glob("*")}
+    for name in sorted(present - set(files)):
+        yield f"{name}: not in the manifest"
+
+
+def _derived(run: Run) -> Iterator[str]:
+    known = set(run.layers["layer"])
+    for name in MADE_BY:
+        path = run.path / ("alpha.csv" if name == "alphas" else f"{name}.parquet")
+        if not path.exists():
+            continue
+        try:
+            strange = sorted(set(getattr(run, name)()["layer"]) - known)
+        except (ProbeError, ValueError) as error:
+            yield f"{path.name}: unreadable ({str(error).splitlines()[0]})"
+            continue
+        if strange:
+            yield f"{path.name}: layers that the run does not have: {', '.join(strange[:3])}"
+
+
+def _moments(moments: pd.DataFrame, captured: pd.DataFrame) -> Iterator[str]:
+    moments = moments[moments["layer"].isin(captured.index)]
+    for side in _SIDES:
+        mean, var, low, high = (moments[f"{name}_{side}"].to_numpy() for name in ("mean", "var", "min", "max"))
+        finite = np.isfinite(mean) & np.isfinite(var) & np.isfinite(low) & np.isfinite(high)
+        slack = 1e-6 * (np.abs(low) + np.abs(high))  # the rounding of a sum
+        ordered = (low - slack <= mean) & (mean <= high + slack) & (var >= 0)
+        yield from _where(moments, ~finite, f"moments: the {side} statistics are not finite")
+        yield from _where(moments, finite & ~ordered, f"moments: min <= mean <= max or var >= 0 does not hold for the {side}")
+    seen = moments.groupby("layer", observed=True)["count"].agg(["sum", "size"])
+    for layer, row in captured.iterrows():
+        count, channels = (int(value) for value in seen.loc[layer]) if layer in seen.index else (0, 0)
+        if count != row["count"]:
+            yield f"layer {layer}: the moments saw {count} elements, the manifest says {row['count']}"
+        if channels != row["channels"]:
+            yield f"layer {layer}: the moments have {channels} channels, the manifest says {row['channels']}"
+
+
+def _profile(profile: pd.DataFrame, moments: pd.DataFrame, captured: pd.DataFrame) -> Iterator[str]:
+    sums = profile[["sum_input", "sum_normalized", "sum_normalized_sq"]].to_numpy()
+    inside = profile["layer"].isin(captured.index).to_numpy()
+    bad = inside & (~np.isfinite(sums).all(axis=1) | (profile["count"].to_numpy() <= 0))
+    yield from _where(profile, bad, "profile: a cell is empty or not finite")
+    seen = profile.groupby("layer", observed=True)["count"].sum()
+    exact = moments.groupby("layer", observed=True)["count"].sum()
+    for layer in captured.index:
+        if seen.get(layer, 0) != exact.get(layer, 0):
+            yield f"layer {layer}: the profile saw {seen.get(layer, 0)} elements, the moments {exact.get(layer, 0)}"
+
+
+def _samples(run: Run, layer: str, moments: pd.DataFrame) -> Iterator[str]:
+    samples = run.samples(layer)
+    if not np.isfinite(samples[list(VALUES)].to_numpy()).all():
+        yield f"layer {layer}: samples are not finite"
+    moments = moments.set_index("channel")
+    uniform = samples[samples["stratum"] == "uniform"].groupby("channel").size().reindex(moments.index, fill_value=0)
+    expected = moments["count"].clip(upper=_wanted(run.manifest))
+    if uniform.nunique() > 1:
+        yield f"layer {layer}: {uniform.min()} to {uniform.max()} uniform samples in its channels, not the same number in each"
+    elif (uniform > moments["count"]).any() or ((uniform != expected).any() and _wanted(run.manifest) is not None):
+        yield f"layer {layer}: {uniform.max()} uniform samples in each channel, {expected.max()} are due"
+    for side in _SIDES:
+        span = samples.groupby("channel")[side].agg(["min", "max"])
+        own = moments.loc[span.index]
+        if ((span["min"] < own[f"min_{side}"]) | (span["max"] > own[f"max_{side}"])).any():
+            yield f"layer {layer}: samples of the {side} lie outside the exact range in the moments"
+
+
+def _wanted(manifest: dict[str, Any]) -> int | None:
+    """Rows per layer that the plan asked for."""
+    plan = manifest.get("plan")
+    return plan.get("samples") if isinstance(plan, dict) else None
+
+
+def _where(frame: pd.DataFrame, bad: np.ndarray[Any, np.dtype[np.bool_]], problem: str) -> Iterator[str]:
+    if bad.any():
+        layers = list(dict.fromkeys(frame.loc[bad, "layer"]))
+        yield f"{problem} ({int(bad.sum())} rows; {', '.join(layers[:3])}{', ...' if len(layers) > 3 else ''})"

@@ -1,0 +1,179 @@
+"""Writes a run so that it appears complete or not at all: into a hidden sibling folder, the manifest last, then one rename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from probe.errors import UsageError
+from probe.store.disk import FULL, sync_folder, write_error, write_file, writing
+from probe.store.encode import sample_bytes, table_bytes
+from probe.store.places import clean, is_hidden, sibling
+from probe.store.plain import json_bytes
+from probe.store.schema import CAPTURED, CONTENTS, FORMAT, MANIFEST, SAMPLES, VERSION, sample_name
+
+
+def check_out(out: str | Path, overwrite: bool = False) -> Path:
+    """The absolute path of a run that may be written. Raises UsageError for a place that is taken."""
+    path = Path(os.path.realpath(Path(out).expanduser()))
+    if is_hidden(path):
+        raise UsageError(f"{out}: names of this form belong to runs that are being written; choose another name")
+    if not path.exists():
+        return path
+    if not path.is_dir():
+        raise UsageError(f"{out} is a file; a run needs a folder: choose another name")
+    with writing(path):
+        names = sorted(entry.name for entry in path.iterdir() if entry.name != ".DS_Store")
+    if not names:
+        return path
+    if not _is_run(path):
+        raise UsageError(f"{out} is a folder with other files in it ({_some(names)}) and no run: choose a new or an empty folder")
+    if not overwrite:
+        raise UsageError(f"{out} already holds a run: choose another folder, or overwrite it (--overwrite, overwrite=True)")
+    foreign = [name for name in names if name not in CONTENTS]
+    if foreign:
+        raise UsageError(f"{out} holds files that are no part of a run ({_some(foreign)}): move them before overwriting it")
+    return path
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+class RunWriter:
+    """Context manager that writes one run. Leaving it before `finish`, by an exception or not, leaves nothing behind.
+
+    Entering raises UsageError where `out` is taken (with overwrite: by anything but a run) and ProbeError where it cannot be
+    written; the methods raise ProbeError when the disk is full. All but `finish` may be called from several threads.
+    """
+
+    def __init__(self, out: str | Path, overwrite: bool = False) -> None:
+        self.out = Path(out)
+        self.overwrite = overwrite
+        self._files: dict[str, dict[str, Any]] = {}
+        self._claimed: set[str] = set()
+        self._lock = threading.Lock()
+        self._temporary: Path | None = None
+
+    def __enter__(self) -> RunWriter:
+        target = check_out(self.out, self.overwrite)
+        temporary = sibling(target, "unfinished")
+        with writing(self.out):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            clean(target)
+            check_out(self.out, self.overwrite)  # cleaning may have put an old run back
+            temporary.mkdir()
+            self._target, self._temporary = target, temporary
+            (temporary / SAMPLES).mkdir()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise write_error(error, self.out) from error
+
+    def write_samples(
+        self,
+        depth: int,
+        layer: str,
+        *,
+        uniform: Mapping[str, Any],
+        prefix: Mapping[str, Any] | None = None,
+        tail: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Writes the samples of one layer.
+
+        uniform, prefix: `image` (N,), `position` (N,), `input`, `normalized`, `output` (N, C), in any order of rows.
+        tail: `image`, `position`, `channel`, `input`, `normalized`, `output`, each (T,).
+        Raises ValueError for other shapes and for a second layer of the same depth.
+        """
+        self._claim(f"the samples of depth {depth}")
+        self._add(f"{SAMPLES}/{sample_name(depth, layer)}", *sample_bytes(layer, uniform, prefix, tail))
+
+    def write_table(self, name: str, data: pd.DataFrame | pa.Table | Mapping[str, Any]) -> None:
+        """Writes `moments`, `profile` or `rows`: a data frame, an arrow table or a mapping of columns.
+
+        Raises ValueError for an unknown name, for missing columns and for values that do not fit their type.
+        """
+        if name not in CAPTURED:
+            raise ValueError(f"a capture writes {', '.join(CAPTURED)}, not {name!r}")
+        self._claim(name)
+        self._add(f"{name}.parquet", *table_bytes(name, data))
+
+    def finish(self, manifest: Mapping[str, Any]) -> Path:
+        """Completes the run and gives it its name. Returns its absolute path.
+
+        manifest: what the caller knows (`layers` is a list of records with the columns of schema.LAYERS); format, version, status
+        and files are added here. NaN becomes null.
+        """
+        temporary = self._open()
+        head = {"format": FORMAT, "version": VERSION, "status": "finished"}  # first in the file, and not the caller's to change
+        files = {name: self._files[name] for name in sorted(self._files)}
+        with writing(self.out):
+            sync_folder(temporary / SAMPLES)
+            write_file(temporary / MANIFEST, json_bytes({**head, **manifest, **head, "files": files}))
+            sync_folder(temporary)
+            check_out(self.out, self.overwrite)  # somebody else may have been faster
+            _swap(temporary, self._target)
+            sync_folder(self._target.parent)
+        self._temporary = None
+        return self._target
+
+    def _open(self) -> Path:
+        if self._temporary is None:
+            raise RuntimeError("this run is closed: write inside `with RunWriter(...)`, before finish")
+        return self._temporary
+
+    def _add(self, name: str, rows: int, data: pa.Buffer) -> None:
+        entry = {"rows": rows, "bytes": data.size, "sha256": hashlib.sha256(data).hexdigest()}
+        with writing(self.out):
+            write_file(self._open() / name, data)
+        self._files[name] = entry
+
+    def _claim(self, what: str) -> None:
+        """Two threads must not write the same file."""
+        with self._lock:
+            if what in self._claimed:
+                raise ValueError(f"{what} were written before")
+            self._claimed.add(what)
+
+
+def _swap(new: Path, target: Path) -> None:
+    """Gives `new` the name `target`. An old run there stays until the new one has its name."""
+    if not target.exists():
+        new.rename(target)
+    elif not (target / MANIFEST).exists():  # an empty folder
+        for rest in target.iterdir():  # .DS_Store
+            rest.unlink()
+        target.rmdir()
+        new.rename(target)
+    else:
+        old = sibling(target, "replaced")
+        target.rename(old)
+        try:
+            new.rename(target)
+        except BaseException:
+            if not target.exists():
+                old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
