@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from probe.errors import ProbeError
 
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .bmp .dib .gif .tif .tiff .webp .avif .jp2 .j2k .jpx .ppm .pgm .pbm .pnm .tga".split()
-)
+_SUFFIXES = "jpg jpeg jpe jfif mpo png apng bmp dib gif tif tiff webp avif jp2 j2k jpx ppm pgm pbm pnm tga"
+SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split(" "))
 # Readers of raster formats only: some others of PIL start a program (EPS) or need one.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "TGA")
 MAX_ASPECT = 64  # a thinner strip would grow to gigabytes when its short side is resized to the model's input
@@ -100,7 +99,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 def _reason(error: Exception) -> str:
     """One line for an exception of PIL or of the file system, without the path (the image's id is told beside it)."""
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not an image, or of no format that can be read"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()

@@ -104,14 +104,14 @@ def _stack(tensors: list[Tensor]) -> Tensor:
 
 
 def _results(dataset: _Batches, workers: int) -> Iterator[Batch | ProbeError]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of more workers than cores; it is the user's choice
-        # an own generator: the loader would otherwise draw from the global one and disturb the caller's random numbers
-        loader = DataLoader(
-            dataset, batch_size=None, num_workers=workers, collate_fn=_identity, generator=torch.Generator().manual_seed(0)
-        )
+    # an own generator: the loader would otherwise draw from the global one and disturb the caller's random numbers
+    generator = torch.Generator().manual_seed(0)
+    loader = DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_identity, generator=generator)
     try:
-        yield from loader
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of more workers than cores; it is the user's choice
+            results = iter(loader)
+        yield from results
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -120,7 +120,8 @@ def _results(dataset: _Batches, workers: int) -> Iterator[Batch | ProbeError]:
 
 
 def _checked(results: Iterator[Batch | ProbeError], images: int) -> Iterator[Batch]:
-    used, reasons = 0, []
+    used = 0
+    reasons: list[str] = []
     for result in results:
         if isinstance(result, ProbeError):
             raise result

@@ -58,8 +58,8 @@ class FileReader:
 
     def __call__(self, index: int) -> Image.Image:
         path = self.paths[index]
-        if path.is_dir():
-            raise BadImage("is a folder")
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise BadImage("is a folder" if path.is_dir() else "not a regular file")
         return read_image(path)
 
 
@@ -161,18 +161,18 @@ def _walk(folder: Path) -> tuple[list[Path], int, list[str]]:
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+            entries = sorted((entry.name, entry.is_dir()) for entry in os.scandir(here))
         except OSError as error:
             if here == folder:
                 raise
             unreadable.append(f"{printable(here.relative_to(folder).as_posix())}: {(error.strerror or 'unreadable').lower()}")
             continue
-        for entry in entries:
-            hidden = entry.name.startswith(".")  # thumbnails, version control, the `._` twins of some file systems
-            if entry.is_dir() and not hidden:
-                waiting.append(Path(entry.path))
-            elif not hidden and os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                paths.append(Path(entry.path))
+        for name, is_folder in entries:
+            hidden = name.startswith(".")  # thumbnails, version control, the `._` twins of some file systems
+            if is_folder and not hidden:
+                waiting.append(here / name)
+            elif not hidden and os.path.splitext(name)[1].lower() in SUFFIXES:
+                paths.append(here / name)
             else:
                 ignored += 1
     return paths, ignored, sorted(unreadable)

@@ -7,6 +7,7 @@ of Hugging Face ones), `input_key` (column of the images; default: the first ima
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -14,6 +15,7 @@ from urllib.parse import parse_qsl
 from PIL import Image
 
 from probe.data.images import BadImage, read_image, to_rgb
+from probe.data.network import unreachable
 from probe.data.sources import ImageSource, choose, describe
 from probe.errors import ProbeError, UsageError, unknown
 
@@ -51,7 +53,7 @@ class DatasetReader:
 
 
 def open_dataset(uri: str, num_images: int | None, seed: int) -> ImageSource:
-    """The images of a timm dataset URI. Raises UsageError for one that timm cannot open, ProbeError where a library is missing."""
+    """The images of a timm dataset URI. Raises UsageError for one that timm cannot open, ProbeError without library or network."""
     name, _, query = uri.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     for option in options:
@@ -80,9 +82,11 @@ def _hugging_face(name: str, options: dict[str, str]) -> tuple[Any, str]:
         raise ProbeError(
             f"data {name!r} needs the package `datasets`: install the extra, pip install 'probe-norms[hub]'"
         ) from None
-    from timm.data import create_dataset
+    from timm.data.dataset_factory import create_dataset
 
     path, root = name.split("/", 1)[1], options.get("root")
+    if not os.path.exists(path):
+        _need_hub(name)
     try:
         split = options.get("split") or _first_split(datasets.get_dataset_split_names(path), name)
         features = datasets.load_dataset(path, split=split, cache_dir=root).features
@@ -97,8 +101,18 @@ def _hugging_face(name: str, options: dict[str, str]) -> tuple[Any, str]:
         raise UsageError(f"data {name!r} cannot be opened: {_first_line(error)}") from error
 
 
+def _need_hub(name: str) -> None:
+    """Raises ProbeError at once where the hub does not answer: the datasets library retries for half a minute."""
+    from huggingface_hub import constants
+
+    reason = None if constants.HF_HUB_OFFLINE else unreachable(constants.ENDPOINT)
+    if reason:
+        hint = "give a local folder (hfds/FOLDER, or FOLDER), or set HF_HUB_OFFLINE=1 if the dataset is in the cache"
+        raise ProbeError(f"data {name!r} is not a local folder and {constants.ENDPOINT} does not answer ({reason}); {hint}")
+
+
 def _torchvision(name: str, options: dict[str, str]) -> tuple[Any, str]:
-    from timm.data import create_dataset
+    from timm.data.dataset_factory import create_dataset
 
     if "root" not in options:
         raise UsageError(f"data {name!r} needs to know where it lies: {name}?root=FOLDER")
