@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.bins import edges
+from probe.bins import PER_SIGN, edges
 from probe.curves.families import family_of
 from probe.errors import UsageError
 from probe.records import GROUPS, TOKENS
@@ -53,8 +53,13 @@ class BinnedMap:
         names = ("count", "sum_input", "sum_normalized", "sum_normalized_sq")
         kept, column = np.unique(rows["bin"].to_numpy(dtype=np.int64), return_inverse=True)
         cell = rows["group"].to_numpy(dtype=np.int64) * len(kept) + column
-        sums = (np.bincount(cell, rows[name].to_numpy(dtype=np.float64), GROUPS * len(kept)) for name in names)
-        return cls(kept, *(each.reshape(GROUPS, len(kept)) for each in sums), *_narrowed(kept, min_x, max_x), tokens=tokens)
+
+        def table(name: str) -> Floats:
+            weights = rows[name].to_numpy(dtype=np.float64)
+            return np.bincount(cell, weights, GROUPS * len(kept)).astype(np.float64).reshape(GROUPS, len(kept))
+
+        count, sum_x, sum_z, sum_zz = (table(name) for name in names)
+        return cls(kept, count, sum_x, sum_z, sum_zz, *_narrowed(kept, min_x, max_x), tokens)
 
     @cached_property
     def edges(self) -> tuple[Floats, Floats]:
@@ -73,18 +78,15 @@ class BinnedMap:
 
 
 def _narrowed(kept: NDArray[np.int64], min_x: float, max_x: float) -> tuple[float, float]:
-    """The range, no wider than the occupied bins (the outermost bins are open)."""
+    """The range, no wider than the occupied bins; the outermost bins are open."""
     if not len(kept):
         return min_x, max_x
     lower, upper = edges(kept[[0, -1]])
-    open_below, open_above = -np.inf, np.inf
-    return max(min_x, lower[0] if not _outermost(kept[0]) else open_below), min(max_x, upper[1] if not _outermost(kept[-1]) else open_above)
-
-
-def _outermost(k: np.int64) -> bool:
-    from probe.bins import PER_SIGN
-
-    return bool(abs(k) >= PER_SIGN)
+    if kept[0] > -PER_SIGN:
+        min_x = max(min_x, float(lower[0]))
+    if kept[-1] < PER_SIGN:
+        max_x = min(max_x, float(upper[1]))
+    return min_x, max_x
 
 
 def _share_above(binned: BinnedMap, threshold: float) -> float:
@@ -106,7 +108,7 @@ def share_outside(binned: BinnedMap, alpha: float, limit: float, shift: float = 
 
 
 def beyond_linear(binned: BinnedMap, alpha: float, shift: float = 0.0, family: str = "tanh") -> float:
-    """Share of elements where the fitted slope is under half of that at the curve's centre u = 0 (tanh: |alpha x + shift| > 0.881)."""
+    """Share of elements where the fitted slope is under half of that at the curve's centre (tanh: |alpha x + shift| > 0.881)."""
     return share_outside(binned, alpha, family_of(family).half, shift)
 
 

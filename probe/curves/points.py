@@ -1,8 +1,8 @@
 """Weighted points that stand for a map in bins: what the least-squares fit sees.
 
 A bin of n elements with mean (x, z) becomes two points (x - h, z - b h) and (x + h, z + b h) of half its weight, where h^2 is the
-variance of x expected inside the bin and b the local slope of the bin means. So the sums of squares and products of the points are
-those of the elements up to terms of fourth order in the bin width; single points at the mean miss 4e-5 of them.
+variance of x expected inside the bin and b the local slope of the bin means. So the sums of squares and products of the points
+are those of the elements up to terms of fourth order in the bin width; single points at the mean miss 4e-5 of them.
 The replicates of the jackknife use the bin means themselves.
 """
 
@@ -98,8 +98,9 @@ def _in_pairs(means: Points, total: Floats, lower: Floats, upper: Floats) -> Poi
     spread = np.sqrt(np.maximum(total[3] / count - z * z, 0))
     rise = np.clip(_local_slope(count, x, z) * h, -spread, spread)
     w = means.w[0] / 2
-    pair = Points(np.concatenate([x - h, x + h]), np.concatenate([w, w])[None], np.concatenate([z - rise, z + rise])[None], means.tss)
-    return pair
+    return Points(
+        np.concatenate([x - h, x + h]), np.concatenate([w, w])[None], np.concatenate([z - rise, z + rise])[None], means.tss
+    )
 
 
 def _local_slope(count: Floats, x: Floats, z: Floats) -> Floats:
@@ -120,12 +121,11 @@ def _merged(binned: BinnedMap, sums: Floats) -> tuple[NDArray[np.int64], Floats,
     """
     lower, upper = binned.edges
     count, middle = binned.total, int(np.searchsorted(binned.bin, 0))
-    left = _runs(count[:middle])
-    right = _runs(count[middle:][::-1])
-    starts = np.unique(np.concatenate([left, len(count) - right]))
+    left, right = _runs(count[:middle]), len(count) - _runs(count[middle:][::-1])
+    if 0 < count[left[-1] : right[-1]].sum() < MERGE_BELOW:
+        left, right = (left[:-1], right) if len(left) > 1 else (left, right[:-1])
+    starts = np.unique(np.concatenate([[0], left, right]))
     starts = starts[starts < len(count)]
-    if len(starts) > 1 and count[starts[-1] :].sum() < MERGE_BELOW:
-        starts = starts[:-1]
     width = np.add.reduceat(upper - lower, starts)
     last = np.append(starts[1:], len(count)) - 1
     index = np.where(binned.bin[last] < 0, binned.bin[last], binned.bin[starts])

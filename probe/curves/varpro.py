@@ -6,8 +6,9 @@ What is left is a search over theta = (log alpha) or (log alpha, shift) in a box
     dS/dtheta_i = -gamma sum w r f_i
     H_ij = gamma^2 C(f_i, f_j) - gamma sum w r f_ij - a_i a_j / C(f, f),      a_i = gamma C(f, f_i) - sum w r f_i
 
-(r the residual, C the weighted covariance, f_i the derivative by theta_i): Golub and Pereyra, https://doi.org/10.1137/0710036, with the
-full second derivative, so the Newton steps below converge quadratically. B problems are solved at once, each at its own theta.
+(r the residual, C the weighted covariance, f_i the derivative by theta_i): Golub and Pereyra, https://doi.org/10.1137/0710036,
+with the full second derivative, so the Newton steps below converge quadratically. B problems are solved at once, each at its own
+theta.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.curves.families import MAX_SHIFT, Family
+from probe.curves.families import MAX_SHIFT, Array, Family
 from probe.curves.points import Points
 
 Floats = NDArray[np.float64]
@@ -71,7 +72,7 @@ def evaluate(family: Family, theta: Floats, x: Floats, w: Floats, z: Floats) -> 
     r = z - mean[:, None] - gamma[:, None] * f
     wr = w * r
     first = [slope * ax, slope] if family.shifted else [slope * ax]
-    second = {(0, 0): bend * ax * ax + first[0]}
+    second: dict[tuple[int, int], Array] = {(0, 0): bend * ax * ax + first[0]}
     if family.shifted:
         second |= {(0, 1): bend * ax, (1, 1): bend}
     along = [np.vecdot(wr, d) for d in first]
@@ -114,7 +115,12 @@ def lowest_cells(loss: Floats, most: int = 4) -> NDArray[np.intp]:
 
 
 def newton(
-    objective: Callable[[Floats, NDArray[np.intp]], State], start: Floats, lower: Floats, upper: Floats, tolerance: float = 1e-9, most: int = 60
+    objective: Callable[[Floats, NDArray[np.intp]], State],
+    start: Floats,
+    lower: Floats,
+    upper: Floats,
+    tolerance: float = 1e-9,
+    most: int = 60,
 ) -> tuple[Floats, State]:
     """Minimize B objectives in a box from start (B, P): damped Newton steps on |H|, kept only where the loss does not grow.
 
@@ -133,7 +139,8 @@ def newton(
         trial = theta[active] + step
         new = objective(trial, active)
         better = new.loss <= state.loss[active] * (1 + 1e-14)
-        damping[active] = np.where(better, np.where(damping[active] > 1e-3, damping[active] / 8, 0), np.maximum(8 * damping[active], 0.1))
+        eased = np.where(damping[active] > 1e-3, damping[active] / 8, 0)
+        damping[active] = np.where(better, eased, np.maximum(8 * damping[active], 0.1))
         theta[active[better]] = trial[better]
         for kept, fresh in zip(_arrays(state), _arrays(new), strict=True):
             kept[active[better]] = fresh[better]
@@ -155,13 +162,16 @@ def _step(theta: Floats, gradient: Floats, hessian: Floats, damping: Floats, low
     else:
         size, axes = np.linalg.eigh(hessian)
         size = np.abs(size)
-        size = np.maximum(size + damping[:, None] * size.max(axis=1, keepdims=True), 1e-14 * size.max(axis=1, keepdims=True) + _TINY)
+        largest = size.max(axis=1, keepdims=True)
+        size = np.maximum(size + damping[:, None] * largest, 1e-14 * largest + _TINY)
         step = -np.einsum("bij,bj->bi", axes, np.einsum("bij,bi->bj", axes, gradient) / size)
         step = step / np.maximum(np.abs(step).max(axis=1, keepdims=True), 1)
     return np.clip(theta + step, lower, upper) - theta
 
 
-def solve(family: Family, points: Points, starts: Floats, owner: NDArray[np.intp], max_abs: float, tolerance: float = 1e-9) -> Solution:
+def solve(
+    family: Family, points: Points, starts: Floats, owner: NDArray[np.intp], max_abs: float, tolerance: float = 1e-9
+) -> Solution:
     """Refine starts (S, P) of the problems owner (S,) and keep the best of each problem: a Solution of B rows."""
     shared = len(points.w) == 1
 

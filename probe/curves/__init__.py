@@ -1,0 +1,26 @@
+"""Fit element-wise curves to the input-output map of a layer: numpy and scipy only, no torch, no I/O."""
+
+from __future__ import annotations
+
+from probe.curves.binned import BinnedMap, beyond_linear, median_abs, saturation, share_outside
+from probe.curves.families import FAMILIES, Family, families_of, family_of, predict
+from probe.curves.profile_fit import fit_profile
+from probe.curves.selection import interval, status_of, tied_with_best, without_curve
+
+__all__ = [
+    "FAMILIES",
+    "BinnedMap",
+    "Family",
+    "beyond_linear",
+    "families_of",
+    "family_of",
+    "fit_profile",
+    "interval",
+    "median_abs",
+    "predict",
+    "saturation",
+    "share_outside",
+    "status_of",
+    "tied_with_best",
+    "without_curve",
+]

@@ -1,0 +1,229 @@
+"""Scope `layer`: one gamma, beta, alpha (and shift) for a whole layer, from its map in bins.
+
+    R2 = 1 - sum (z - gamma f(alpha x + shift) - beta)^2 / sum (z - mean z)^2      over all elements
+
+The part of the sum inside the bins is known exactly from the sums of squares, so R2 and RMSE are those of the population.
+A status other than `curved` keeps r2, rmse and gain of the family's best curve, and gives slope and beta of the line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probe.curves import varpro
+from probe.curves.binned import BinnedMap
+from probe.curves.families import FAMILIES, Family, families_of
+from probe.curves.points import Points, Problem, problem
+from probe.curves.selection import (
+    AT_BOUND,
+    NO_INTERVAL,
+    Evidence,
+    Interval,
+    half_width,
+    interval,
+    status_of,
+    tied_with_best,
+    without_curve,
+)
+from probe.records import Fit, finite_or_none
+
+Floats = NDArray[np.float64]
+
+DEFAULT = tuple(FAMILIES)
+WEIGHTINGS = ("population", "range")
+MIN_COUNT = 10  # elements
+_RESOLUTION = 1e-6  # of the largest magnitude: less spread than this is rounding of float32
+FAR = 0.9  # of log alpha, about three cells of the grid: another basin
+_REFIT_TOLERANCE = 1e-6  # of log alpha, in the replicates
+
+
+@dataclass(frozen=True)
+class Line:
+    """The straight line through B maps, each (B,)."""
+
+    slope: Floats
+    intercept: Floats
+    r2: Floats
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer under one weighting, with the line through it."""
+
+    problem: Problem
+    weighting: str
+    tokens: str
+    line: Line
+    replicate_lines: Line
+    ceiling: float
+    convexity: float  # ceiling less what chance gives so many bins, over the line
+
+
+def fit_profile(
+    binned: BinnedMap, families: Sequence[str] = DEFAULT, weightings: Sequence[str] = WEIGHTINGS, jackknife: bool = True
+) -> list[Fit]:
+    """Fit every family under every weighting: one Fit each, in that order. A map without a curve gives a status, no error."""
+    chosen = families_of(families)
+    fits: list[Fit] = []
+    for weighting in weightings:
+        failed = _failure(binned)
+        if failed is None:
+            case = _case(binned, weighting, jackknife)
+            pairs = [_fit(case, family) for family in chosen]
+            fits += _ranked([fit for fit, _ in pairs], [r2 for _, r2 in pairs])
+        else:
+            count = _finite_count(binned)
+            fits += [without_curve(failed, family.name, weighting, tokens=binned.tokens, count=count) for family in chosen]
+    return fits
+
+
+def _finite_count(binned: BinnedMap) -> int:
+    count = float(binned.count.sum())
+    return int(count) if math.isfinite(count) else 0
+
+
+def _failure(binned: BinnedMap) -> str | None:
+    """not_finite, too_few or constant; None for a map that can be fitted."""
+    sums = np.stack([each.sum(axis=0) for each in (binned.count, binned.sum_x, binned.sum_z, binned.sum_zz)])
+    if not np.isfinite(sums).all():
+        return "not_finite"
+    count, _, sum_z, sum_zz = sums
+    n = count.sum()
+    if n < MIN_COUNT:
+        return "too_few"
+    if not (math.isfinite(binned.min_x) and math.isfinite(binned.max_x)):
+        return "not_finite"
+    square_z = sum_zz.sum() / n
+    spread_z = square_z - (sum_z.sum() / n) ** 2
+    if binned.max_x - binned.min_x <= _RESOLUTION * binned.max_abs or spread_z <= _RESOLUTION**2 * square_z:
+        return "constant"
+    return "too_few" if len(binned.bin) < 2 else None
+
+
+def _case(binned: BinnedMap, weighting: str, jackknife: bool) -> Case:
+    task = problem(binned, weighting, jackknife)
+    line = _line(task.total)
+    between, tss = float(task.total.between[0]), float(task.total.tss[0])
+    chance = (tss - between) * (task.occupied - 1) / max(task.count - task.occupied, 1)
+    ceiling = min(between / tss, 1.0)
+    convexity = (between - chance) / tss - float(line.r2[0])
+    return Case(task, weighting, binned.tokens, line, _line(task.replicates), ceiling, convexity)
+
+
+def _line(points: Points) -> Line:
+    """Closed form, for each row of the points."""
+    mean_x, mean_z = points.w @ points.x, np.vecdot(points.w, points.z)
+    x = points.x - mean_x[:, None]
+    variance = np.maximum(np.vecdot(points.w * x, x), np.finfo(float).tiny)
+    shared = np.vecdot(points.w * x, points.z)
+    slope = shared / variance
+    return Line(slope, mean_z - slope * mean_x, np.minimum(shared * slope / np.maximum(points.tss, np.finfo(float).tiny), 1.0))
+
+
+def _r2(points: Points, solution: varpro.Solution) -> Floats:
+    tss = np.maximum(points.tss, np.finfo(float).tiny)
+    return np.minimum((points.between - solution.loss) / tss, 1.0)
+
+
+def _fit(case: Case, family: Family) -> tuple[Fit, Floats]:
+    """The fit of one family, and R2 of its replicates."""
+    if family.name == "linear":
+        return _row(case, family, "linear", float(case.line.r2[0])), case.replicate_lines.r2
+    if case.problem.occupied < (5 if family.shifted else 4):
+        return _row(case, family, "too_few", float(case.line.r2[0])), case.replicate_lines.r2
+    best, refits = solve_case(case.problem, family)
+    r2, r2_refits = float(_r2(case.problem.total, best)[0]), _r2(case.problem.replicates, refits)
+    gain_interval = interval(r2 - float(case.line.r2[0]), r2_refits - case.replicate_lines.r2)
+    lower, upper = varpro.bounds(family, case.problem.max_abs)
+    t = float(best.theta[0, 0])
+    evidence = Evidence(
+        gain=r2 - float(case.line.r2[0]),
+        gain_low=gain_interval[0],
+        convexity=case.convexity,
+        at_lower=t <= lower[0] + AT_BOUND,
+        at_upper=t >= upper[0] - AT_BOUND,
+    )
+    row = _row(case, family, status_of(evidence), r2, gain_interval)
+    if row.status != "curved":
+        return row, r2_refits
+    half = half_width(refits.theta[:, 0])
+    alpha_interval = NO_INTERVAL if half is None else (math.exp(max(t - half, lower[0])), math.exp(min(t + half, upper[0])))
+    return _curved(row, family, best, alpha_interval), r2_refits
+
+
+def _row(case: Case, family: Family, status: str, r2: float, gain_interval: Interval = NO_INTERVAL) -> Fit:
+    """What every status reports."""
+    linear_r2 = float(case.line.r2[0])
+    return Fit(
+        family=family.name,
+        scope="layer",
+        weighting=case.weighting,
+        status=status,
+        tokens=case.tokens,
+        beta=finite_or_none(float(case.line.intercept[0])),
+        slope=finite_or_none(float(case.line.slope[0])),
+        r2=finite_or_none(r2),
+        r2_ceiling=finite_or_none(case.ceiling),
+        linear_r2=finite_or_none(linear_r2),
+        gain=finite_or_none(r2 - linear_r2),
+        gain_low=finite_or_none(gain_interval[0]),
+        gain_high=finite_or_none(gain_interval[1]),
+        rmse=finite_or_none(math.sqrt(max(0.0, (1 - r2) * float(case.problem.total.tss[0])))),
+        groups=case.problem.groups,
+        count=case.problem.count,
+    )
+
+
+def _curved(row: Fit, family: Family, best: varpro.Solution, alpha_interval: Interval) -> Fit:
+    """The row with its curve: slope = gamma * alpha * f'(shift), that of the map at x = 0."""
+    alpha, gamma = math.exp(best.theta[0, 0]), float(best.gamma[0])
+    shift = float(best.theta[0, 1]) if family.shifted else None
+    steep = float(family.derivative(np.array(shift or 0.0)))
+    return dataclasses.replace(
+        row,
+        alpha=alpha,
+        shift=shift,
+        gamma=finite_or_none(gamma),
+        beta=finite_or_none(float(best.beta[0])),
+        slope=finite_or_none(gamma * alpha * steep),
+        alpha_low=alpha_interval[0],
+        alpha_high=alpha_interval[1],
+    )
+
+
+def solve_case(task: Problem, family: Family) -> tuple[varpro.Solution, varpro.Solution]:
+    """The best curve of the total, and that of each replicate.
+
+    The total starts from the deepest minima of the grid, a replicate from the curve of the total and, where its own grid
+    has another best cell, from that one as well.
+    """
+    starts = varpro.grid(family, task.max_abs)
+    loss = varpro.grid_loss(family, starts, task.coarse)
+    flat = starts.reshape(-1, starts.shape[-1])
+    cells = varpro.lowest_cells(loss[0])
+    best = varpro.solve(family, task.total, flat[cells], np.zeros(len(cells), dtype=np.intp), task.max_abs)
+    replicates = len(task.replicates.w)
+    if not replicates:
+        empty = np.zeros(0)
+        return best, varpro.Solution(np.zeros((0, flat.shape[1])), empty, empty, empty)
+    own = flat[loss[1:].reshape(replicates, -1).argmin(axis=1)]
+    far = np.flatnonzero(np.abs(own - best.theta)[:, 0] > FAR)
+    owner = np.concatenate([np.arange(replicates), far])
+    begin = np.concatenate([np.repeat(best.theta, replicates, axis=0), own[far]])
+    return best, varpro.solve(family, task.replicates, begin, owner, task.max_abs, _REFIT_TOLERANCE)
+
+
+def _ranked(fits: list[Fit], r2: list[Floats]) -> list[Fit]:
+    """The fits with `best` set."""
+    values = [fit.r2 if fit.r2 is not None and fit.status != "too_few" else -math.inf for fit in fits]
+    if not any(math.isfinite(value) for value in values):
+        return fits
+    tied = tied_with_best(values, r2)
+    best = [flag and math.isfinite(value) for flag, value in zip(tied, values, strict=True)]
+    return [dataclasses.replace(fit, best=flag) for fit, flag in zip(fits, best, strict=True)]
