@@ -51,7 +51,8 @@ class LayerStatistics:
         self.tail = Tail(channels, plan.tail_per_sign, plan.tail_per_channel)
         self.not_finite = 0
         self.positions = 0  # per image, the largest seen
-        self._fixed: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None  # mean, scale (C,) of a fixed PlaneNorm
+        self.prefix_tokens = 0
+        self.line: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None  # mean, scale (C,) of a fixed PlaneNorm: z is a line
 
     def update(self, observed: Observed, choice: RowChoice) -> None:
         """Add one batch. Reads the tensors now and keeps no reference to them."""
@@ -63,6 +64,7 @@ class LayerStatistics:
             self.scale.update(summary.sigmas)
         self.not_finite += summary.not_finite
         self.positions = max(self.positions, observed.positions)
+        self.prefix_tokens = max(self.prefix_tokens, int(observed.kinds.sum()))
         normalized = _Normalized(observed, summary)
         self.tail.resolve(normalized.elements)
         for buffer, rows in zip((self.uniform, self.prefix), choice(observed.images, observed.valid), strict=True):
@@ -83,7 +85,7 @@ class LayerStatistics:
         x, y = (rows_of(tensor, batch, position, observed.channels_last) for tensor in (observed.x, observed.y))
         columns = [x, y]
         if isinstance(observed.norm, PlaneNorm) and observed.norm.fixed:
-            self._fixed = observed.norm.mean[0].cpu().numpy(), observed.norm.scale[0].cpu().numpy()
+            self.line = observed.norm.mean[0].cpu().numpy(), observed.norm.scale[0].cpu().numpy()
         else:
             columns += normalized.rows(x, batch, position)
         buffer.add(rows.key[kept], observed.images[batch], position, columns)
@@ -97,7 +99,8 @@ class LayerStatistics:
         self.tail.merge(other.tail)
         self.not_finite += other.not_finite
         self.positions = max(self.positions, other.positions)
-        self._fixed = other._fixed if self._fixed is None else self._fixed
+        self.prefix_tokens = max(self.prefix_tokens, other.prefix_tokens)
+        self.line = other.line if self.line is None else self.line
 
     def rows(self, buffer: SampleBuffer) -> SampledRows:
         """The rows kept in `buffer` (`uniform` or `prefix`)."""
@@ -106,8 +109,8 @@ class LayerStatistics:
             empty = np.empty((0, len(self.moments.count)), np.float32)
             return SampledRows(image, position, empty, empty, empty, None, None)
         x, y, *rest = columns
-        if self._fixed is not None:
-            mean, scale = self._fixed
+        if self.line is not None:
+            mean, scale = self.line
             return SampledRows(image, position, x, (x - mean) * scale, y, None, None)
         mean, sigma = (rest[1], rest[2]) if len(rest) == 3 else (None, None)
         return SampledRows(image, position, x, rest[0], y, mean, sigma)

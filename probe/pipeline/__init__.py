@@ -1,0 +1,1 @@
+"""Jobs: read a run or a model, compute, write."""
