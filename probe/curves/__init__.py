@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from probe.curves.binned import BinnedMap, beyond_linear, median_abs, saturation, share_outside
+from probe.curves.channel_fit import CHANNEL_FAMILIES, ChannelScope, fit_channels
 from probe.curves.families import FAMILIES, Family, families_of, family_of, predict
-from probe.curves.profile_fit import fit_profile
+from probe.curves.profile_fit import WEIGHTINGS, fit_profile
 from probe.curves.selection import interval, status_of, tied_with_best, without_curve
 
 __all__ = [
+    "CHANNEL_FAMILIES",
     "FAMILIES",
+    "WEIGHTINGS",
     "BinnedMap",
+    "ChannelScope",
     "Family",
     "beyond_linear",
     "families_of",
     "family_of",
+    "fit_channels",
     "fit_profile",
     "interval",
     "median_abs",

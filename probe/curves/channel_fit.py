@@ -1,0 +1,192 @@
+"""Scope `channel`: one alpha per layer, gamma_c and beta_c per channel: what a DyT layer can represent.
+
+    minimize over alpha, gamma_c, beta_c   sum_c sum_n (z_nc - gamma_c f(alpha x_nc) - beta_c)^2
+
+from sample rows x, z (N, C) float32. R2 of the layer is pooled: that sum over the sum of squares about the one mean of all
+elements, so the offsets of the channels count as explained; `linear_r2` is that of a line per channel, on the same total. R2 of a
+channel is about the channel's own mean. gamma, beta and slope of a Fit are medians over channels. There is no ceiling in this
+scope, so `superlinear` does not occur.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from probe.curves import varpro
+from probe.curves.channel_sums import Closed, Rows, Sums, close, descent, gather
+from probe.curves.families import FAMILIES, Family, families_of
+from probe.curves.selection import AT_BOUND, Evidence, half_width, interval, status_of, tied_with_best, without_curve
+from probe.errors import UsageError
+from probe.records import Fit, finite_or_none
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+
+CHANNEL_FAMILIES = ("linear", "tanh", "erf", "isru")
+MIN_ROWS = 4  # two parameters per channel, and alpha
+MIN_COUNT = 10
+_RESOLUTION = 1e-6  # of the largest magnitude: less spread than this is rounding of float32
+_START_ROWS = 96  # rows of the search for a start
+_STARTS = 28
+_TOLERANCE = 1e-7  # of log alpha
+_TINY = 1e-300
+
+
+@dataclass(frozen=True)
+class ChannelScope:
+    """`fits` holds one Fit per family with scope `channel`; gamma, beta and r2 of each family by channel (C,).
+
+    A family without alpha (status other than curved) has the line of each channel: gamma is its slope, beta its intercept.
+    """
+
+    fits: list[Fit]
+    gamma: dict[str, Floats]
+    beta: dict[str, Floats]
+    r2: dict[str, Floats]
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """A family at its alpha: parameters (C,), pooled R2 of the total and of the replicates."""
+
+    alpha: float
+    gamma: Floats
+    beta: Floats
+    channel_r2: Floats
+    closed: Closed
+    r2: float
+    replicate_r2: Floats
+    replicate_log_alpha: Floats
+
+
+def fit_channels(x: ArrayLike, z: ArrayLike, image_groups: ArrayLike, families: Sequence[str] = CHANNEL_FAMILIES) -> ChannelScope:
+    """Fit families without a shift to rows x, z (N, C) of images in groups (N,). No curve: a status, no error."""
+    chosen = families_of(families)
+    for family in chosen:
+        if family.shifted:
+            raise UsageError(f"family {family.name!r} has no channel scope; families without a shift: {', '.join(_unshifted())}")
+    inputs, values = np.asarray(x, dtype=np.float32), np.asarray(z, dtype=np.float32)
+    failed = _failure(inputs, values)
+    if failed is not None:
+        return _failed(failed, inputs, chosen)
+    rows = Rows.of(inputs, values, np.unique(np.asarray(image_groups), return_inverse=True)[1])
+    max_abs = float(np.abs(inputs).max())
+    line = _curve(rows, FAMILIES["linear"], gather(rows, FAMILIES["linear"], -math.log(max_abs), derivatives=False), 1 / max_abs)
+    line = dataclasses.replace(line, gamma=line.gamma / max_abs)
+    return _selected(rows, line, {family: _best_curve(rows, family, line, max_abs) for family in chosen}, max_abs)
+
+
+def _unshifted() -> list[str]:
+    return [family.name for family in FAMILIES.values() if not family.shifted]
+
+
+def _failure(x: Singles, z: Singles) -> str | None:
+    """too_few, not_finite or constant; None for rows that can be fitted."""
+    if len(x) < MIN_ROWS or x.size < MIN_COUNT:
+        return "too_few"
+    if not (np.isfinite(x).all() and np.isfinite(z).all()):
+        return "not_finite"
+    return None if all(np.ptp(each) > _RESOLUTION * np.abs(each).max() for each in (x, z)) else "constant"
+
+
+def _failed(status: str, x: Singles, families: Sequence[Family]) -> ChannelScope:
+    nothing = {family.name: np.zeros(x.shape[1] if x.ndim == 2 else 0) for family in families}
+    fits = [without_curve(status, name, scope="channel", count=x.size) for name in nothing]
+    return ChannelScope(fits, nothing, nothing, nothing)
+
+
+def _curve(rows: Rows, family: Family, sums: Sums, alpha: float) -> _Curve:
+    """The closed form at one alpha. A replicate takes one Newton step from there, which sees its own gradient and curvature."""
+    total, left_out = sums.total(), sums.left_out()
+    closed, refits = close(rows, total), None
+    moved, r2 = np.zeros(0), np.zeros(0)
+    if len(sums.n) > 1:
+        refits = close(rows, left_out)
+        moved, r2 = np.zeros(len(sums.n)), refits.r2
+        if len(sums.values) > 5:
+            slope, curvature = descent(left_out, refits.gamma)
+            steep = curvature > 0
+            moved = np.where(steep, -slope / np.where(steep, curvature, 1), 0)
+            r2 = r2 - moved * slope / np.maximum(refits.pooled_tss, _TINY)
+    origin = family.value((rows.center * np.float32(alpha)).astype(np.float64))
+    gamma = closed.gamma[0]
+    beta = rows.mean_z - gamma * (origin + closed.mean_d[0])
+    return _Curve(alpha, gamma, beta, closed.channel_r2[0], closed, float(closed.r2[0]), r2, moved + math.log(alpha))
+
+
+def _best_curve(rows: Rows, family: Family, line: _Curve, max_abs: float) -> _Curve:
+    if family.name == "linear":
+        return line
+    lower, upper = (float(each[0]) for each in varpro.bounds(family, max_abs))
+    t = _search(rows, family, lower, upper)
+    return _curve(rows, family, gather(rows, family, t), math.exp(t))
+
+
+def _search(rows: Rows, family: Family, lower: float, upper: float) -> float:
+    """log alpha of the least loss: the best cell of a grid on some of the rows, then Newton steps between its neighbours."""
+    grid, some = np.linspace(lower, upper, _STARTS), rows.thinned(_START_ROWS)
+    k = int(np.argmin([close(rows, gather(some, family, t, derivatives=False)).sse.sum() for t in grid]))
+    t, low, high = float(grid[k]), float(grid[max(k - 2, 0)]), float(grid[min(k + 2, _STARTS - 1)])
+    for _ in range(20):
+        sums = gather(rows, family, t).total()
+        slope, curvature = (float(each[0]) for each in descent(sums, close(rows, sums).gamma))
+        low, high = (low, t) if slope > 0 else (t, high)
+        new = t - slope / curvature if curvature > 0 else math.inf
+        if not low < new < high:
+            new = (low + high) / 2
+        if abs(new - t) < _TOLERANCE:
+            return new
+        t = new
+    return t
+
+
+def _selected(rows: Rows, line: _Curve, curves: dict[Family, _Curve], max_abs: float) -> ChannelScope:
+    """The rows of the table, and the parameters that go with their status."""
+    fits = [_fit(rows, family, line, curve, max_abs) for family, curve in curves.items()]
+    tied = tied_with_best([curve.r2 for curve in curves.values()], [curve.replicate_r2 for curve in curves.values()])
+    kept = [(fit.family, curve if fit.status == "curved" else line) for fit, curve in zip(fits, curves.values(), strict=True)]
+    return ChannelScope(
+        fits=[dataclasses.replace(fit, best=flag) for fit, flag in zip(fits, tied, strict=True)],
+        gamma={name: curve.gamma for name, curve in kept},
+        beta={name: curve.beta for name, curve in kept},
+        r2={name: curve.channel_r2 for name, curve in kept},
+    )
+
+
+def _fit(rows: Rows, family: Family, line: _Curve, curve: _Curve, max_abs: float) -> Fit:
+    gain, gain_interval = curve.r2 - line.r2, interval(curve.r2 - line.r2, curve.replicate_r2 - line.replicate_r2)
+    lower, upper = (float(each[0]) for each in varpro.bounds(family, max_abs))
+    t = math.log(curve.alpha)
+    status = "linear"
+    if family.name != "linear":
+        status = status_of(Evidence(gain, gain_interval[0], 0.0, t <= lower + AT_BOUND, t >= upper - AT_BOUND))
+    curved = status == "curved"
+    half = half_width(curve.replicate_log_alpha) if curved else None
+    shown = curve if curved else line
+    steepness = curve.alpha * family.slope_at_zero if curved else 1.0
+    return Fit(
+        family=family.name,
+        scope="channel",
+        weighting="population",
+        status=status,
+        alpha=curve.alpha if curved else None,
+        gamma=finite_or_none(float(np.median(shown.gamma))) if curved else None,
+        beta=finite_or_none(float(np.median(shown.beta))),
+        slope=finite_or_none(float(np.median(shown.gamma)) * steepness),
+        r2=finite_or_none(curve.r2),
+        linear_r2=finite_or_none(line.r2),
+        gain=finite_or_none(gain),
+        gain_low=gain_interval[0] if family.name != "linear" else None,
+        gain_high=gain_interval[1] if family.name != "linear" else None,
+        rmse=finite_or_none(math.sqrt(float(curve.closed.sse.sum()) / rows.x.size)),
+        alpha_low=None if half is None else math.exp(max(t - half, lower)),
+        alpha_high=None if half is None else math.exp(min(t + half, upper)),
+        groups=len(rows.blocks),
+        count=rows.x.size,
+    )

@@ -1,0 +1,142 @@
+"""Draws the figures of a finished run: reads its tables, evaluates what was fitted, writes `figures/`. The model is not needed.
+
+Same run, same bytes: SVG ids come from a fixed salt and no date is written.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from probe import plots
+from probe.curves.families import family_of
+from probe.errors import ProbeError, UsageError, unknown
+from probe.pipeline.figure_tables import FigureTables, NothingToDraw
+from probe.plots.alpha import drawable
+from probe.plots.families import layer_fits
+from probe.store.disk import replace_file, writing
+from probe.store.run import Run, open_run
+
+FORMATS = ("png", "svg", "pdf")
+_METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+_log = logging.getLogger(__name__)
+
+
+def plot(
+    run: Run | str | Path,
+    kinds: Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
+    formats: Sequence[str] = ("png", "svg"),
+    out: str | Path | None = None,
+    family: str = "tanh",
+) -> list[Path]:
+    """Writes the figures of `run` into `out` (default: its `figures/`) and returns their paths.
+
+    `kinds`: names of KINDS, default all that the run has data for (why another was left out is logged); `layers`: names or globs;
+    `family`: whose curve is drawn. Raises UsageError for an unknown name, ProbeError if a figure asked for by name has no data.
+    """
+    chosen = _known("figure", kinds, KINDS)
+    endings = _known("format", formats, FORMATS)
+    run = open_run(run)
+    tables = FigureTables(run, layers, plots.Shape(family, family_of(family).value))
+    folder = Path(out).expanduser() if out is not None else run.path / "figures"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
+    for kind in chosen:
+        try:
+            figure = KINDS[kind](tables)
+        except NothingToDraw as reason:
+            if kinds is not None:
+                raise ProbeError(f"figure {kind} of {run.path} cannot be drawn: {reason}") from None
+            _log.info("figure %s left out: %s", kind, reason)
+            continue
+        paths += save(figure, folder / kind, endings)
+    return paths
+
+
+def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Writes `stem`.png, .svg, ... each in one step."""
+    paths = []
+    for ending in formats:
+        buffer = io.BytesIO()
+        with plots.theme():
+            figure.savefig(buffer, format=ending, metadata=_METADATA.get(ending))
+        paths.append(replace_file(stem.with_name(f"{stem.name}.{ending}"), buffer.getvalue()))
+    return paths
+
+
+def _known(
+    what: str, names: Sequence[str] | None, accepted: Sequence[str] | dict[str, Callable[[FigureTables], Figure]]
+) -> list[str]:
+    chosen = list(accepted) if names is None else [names] if isinstance(names, str) else list(dict.fromkeys(names))
+    for name in chosen:
+        if name not in accepted:
+            raise unknown(what, name, accepted)
+    if not chosen:
+        raise UsageError(f"no {what} given; known: {', '.join(accepted)}")
+    return chosen
+
+
+def _s_curves(tables: FigureTables) -> Figure:
+    return plots.s_curve_grid(
+        tables.thin(tables.names),
+        tables.fits,
+        layers=tables.names,
+        fan=tables.fan,
+        shape=tables.shape,
+        frame=tables.frame,
+        statuses=tables.statuses,
+    )
+
+
+def _s_curves_selected(tables: FigureTables) -> Figure:
+    return plots.s_curve_grid(
+        tables.thin(tables.selected), tables.fits, layers=tables.selected, fan=tables.fan, shape=tables.shape, frame=tables.frame
+    )
+
+
+def _by_channel(tables: FigureTables) -> Figure:
+    return plots.by_channel_grid(tables.full(tables.selected), tables.selected, frame=tables.frame)
+
+
+def _by_position(tables: FigureTables) -> Figure:
+    return plots.by_position_grid(tables.full(tables.selected), tables.rows, tables.selected, frame=tables.frame)
+
+
+def _alpha(tables: FigureTables) -> Figure:
+    if drawable(tables.alphas).empty:
+        raise NothingToDraw("no layer has a slope")
+    return plots.alpha_vs_inverse_std(tables.alphas, frame=tables.frame)
+
+
+def _families(tables: FigureTables) -> Figure:
+    if layer_fits(tables.fits).empty:
+        raise NothingToDraw("no layer has a fit over all channels (layers that are affine per channel have none)")
+    return plots.families_by_depth(tables.fits, shape=tables.shape.family, frame=tables.frame)
+
+
+def _tokens(tables: FigureTables) -> Figure:
+    return plots.token_grid(
+        tables.with_tokens(), tables.fits, tables.selected_with_prefix, frame=tables.frame, shape=tables.shape
+    )
+
+
+def _extremes(tables: FigureTables) -> Figure:
+    return plots.extremes_by_depth(tables.alphas, frame=tables.frame)
+
+
+KINDS: dict[str, Callable[[FigureTables], Figure]] = {
+    "s_curves": _s_curves,
+    "s_curves_selected": _s_curves_selected,
+    "by_channel": _by_channel,
+    "by_position": _by_position,
+    "alpha_vs_inverse_std": _alpha,
+    "families": _families,
+    "tokens": _tokens,
+    "extremes": _extremes,
+}
