@@ -72,7 +72,7 @@ class FigureTables:
         return [
             name
             for name in self.names
-            if self.statuses[name] == "captured" or self.statuses[name] == "not_finite" and not self._one_thin(name).empty
+            if self.statuses[name] == "captured" or (self.statuses[name] == "not_finite" and not self._one_thin(name).empty)
         ]
 
     @cached_property

@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+from probe.plots.alpha import alpha_vs_inverse_std
+from probe.plots.colored import by_channel, by_channel_grid, by_position, by_position_grid
+from probe.plots.extremes import extremes_by_depth
+from probe.plots.families import families_by_depth
+from probe.plots.fitted import Shape
 from probe.plots.layout import Frame
 from probe.plots.s_curve import s_curve_grid, s_curves
 from probe.plots.style import theme
+from probe.plots.tokens import prefix_and_patch, token_grid
 
-__all__ = ["Frame", "s_curve_grid", "s_curves", "theme"]
+__all__ = [
+    "Frame",
+    "Shape",
+    "alpha_vs_inverse_std",
+    "by_channel",
+    "by_channel_grid",
+    "by_position",
+    "by_position_grid",
+    "extremes_by_depth",
+    "families_by_depth",
+    "prefix_and_patch",
+    "s_curve_grid",
+    "s_curves",
+    "theme",
+    "token_grid",
+]

@@ -32,7 +32,13 @@ TANH = Shape()
 
 
 def pick(
-    fits: pd.DataFrame | None, layer: str, family: str = "tanh", *, scope: str = "layer", weighting: str = "population", tokens: str = "all"
+    fits: pd.DataFrame | None,
+    layer: str,
+    family: str = "tanh",
+    *,
+    scope: str = "layer",
+    weighting: str = "population",
+    tokens: str = "all",
 ) -> dict[str, Any] | None:
     """The one row asked for as a dict; None where the table has none."""
     if fits is None or fits.empty:
@@ -63,25 +69,17 @@ def abscissa(low: float, high: float, alpha: float = math.nan, points: int = 300
     return x
 
 
-def evaluate(row: dict[str, Any] | None, x: Array, shape: Shape = TANH, line: dict[str, Any] | None = None) -> Array | None:
-    """z at x; `line`: the row of the linear family, whose intercept a `linear` layer takes. None where the row draws nothing."""
-    if row is None:
-        return None
-    alpha, gamma = get(row, "alpha"), get(row, "gamma")
-    beta = get(row, "beta")
+def evaluate(row: dict[str, Any] | None, x: Array, shape: Shape = TANH) -> Array | None:
+    """z at x; None where the row has neither alpha nor slope (constant, too few, not finite)."""
+    alpha, gamma, slope = get(row, "alpha"), get(row, "gamma"), get(row, "slope")
+    beta = _zero(get(row, "beta"))
     if math.isfinite(alpha) and math.isfinite(gamma):
-        return np.asarray(gamma * shape.value(alpha * x + _zero(get(row, "shift"))) + _zero(beta), dtype=np.float64)
-    slope = get(row, "slope")
-    if not math.isfinite(slope):
-        slope = get(line, "slope")
-    if not math.isfinite(slope):
-        return None
-    intercept = get(line, "beta")
-    return slope * x + (intercept if math.isfinite(intercept) else _zero(beta))
+        return np.asarray(gamma * shape.value(alpha * x + _zero(get(row, "shift"))) + beta, dtype=np.float64)
+    return slope * x + beta if math.isfinite(slope) else None
 
 
-def summary(row: dict[str, Any] | None, decimals: int = 3, interval: bool = False) -> str:
-    """One line for above a panel: `α 0.069   R² 0.951/0.974` (curve / ceiling), or the slope where there is no alpha."""
+def summary(row: dict[str, Any] | None, decimals: int = 3, interval: bool = False, narrow: bool = False) -> str:
+    """One line for above a panel: `α 0.069  R² 0.951/0.974` (curve / ceiling), or the slope where there is no alpha."""
     if row is None:
         return ""
     alpha, slope = get(row, "alpha"), get(row, "slope")
@@ -95,9 +93,9 @@ def summary(row: dict[str, Any] | None, decimals: int = 3, interval: bool = Fals
         parts.append(f"slope {style.number(slope, decimals)}")
     if math.isfinite(get(row, "r2")):
         ceiling = get(row, "r2_ceiling")
-        over = f"/{style.share(ceiling, decimals)}" if math.isfinite(ceiling) else ""
-        parts.append(f"R\u00b2 {style.share(get(row, 'r2'), decimals)}{over}")
-    return "  ".join(parts)
+        over = f"/{style.share(ceiling, decimals, narrow)}" if math.isfinite(ceiling) else ""
+        parts.append(f"R\u00b2 {style.share(get(row, 'r2'), decimals, narrow)}{over}")
+    return (" " if narrow else "  ").join(parts)
 
 
 def _zero(value: float) -> float:

@@ -75,9 +75,17 @@ def put_heading(figure: Figure, frame: Frame, room: Room) -> float:
     x = 0.1 / width
     if frame.warning:
         figure.text(
-            x, y / height, frame.warning.upper(), color="white", weight="bold", size=style.TEXT, va="top", ha="left",
-            bbox={"facecolor": style.WARNING, "edgecolor": "none", "pad": 2.0}, gid="warning",
-        )  # fmt: skip
+            x,
+            y / height,
+            frame.warning.upper(),
+            color="white",
+            weight="bold",
+            size=style.TEXT,
+            va="top",
+            ha="left",
+            bbox={"facecolor": style.WARNING, "edgecolor": "none", "pad": 2.0},
+            gid="warning",
+        )
         y -= 0.2
     if frame.heading:
         figure.text(x, y / height, frame.heading, size=style.SMALL, color=style.MUTED, va="top", ha="left", gid="heading")
@@ -90,30 +98,60 @@ def put_legend(figure: Figure, handles: Sequence[Any], top: float, columns: int 
     if handles:
         width = figure.get_size_inches()[0]
         figure.legend(
-            handles=list(handles), loc="upper left", bbox_to_anchor=(0.1 / width, top), ncols=columns, borderpad=0, borderaxespad=0,
-            handlelength=1.4, handletextpad=0.4, columnspacing=1.2, fontsize=style.SMALL,
-        )  # fmt: skip
+            handles=list(handles),
+            loc="upper left",
+            bbox_to_anchor=(0.1 / width, top),
+            ncols=columns,
+            borderpad=0,
+            borderaxespad=0,
+            handlelength=1.4,
+            handletextpad=0.4,
+            columnspacing=1.2,
+            fontsize=style.SMALL,
+        )
 
 
-def put_labels(figure: Figure, x: str, y: str, note: str = "") -> None:
+def put_labels(figure: Figure, axes: Sequence[Axes], x: str, y: str, note: str = "") -> None:
     """One x label and one y label for all panels, and a note in the bottom right corner."""
     width, height = figure.get_size_inches()
-    figure.text(0.5 if not note else 0.1 / width, 0.06 / height, x, size=style.TEXT, ha="center" if not note else "left", va="bottom")
-    figure.text(0.06 / width, 0.5, y, size=style.TEXT, rotation=90, ha="left", va="center")
+    middle = (min(ax.get_position().y0 for ax in axes) + max(ax.get_position().y1 for ax in axes)) / 2
+    span = (max(ax.get_position().y1 for ax in axes) - min(ax.get_position().y0 for ax in axes)) * height
+    y = y if len(y) * 0.07 < span + 0.4 else y.replace(" (", "\n(")
+    figure.text(
+        0.5 if not note else 0.1 / width, 0.06 / height, x, size=style.TEXT, ha="center" if not note else "left", va="bottom"
+    )
+    figure.text(
+        0.05 / width, middle, y, size=style.TEXT, rotation=90, ha="left", va="center", multialignment="center", linespacing=1.0
+    )
     if note:
         figure.text(1 - 0.1 / width, 0.06 / height, note, size=style.SMALL, color=style.MUTED, ha="right", va="bottom")
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Heights near `values` that are `gap` apart and, if they fit, inside low .. high: for labels at the ends of lines."""
+    """Heights near `values` that are `gap` apart and, if they fit, inside low .. high: for labels at the ends of lines.
+
+    Neighbours that are too close form a block around their mean; blocks that then touch are merged.
+    """
     order = sorted(range(len(values)), key=lambda i: values[i])
-    placed = [0.0] * len(values)
-    floor = low
+    blocks: list[list[int]] = []
     for i in order:
-        placed[i] = max(values[i], floor)
-        floor = placed[i] + gap
-    ceiling = high
-    for i in reversed(order):
-        placed[i] = min(placed[i], ceiling)
-        ceiling = placed[i] - gap
+        blocks.append([i])
+        while len(blocks) > 1 and _bottom(values, blocks[-1], gap, low, high) < _top(values, blocks[-2], gap, low, high) + gap:
+            last = blocks.pop()
+            blocks[-1] += last
+    placed = [0.0] * len(values)
+    for block in blocks:
+        bottom = _bottom(values, block, gap, low, high)
+        for step, i in enumerate(block):
+            placed[i] = bottom + step * gap
     return placed
+
+
+def _bottom(values: Sequence[float], block: list[int], gap: float, low: float, high: float) -> float:
+    size = (len(block) - 1) * gap
+    middle = sum(values[i] for i in block) / len(block)
+    return max(low, min(middle - size / 2, high - size))
+
+
+def _top(values: Sequence[float], block: list[int], gap: float, low: float, high: float) -> float:
+    return _bottom(values, block, gap, low, high) + (len(block) - 1) * gap

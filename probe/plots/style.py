@@ -81,7 +81,8 @@ _RC: dict[str, Any] = {
 @contextmanager
 def theme() -> Iterator[None]:
     """The look of every figure, for the time of the `with` only; ticks are made while drawing, so saving needs it too."""
-    with mpl.rc_context({**sns.axes_style("ticks"), **sns.plotting_context("paper"), **_RC}):
+    look: dict[Any, Any] = {**sns.axes_style("ticks"), **sns.plotting_context("paper"), **_RC}
+    with mpl.rc_context(look):
         yield
 
 
@@ -96,19 +97,33 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{decimals}f}".replace("-", "\u2212")
 
 
-def share(value: float | None, decimals: int = 3) -> str:
-    """An R2 without false perfection: what rounds to 1 but is under it reads `>0.999`."""
+def share(value: float | None, decimals: int = 3, narrow: bool = False) -> str:
+    """An R2 without false perfection: what rounds to 1 but is under it reads `>0.999`. `narrow`: no zero before the point."""
     if value is None or not math.isfinite(value):
         return "n/a"
-    text = f"{value:.{decimals}f}".replace("-", "\u2212")
-    nearly = f"{1 - 10**-decimals:.{decimals}f}"
-    return f">{nearly}" if float(f"{value:.{decimals}f}") >= 1 and value < 1 - 1e-9 else text
+    text = f"{value:.{decimals}f}"
+    if float(text) >= 1 and value < 1 - 1e-9:
+        text = f">{1 - 10**-decimals:.{decimals}f}"
+    return (text.replace("0.", ".", 1) if narrow and abs(value) < 1 else text).replace("-", "\u2212")
 
 
-def few_ticks(ax: Axes, x: int = 3, y: int = 3) -> None:
-    """At most about `x` and `y` round ticks; with text of 7 pt whatever style the Axes was made in."""
-    ax.xaxis.set_major_locator(MaxNLocator(x, steps=[1, 2, 5, 10]))
-    ax.yaxis.set_major_locator(MaxNLocator(y, steps=[1, 2, 5, 10]))
+def ramp(count: int, low: float = 0.0, high: float = 0.88) -> list[str]:
+    """`count` colours from dark to light of the sequential map, without its palest end."""
+    cmap = mpl.colormaps[DEPTH_MAP]
+    return [mpl.colors.to_hex(cmap(low + (high - low) * i / max(count - 1, 1))) for i in range(count)]
+
+
+def mapped(value: float, norm: mpl.colors.Normalize) -> str:
+    """Colour of a value on the sequential map."""
+    return mpl.colors.to_hex(mpl.colormaps[DEPTH_MAP](float(norm(value))))
+
+
+def few_ticks(ax: Axes, x: int = 3, y: int = 4) -> None:
+    """At most about `x` and `y` round ticks, short (`5k`); with text of 7 pt whatever style the Axes was made in."""
+    ax.xaxis.set_major_locator(MaxNLocator(x, steps=[1, 2, 3, 5, 10], min_n_ticks=3))
+    ax.yaxis.set_major_locator(MaxNLocator(y, steps=[1, 2, 5, 10], min_n_ticks=3))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
     ax.tick_params(labelsize=SMALL)
 
 
@@ -137,6 +152,14 @@ def _log_ticks(axis: Axis, low: float, high: float, most: int) -> None:
     axis.set_major_formatter(FuncFormatter(lambda v, _: plain(v)))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
+
+
+def short(value: float) -> str:
+    """A tick value for a narrow panel: `1.5`, `200`, `5k`, `2M`."""
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:.4g}{letter}".replace("-", "\u2212")
+    return plain(round(value, 12))
 
 
 def plain(value: float) -> str:
