@@ -40,4 +40,4 @@ def show(rows: list[dict[str, Any]], names: list[str], out: str | None) -> None:
     from probe.cli.tables import plain_columns
 
     lines = [f"written: {out}"] if out else []
-    print_table(plain_columns(names), rows, lines=lambda grid: left_out(grid) + lines)
+    print_table(plain_columns(names), rows, lambda grid: left_out(grid) + lines)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from difflib import get_close_matches
 from typing import Any
 
 import typer
 
 from probe.cli.options import Refused
-from probe.errors import ProbeError, nearest
+from probe.errors import ProbeError
 
 PROGRAM = "probe-norms"
 DEBUG = "PROBE_DEBUG"
@@ -85,8 +86,9 @@ def usage(error: Any) -> str:
 
 def unknown_option(given: str, context: Any) -> str:
     known = options_of(context) if context else []
-    close = ", ".join(name for name in known if name[2:] in nearest(given.lstrip("-"), [name[2:] for name in known]).split(", "))
-    accepted = f"did you mean {close}?" if close else f"accepted: {', '.join(known)}"
+    # compared without the dashes, which would make all options alike
+    close = get_close_matches(given.lstrip("-"), [name[2:] for name in known], n=2)
+    accepted = f"did you mean {', '.join(f'--{name}' for name in close)}?" if close else f"accepted: {', '.join(known)}"
     return f"option {given} is unknown ({accepted})"
 
 

@@ -52,7 +52,7 @@ def layer_columns(rows: Sequence[Row]) -> list[Column]:
     columns = [
         Column("layer", lambda row: str(row["layer"]), left=True),
         # what all layers share is said below the table as well, so it goes first
-        Column("kind", lambda row: str(row["kind"]), rank=SHARED if same("kind") else 7, left=True),
+        Column("kind", lambda row: str(row["kind"]), rank=SHARED + 1 if same("kind") else 7, left=True),
         Column("C", lambda row: str(row["channels"]), rank=SHARED if same("channels") else 6),
         Column("status", lambda row: str(row["status"]), left=True),
     ]
@@ -102,7 +102,7 @@ def where_s(rows: Sequence[Row], most: int = 6) -> str:
 def notes(rows: Sequence[Row]) -> list[str]:
     """Counts, where the S is, and what asks for attention."""
     lines = [counts(rows), where_s(rows)]
-    massive = [f"{row['layer']} ({row['massive_channels']} channels)" for row in rows if row.get("massive_channels")]
+    massive = [f"{row['layer']} (channels: {int(row['massive_channels'])})" for row in rows if row.get("massive_channels")]
     if massive:
         lines.append(f"massive activations: {', '.join(massive)}")
     return lines

@@ -52,4 +52,4 @@ def show(model: str, found: Sequence[Mapping[str, Any]]) -> None:
 
     total = f"{model}: {len(found)} normalization layer{'s' if len(found) != 1 else ''}"
     line = f"{total}: {kinds(found)}" if found else total
-    print_table(columns(), found, lines=lambda grid: [line])
+    print_table(columns(), found, lambda grid: [line])

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from probe import __version__
 from probe.records import Plan
 
 DEFAULTS = Plan(images=64)
@@ -123,12 +124,7 @@ Json = Annotated[bool, typer.Option("--json", help="Results as one JSON document
 
 def print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            typer.echo(f"probe-norms {version('probe-norms')}")
-        except PackageNotFoundError:  # run from a source tree that is not installed
-            typer.echo("probe-norms, not installed")
+        typer.echo(f"probe-norms {__version__}")
         raise typer.Exit
 
 

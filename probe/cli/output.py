@@ -42,18 +42,14 @@ def print_lines(lines: list[str]) -> None:
             print(line)
 
 
-def print_table(
-    columns: Sequence[Column], rows: Sequence[Row], styles: Sequence[str] = (), lines: Lines = lambda grid: ()
-) -> None:
+def print_table(columns: Sequence[Column], rows: Sequence[Row], lines: Lines, styles: Sequence[str] = ()) -> None:
     """A table that fits the terminal, then `lines`, a function of what was left out of the table."""
     console = stdout_console()
     grid = fit_columns(columns, rows, console.width)
-    with reader():
-        if rows:
-            console.print(draw(grid, styles))
-            print(flush=True)
-        for line in lines(grid):
-            print(wrapped(line, console.width) if sys.stdout.isatty() else line)
+    with console.capture() as drawn:  # rich itself would leave with exit code 1 when the reader has gone
+        console.print(draw(grid, styles))
+    said = [wrapped(line, console.width) if sys.stdout.isatty() else line for line in lines(grid)]
+    print_lines([drawn.get(), *said] if rows else said)
 
 
 def wrapped(line: str, width: int) -> str:

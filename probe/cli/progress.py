@@ -86,7 +86,8 @@ class PlainProgress:
 
     def _say(self, stage: Stage, message: str) -> None:
         self._said = self._clock()
-        count = f"{stage.done}/{stage.total} {stage.unit}".strip() if stage.total else ""
+        done = f"{stage.done}/{stage.total}" if stage.total else f"{stage.done or ''}"
+        count = f"{done} {stage.unit}".strip() if done else ""
         details = ", ".join(part for part in (count, stage.facts(), message) if part)
         print(f"{stage.name}: {details}" if details else stage.name, file=self._stream, flush=True)
 

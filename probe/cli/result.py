@@ -91,7 +91,7 @@ def show_run(run: Any, as_json: bool, drawn: Sequence[Any] | None = None) -> Non
     if pictures:
         lines.append(f"figures: {len(pictures)} in {Path(pictures[0]).parent}")
     lines += attention_lines(run.manifest)
-    print_table(layer_table.layer_columns(rows), rows, layer_table.styles(rows), lambda grid: layer_table.left_out(grid) + lines)
+    print_table(layer_table.layer_columns(rows), rows, lambda grid: layer_table.left_out(grid) + lines, layer_table.styles(rows))
 
 
 def show_fits(run: Any, fits: Any, as_json: bool) -> None:
@@ -109,7 +109,7 @@ def show_capture(run: Any, as_json: bool) -> None:
         print_json(document(run, rows))
         return
     lines = [layer_table.counts(rows), f"run: {run.path}", f"next: {PROGRAM} fit {run.path}", *attention_lines(run.manifest)]
-    print_table(CAPTURED, rows, layer_table.styles(rows), lambda grid: lines)
+    print_table(CAPTURED, rows, lambda grid: lines, layer_table.styles(rows))
 
 
 CAPTURED = [

@@ -38,7 +38,10 @@ def number(value: Any, digits: int = 3) -> str:
     if missing(value):
         return "-"
     text = f"{value:.{digits}g}"
-    return text if "e" not in text else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+    if "e" not in text:
+        return text
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def share(value: Any) -> str:

@@ -1,0 +1,192 @@
+"""Each command hands its options to its job and tells the result on stdout, as lines for people or as one JSON document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+from fake_runs import FakeRun, resnet_alphas
+
+from probe.cli.place import default_out
+from probe.records import Layer
+
+
+def test_without_options_the_bundled_model_runs_on_the_bundled_photographs(cli: Any, jobs: Any) -> None:
+    assert cli("-q").code == 0
+    call = jobs.last("analyze")
+    assert call.args == ("bundled:vit_cifar10", None)
+    expected = {"out": "runs/vit_cifar10", "weights": "pretrained", "samples": 512, "tail": 1000, "layers": "*", "num_images": 64}
+    expected |= {"batch_size": 8, "workers": 0, "device": None, "dtype": None, "seed": 0, "offline": False, "overwrite": False}
+    assert {name: value for name, value in call.options.items() if name != "progress"} == expected | {"figures": True}
+
+
+@pytest.mark.parametrize(("command", "job"), [((), "analyze"), (("capture",), "capture")])
+def test_every_option_reaches_the_job(cli: Any, jobs: Any, command: tuple[str, ...], job: str) -> None:
+    line = "--model resnet50 --weights random --data photos --out o --samples 7 --tail 0 --layers a* --num-images all "
+    line += "--batch-size 3 --workers 2 --device cpu --dtype bfloat16 --seed 5 --offline --overwrite -q"
+    assert cli(*command, *line.split()).code == 0
+    call = jobs.last(job)
+    assert call.args == ("resnet50", "photos")
+    expected = {"out": "o", "weights": "random", "samples": 7, "tail": 0, "layers": "a*", "num_images": None, "batch_size": 3}
+    expected |= {"workers": 2, "device": "cpu", "dtype": "bfloat16", "seed": 5, "offline": True, "overwrite": True}
+    call.options.pop("figures", None)
+    assert {name: value for name, value in call.options.items() if name != "progress"} == expected
+
+
+def test_no_figures(cli: Any, jobs: Any) -> None:
+    cli("-q", "--no-figures")
+    assert jobs.last("analyze").options["figures"] is False
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "out"),
+    [
+        ("bundled:vit_cifar10", "pretrained", "runs/vit_cifar10"),
+        ("timm:resnet50", "pretrained", "runs/resnet50"),
+        ("torchvision:resnet50", "pretrained", "runs/torchvision_resnet50"),
+        ("resnet50", "random", "runs/resnet50-random"),
+        ("resnet50", "/w/epoch 3.safetensors", "runs/resnet50-epoch_3"),
+        ("hf_hub:org/model.v1", "pretrained", "runs/hf_hub_org_model.v1"),
+        ("../..", "pretrained", "runs/_.."),
+    ],
+)
+def test_the_default_place_tells_models_and_weights_apart_and_stays_below_runs(model: str, weights: str, out: str) -> None:
+    assert default_out(model, weights) == out
+
+
+def test_the_result_is_a_table_and_what_to_know(cli: Any, jobs: Any, tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "s_curves.png").touch()
+    jobs.answers["analyze"] = FakeRun(tmp_path)
+    lines = cli("-q").out.splitlines()
+    assert lines[0].split()[0] == "layer"
+    assert lines[2].split()[:2] == ["blocks.0.norm1", "128"]
+    assert "0.0691 [0.0672, 0.0709]" in lines[2]
+    assert "17 layers (17 layer_norm of 128 channels): 14 linear, 3 curved" in lines
+    assert (
+        "S-shaped: 3 of 17; R2 above that of a line: blocks.0.norm1 +0.028, blocks.0.norm2 +0.012, blocks.1.norm1 +0.0041"
+        in lines
+    )
+    assert f"run: {tmp_path}" in lines
+    assert f"figures: 1 in {tmp_path / 'figures'}" in lines
+    assert cli.err == ""
+
+
+def test_skipped_images_missed_norms_and_random_weights_are_said(cli: Any, jobs: Any) -> None:
+    lost = [[f"{n}.png", "truncated"] for n in range(7)]
+    found = FakeRun(skipped=lost, functional_norms=["blocks.0.f"], model={"name": "m", "weights": "random"})
+    jobs.answers["analyze"] = jobs.answers["capture"] = found
+    for command in ("", "capture"):
+        out = cli(*command.split(), "-q").out
+        assert "skipped images: 7: 0.png (truncated), " in out
+        assert "4.png (truncated) and 2 more\n" in out
+        assert "functional norms, not captured: 1: blocks.0.f\n" in out
+        assert "WARNING: RANDOM WEIGHTS: the model was not trained" in out
+        assert "RANDOM WEIGHTS" in cli(*command.split(), "-q", "--json").json["warnings"][0]
+
+
+def test_json_is_one_document_without_nan(cli: Any, jobs: Any) -> None:
+    cli("--json")
+    found = cli.json
+    assert found["run"] == "runs/vit_cifar10"
+    assert len(found["layers"]) == 17
+    assert found["layers"][0]["alpha"] == pytest.approx(0.069123)
+    assert found["layers"][3]["alpha"] is None
+    assert found["layers"][0]["best_family"] == "tanh|erf|isru|arctan"
+    assert found["warnings"] == found["skipped_images"] == []
+
+
+def test_affine_layers_show_their_fan_of_lines_and_no_alpha(cli: Any, jobs: Any) -> None:
+    jobs.answers["analyze"] = FakeRun(alphas=resnet_alphas())
+    out = cli("-q").out
+    assert "alpha" not in out.splitlines()[0]
+    assert "0.123 .. 12.3" in out
+    assert "53 layers (53 batch_norm of 2048 channels): 53 affine" in out
+    assert "S-shaped: none (each channel is exactly a straight line)" in out
+
+
+def test_capture_tells_what_was_seen_and_what_comes_next(cli: Any, jobs: Any) -> None:
+    out = cli("capture", "-q").out
+    assert "532,480" in out
+    assert "17 layers (17 layer_norm of 128 channels): 17 captured\n" in out
+    assert "next: probe-norms fit runs/vit_cifar10\n" in out
+    assert cli("capture", "--json", "-q").json["layers"][0]["sigma_cv"] is None
+
+
+def test_fit_opens_the_run_and_saves(cli: Any, jobs: Any) -> None:
+    jobs.answers["fit"] = pd.DataFrame({"layer": ["norm"], "family": ["tanh"], "alpha": [float("nan")], "best": [True]})
+    assert "17 layers" in cli("fit", "runs/a", "--families", "tanh, erf", "-q").out
+    assert jobs.last("open_run").args == ("runs/a",)
+    assert jobs.last("fit").options["families"] == ["tanh", "erf"]
+    assert jobs.last("fit").options["save"] is True
+    fits = cli("fit", "runs/a", "--json", "-q").json["fits"]
+    assert fits == [{"layer": "norm", "family": "tanh", "alpha": None, "best": True}]
+    assert jobs.last("fit").options["families"] is None
+
+
+def test_plot_lists_the_figures_that_it_drew(cli: Any, jobs: Any) -> None:
+    jobs.answers["plot"] = [Path("f/a.png"), Path("f/b.png")]
+    line = "plot runs/a --kind s_curves,alpha --layers blocks.0.*,norm --format png --out f -q"
+    assert cli(*line.split()).out == "f/a.png\nf/b.png\n"
+    given = jobs.last("plot").options
+    assert given["kinds"] == ["s_curves", "alpha"]
+    assert given["layers"] == ["blocks.0.*", "norm"]
+    assert given["formats"] == ("png",)
+    assert given["out"] == "f"
+    assert cli("plot", "runs/a", "--json", "-q").json == {"run": "runs/a", "figures": ["f/a.png", "f/b.png"]}
+    assert jobs.last("plot").options["kinds"] is None
+    assert jobs.last("plot").options["formats"] == ("png", "svg")
+
+
+def test_export_says_where_the_alphas_are(cli: Any, jobs: Any) -> None:
+    jobs.answers["export_alphas"] = lambda run, path, scope: Path(path)
+    assert cli("export", "runs/a", "--to", "x.safetensors", "--scope", "layer").out == "x.safetensors\n"
+    assert jobs.last("export_alphas").options == {"scope": "layer"}
+    assert cli("export", "runs/a", "--to", "x.csv", "--json").json == {"run": "runs/a", "file": "x.csv", "scope": "channel"}
+
+
+def test_compare_opens_both_runs_and_shows_the_table(cli: Any, jobs: Any) -> None:
+    jobs.answers["open_run"] = lambda path: SimpleNamespace(path=path)
+    jobs.answers["compare"] = pd.DataFrame(
+        {"run": ["a", "b"], "kind": ["layer_norm", "batch_norm"], "alpha": [0.0691, float("nan")]}
+    )
+    out = cli("compare", "runs/a", "runs/b").out
+    assert [run.path for run in jobs.last("compare").args] == ["runs/a", "runs/b"]
+    assert [line.split() for line in out.splitlines()[2:4]] == [["a", "layer_norm", "0.0691"], ["b", "batch_norm", "-"]]
+    assert cli("compare", "runs/a", "runs/b", "--json").json["rows"][1] == {"run": "b", "kind": "batch_norm", "alpha": None}
+
+
+def test_verify_tells_each_problem_and_fails(cli: Any, jobs: Any) -> None:
+    jobs.answers["verify_run"] = []
+    assert cli("verify", "runs/a").code == 0
+    assert cli.out == "runs/a: sound\n"
+    jobs.answers["verify_run"] = ["moments.parquet: missing", "rows.parquet: changed"]
+    assert cli("verify", "runs/a").code == 1
+    assert cli.out == "runs/a: moments.parquet: missing\nruns/a: rows.parquet: changed\n"
+    assert cli.err == ""
+    document = cli("verify", "runs/a", "--json").json
+    assert document["sound"] is False
+    assert len(document["problems"]) == 2
+    assert cli.code == 1
+
+
+def test_layers_needs_no_weights(cli: Any, jobs: Any) -> None:
+    jobs.answers["load_model"] = SimpleNamespace(module="a module")
+    names = ("blocks.0.norm1", "norm")
+    jobs.answers["list_norm_layers"] = [Layer(name, name, n, "layer_norm", 192, 1e-6, False) for n, name in enumerate(names)]
+    out = cli("layers", "--model", "vit_tiny", "-q").out
+    assert jobs.last("load_model").options["weights"] == "random"
+    assert jobs.last("list_norm_layers").args == ("a module",)
+    assert "vit_tiny: 2 normalization layers: 2 layer_norm of 192 channels\n" in out
+    assert out.splitlines()[2].split() == ["blocks.0.norm1", "layer_norm", "192", "1e-6", "no"]
+    assert cli("layers", "-q", "--json").json["layers"][1]["name"] == "norm"
+
+
+def test_a_model_without_normalization_layers_is_told(cli: Any, jobs: Any) -> None:
+    jobs.answers["load_model"] = SimpleNamespace(module="a module")
+    jobs.answers["list_norm_layers"] = []
+    assert cli("layers", "--model", "mlp", "-q").out == "mlp: 0 normalization layers\n"
+    assert cli.code == 0

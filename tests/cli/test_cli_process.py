@@ -1,0 +1,93 @@
+"""The program as its own process: what it imports, its exit codes, and readers of stdout that leave or have no room."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import probe
+
+ROOT = Path(probe.__file__).parents[1]
+HEAVY = ("torch", "torchvision", "timm", "pandas", "numpy", "scipy", "matplotlib", "pyarrow", "rich")
+
+# stands in for the jobs: the command line alone, with a run of many layers
+FAKE = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from types import ModuleType
+from fake_runs import FakeRun, resnet_alphas
+module = ModuleType("probe.pipeline.analyze")
+{{}}
+sys.modules["probe.pipeline.analyze"] = module
+from probe.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def python(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    given = {"capture_output": True, "text": True, "check": False, "timeout": 120, "env": environment, **options}
+    return subprocess.run([sys.executable, *arguments], **given)  # type: ignore[call-overload, no-any-return]
+
+
+def fake(job: str, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return python("-c", FAKE.format(job), *arguments, **options)
+
+
+@pytest.mark.parametrize("line", ["--help", "fit --help", "--samples 0", "nonsense"])
+def test_help_and_wrong_usage_import_nothing_heavy(line: str) -> None:
+    code = f"""
+import sys
+from probe.cli.main import main
+main({line.split()!r})
+print(",".join(sorted(name for name in {HEAVY!r} if name in sys.modules)), file=sys.stderr)
+"""
+    done = python("-c", code)
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1] == ""
+
+
+def test_exit_codes_reach_the_shell() -> None:
+    assert python("-m", "probe.cli.main", "--help").returncode == 0
+    wrong = python("-m", "probe.cli.main", "--samples", "0")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == "probe-norms: error: --samples 0: must be at least 1\n"
+
+
+def test_a_reader_that_leaves_early_ends_the_program_quietly() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = fake(
+            "module.analyze = lambda *a, **o: FakeRun(alphas=resnet_alphas())",
+            "-q",
+            stdout=writing,
+            capture_output=False,
+            stderr=subprocess.PIPE,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("form", ["--json", "--no-figures"])
+def test_results_that_find_no_room_are_a_failure(form: str) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = fake(
+            "module.analyze = lambda *a, **o: FakeRun()", "-q", form, stdout=full, capture_output=False, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("probe-norms: error: the disk is full")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_interrupt_is_one_line() -> None:
+    job = "import os, signal; module.analyze = lambda *a, **o: os.kill(os.getpid(), signal.SIGINT) or __import__('time').sleep(9)"
+    done = fake(job, "-q")
+    assert done.returncode == 1
+    assert done.stderr == "probe-norms: error: interrupted; nothing unfinished is kept\n"

@@ -1,0 +1,145 @@
+"""Tables fit the terminal: no row wraps, the columns that matter most stay, and what is left out is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+from fake_runs import FakeRun, alpha_row, resnet_alphas, vit_alphas
+
+from probe.cli.layer_table import best, interval, layer_columns, left_out, notes, where_s
+from probe.cli.tables import Column, fit_columns, shorten
+from probe.cli.values import number, plain, quality, records, share
+
+TABLES = {"vit": vit_alphas, "resnet": resnet_alphas}
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+@pytest.mark.parametrize("name", TABLES)
+def test_no_row_is_wider_than_the_terminal_and_none_wraps(
+    cli: Any, jobs: Any, monkeypatch: pytest.MonkeyPatch, name: str, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    frame = TABLES[name]()
+    jobs.answers["analyze"] = FakeRun(alphas=frame)
+    lines = cli("-q").out.splitlines()
+    rows = lines[2 : 2 + len(frame)]
+    assert [line.split()[0] for line in rows] == list(frame["layer"])
+    assert lines[2 + len(frame)] == ""
+    assert max(map(len, lines[: 2 + len(frame)])) <= width
+    assert "…" not in "".join(rows)
+
+
+@pytest.mark.parametrize(
+    ("width", "headers"),
+    [
+        (80, ["layer", "status", "alpha [95 %]", "slope", "R2 tanh", "line", "ceiling"]),
+        (
+            120,
+            [
+                "layer",
+                "C",
+                "status",
+                "alpha [95 %]",
+                "slope",
+                "R2 tanh",
+                "line",
+                "ceiling",
+                "best",
+                "1/std",
+                "beyond %",
+                "max |x|",
+            ],
+        ),
+    ],
+)
+def test_columns_go_by_priority(width: int, headers: list[str]) -> None:
+    rows = records(vit_alphas())
+    grid = fit_columns(layer_columns(rows), rows, width)
+    assert [column.header for column in grid.columns] == headers
+
+
+def test_what_is_left_out_is_said_unless_all_rows_share_it() -> None:
+    rows = records(vit_alphas())
+    narrow = left_out(fit_columns(layer_columns(rows), rows, 80))
+    assert narrow == ["no room for: best, 1/std, beyond %, max |x| (a wider terminal, alpha.csv or --json shows them)"]
+    assert left_out(fit_columns(layer_columns(rows), rows, 120)) == []
+
+
+def test_every_width_keeps_layer_status_slope_and_r2() -> None:
+    rows = records(vit_alphas())
+    for width in range(10, 150):
+        grid = fit_columns(layer_columns(rows), rows, width)
+        assert {"layer", "status", "slope", "R2 tanh"} <= {column.header for column in grid.columns}
+
+
+def test_long_layer_names_keep_their_end() -> None:
+    names = [f"backbone.very.long.prefix.stages.{n}.blocks.26.norm" for n in range(3)]
+    rows = [alpha_row(n, name) for n, name in enumerate(names)]
+    grid = fit_columns(layer_columns(rows), rows, 80)
+    shown = [cells[0] for cells in grid.cells]
+    assert all(text.startswith("…") and text.endswith(f"stages.{n}.blocks.26.norm") for n, text in enumerate(shown))
+    assert len(set(shown)) == 3
+    assert shorten("abcdef", 4) == "…def"
+
+
+def test_a_table_without_rows_has_its_headers() -> None:
+    assert fit_columns([Column("a", str), Column("b", str, rank=1)], [], 80).cells == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.069123, "0.0691"),
+        (1234567.0, "1.2e6"),
+        (1.5e-7, "1.5e-7"),
+        (51.2345, "51.2"),
+        (None, "-"),
+        (float("nan"), "-"),
+        (0.0, "0"),
+    ],
+)
+def test_numbers_are_short(value: Any, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.9996, "0.999"), (1.0, "1.000"), (0.43, "0.430"), (-0.1, "-0.100"), (None, "-")])
+def test_r2_is_cut_so_that_only_a_perfect_fit_reads_as_perfect(value: Any, text: str) -> None:
+    assert quality(value) == text
+
+
+def test_shares_are_per_cent() -> None:
+    assert share(0.0104) == "1"
+    assert share(0.00012345) == "0.012"
+    assert share(None) == "-"
+
+
+def test_the_interval_is_left_out_where_there_is_none() -> None:
+    assert interval({"alpha": 0.5, "alpha_low": None, "alpha_high": None}) == "0.5"
+    assert interval({"alpha": None}) == "-"
+    assert interval({"alpha": 0.5, "alpha_low": 0.4, "alpha_high": 0.6}) == "0.5 [0.4, 0.6]"
+
+
+def test_ties_are_counted_in_the_table() -> None:
+    assert best({"best_family": "tanh|erf"}) == "tanh +1"
+    assert best({"best_family": "erf"}) == "erf"
+    assert best({"best_family": None}) == best({"best_family": ""}) == "-"
+
+
+def test_where_the_s_is() -> None:
+    rows = [alpha_row(n, f"norm{n}", status="curved", r2=0.9 + n / 1000, linear_r2=0.9) for n in range(1, 9)]
+    line = where_s([*rows, alpha_row(9, "last")])
+    assert line.startswith("S-shaped: 8 of 9; R2 above that of a line: norm8 +0.008, norm7 +0.007, ")
+    assert line.endswith("and 2 more")
+    assert where_s([alpha_row(0, "norm")]) == "S-shaped: none (no curve beats a straight line)"
+
+
+def test_massive_activations_are_named() -> None:
+    assert "massive activations: norm (channels: 3)" in notes([alpha_row(0, "norm", massive_channels=3.0)])
+
+
+def test_values_become_json() -> None:
+    frame = pd.DataFrame({"a": [1, 2], "b": [0.5, float("nan")], "c": pd.array([None, 3], dtype="Int64"), "d": ["x", None]})
+    assert records(frame) == [{"a": 1, "b": 0.5, "c": None, "d": "x"}, {"a": 2, "b": None, "c": 3, "d": None}]
+    assert plain({"a": float("inf"), "b": (1, frame["a"].to_numpy())}) == {"a": None, "b": [1, [1, 2]]}
