@@ -132,7 +132,9 @@ def _named(pattern: str) -> Callable[[nn.Module], bool]:
 
     def matches(module: nn.Module) -> bool:
         weight = getattr(module, "weight", None)
-        return bool(compiled.fullmatch(type(module).__name__)) and (weight is None or (isinstance(weight, Tensor) and weight.ndim == 1))
+        return bool(compiled.fullmatch(type(module).__name__)) and (
+            weight is None or (isinstance(weight, Tensor) and weight.ndim == 1)
+        )
 
     return matches
 
@@ -156,16 +158,37 @@ def _is_derf(module: nn.Module, planes: bool = False) -> bool:
 
 NORM_TYPES: tuple[NormType, ...] = (
     NormType("dyt", _is_dyt, lambda m, x: GivenNorm(torch.tanh(m.alpha * x.float()))),
-    NormType("dyt_2d", lambda m: _is_dyt(m, planes=True), lambda m, x: GivenNorm(torch.tanh(m.alpha * x.float())), channels_last=False),
-    NormType("derf", _is_derf, lambda m, x: GivenNorm(torch.erf(m.alpha * x.float() + m.shift))),
-    NormType("derf_2d", lambda m: _is_derf(m, planes=True), lambda m, x: GivenNorm(torch.erf(m.alpha * x.float() + m.shift)), channels_last=False),
-    NormType("batch_norm", lambda m: isinstance(m, _BatchNorm), _batch_norm, channels_last=False, affine=_uses_running_statistics),
     NormType(
-        "batch_norm", _named(r"FrozenBatchNorm(Act)?2d"), lambda m, x: _running(m), channels_last=False, affine=_uses_running_statistics
+        "dyt_2d", lambda m: _is_dyt(m, planes=True), lambda m, x: GivenNorm(torch.tanh(m.alpha * x.float())), channels_last=False
     ),
-    NormType("instance_norm", lambda m: isinstance(m, _InstanceNorm), _instance_norm, channels_last=False, affine=_uses_running_statistics),
+    NormType("derf", _is_derf, lambda m, x: GivenNorm(torch.erf(m.alpha * x.float() + m.shift))),
+    NormType(
+        "derf_2d",
+        lambda m: _is_derf(m, planes=True),
+        lambda m, x: GivenNorm(torch.erf(m.alpha * x.float() + m.shift)),
+        channels_last=False,
+    ),
+    NormType(
+        "batch_norm", lambda m: isinstance(m, _BatchNorm), _batch_norm, channels_last=False, affine=_uses_running_statistics
+    ),
+    NormType(
+        "batch_norm",
+        _named(r"FrozenBatchNorm(Act)?2d"),
+        lambda m, x: _running(m),
+        channels_last=False,
+        affine=_uses_running_statistics,
+    ),
+    NormType(
+        "instance_norm",
+        lambda m: isinstance(m, _InstanceNorm),
+        _instance_norm,
+        channels_last=False,
+        affine=_uses_running_statistics,
+    ),
     NormType("group_norm", lambda m: isinstance(m, nn.GroupNorm), _group_norm, channels_last=False),
-    NormType("layer_norm_2d", lambda m: isinstance(m, nn.LayerNorm) and _on_planes(m), _token_norm(centered=True), channels_last=False),
+    NormType(
+        "layer_norm_2d", lambda m: isinstance(m, nn.LayerNorm) and _on_planes(m), _token_norm(centered=True), channels_last=False
+    ),
     NormType("layer_norm", lambda m: isinstance(m, nn.LayerNorm), _token_norm(centered=True)),
     NormType("rms_norm_2d", lambda m: _is_rms(m) and _on_planes(m), _token_norm(centered=False), channels_last=False),
     NormType("rms_norm", lambda m: isinstance(m, nn.RMSNorm) or _is_rms(m), _token_norm(centered=False)),
@@ -199,7 +222,9 @@ def unwrapped(module: nn.Module) -> nn.Module:
     for name, child in module.named_modules():
         where = f" (submodule {name!r})" if name else ""
         if isinstance(child, torch.jit.ScriptModule):
-            raise UsageError(f"this model is a TorchScript module{where}: hooks never see its layers; give the nn.Module it was made from")
+            raise UsageError(
+                f"this model is a TorchScript module{where}: hooks never see its layers; give the nn.Module it was made from"
+            )
         if getattr(child, "_compiled_call_impl", None) is not None or isinstance(getattr(child, "_orig_mod", None), nn.Module):
             raise UsageError(
                 f"this model was compiled in place{where}: a compiled call skips hooks added later; give the model as it was before compiling"
@@ -219,12 +244,16 @@ def list_norm_layers(module: nn.Module, layers: str = "*") -> list[Layer]:
         for depth, (name, child, kind) in enumerate(norm_modules(module))
     ]
     if not found:
-        raise UsageError(f"{type(module).__name__} has no normalization layer that probe knows (LayerNorm, BatchNorm, GroupNorm, RMSNorm, ...)")
+        raise UsageError(
+            f"{type(module).__name__} has no normalization layer that probe knows (LayerNorm, BatchNorm, GroupNorm, RMSNorm, ...)"
+        )
     chosen = [layer for layer in found if matches(layer.name, layers)]
     if not chosen:
         names = [layer.name for layer in found]
         close = nearest(layers, names) or ", ".join(names[:3])
-        raise UsageError(f"--layers {layers!r} matches none of the {len(names)} normalization layers (such as {close}); globs like 'blocks.*' work")
+        raise UsageError(
+            f"--layers {layers!r} matches none of the {len(names)} normalization layers (such as {close}); globs like 'blocks.*' work"
+        )
     return chosen
 
 

@@ -29,7 +29,11 @@ class BatchContext:
 
 def observe(name: str, module: nn.Module, kind: NormType, x: Tensor, y: Tensor, context: BatchContext) -> Observed:
     """The observation of one call of the norm layer `name`, with x its input and y its output."""
-    if not kind.channels_last and isinstance(module, nn.modules.instancenorm._InstanceNorm) and x.ndim == module._get_no_batch_dim():
+    if (
+        not kind.channels_last
+        and isinstance(module, nn.modules.instancenorm._InstanceNorm)
+        and x.ndim == module._get_no_batch_dim()
+    ):
         x, y = x[None], y[None]
     norm = kind.norm(module, x)
     axes = len(getattr(module, "normalized_shape", (1,))) if kind.channels_last else 1

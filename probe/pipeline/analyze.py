@@ -15,7 +15,13 @@ from probe.store import Run
 
 
 def analyze(
-    model: str | Model | nn.Module, data: Any = None, *, out: str, figures: bool = True, progress: Callable[..., None] | None = None, **options: Any
+    model: str | Model | nn.Module,
+    data: Any = None,
+    *,
+    out: str,
+    figures: bool = True,
+    progress: Callable[..., None] | None = None,
+    **options: Any,
 ) -> Run:
     """Capture `model` on `data` into the run `out`, fit its curves, write the alphas, draw the figures. Returns the run.
 

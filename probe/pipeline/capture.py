@@ -97,7 +97,11 @@ def capture(
         report("store", 0, len(found))
         records = _write(writer, loaded.module, found, worker)
         manifest = _manifest(loaded, stream, plan, records, hooks, layers, autocast)
-        times = {"started": began[1].isoformat(), "seconds": round(seconds, 3), "images_per_second": round(worker.images / seconds, 3)}
+        times = {
+            "started": began[1].isoformat(),
+            "seconds": round(seconds, 3),
+            "images_per_second": round(worker.images / seconds, 3),
+        }
         writer.finish(manifest | {"images_seen": worker.images, "times": times})
     return open_run(out)
 
@@ -165,7 +169,9 @@ class Worker:
         called = {name for name, _ in self.statistics}
         for layer in chosen:
             if layer.module not in called:
-                found.append((Layer(layer.name, layer.name, len(found), layer.kind, layer.channels, layer.eps, layer.affine), None))
+                found.append(
+                    (Layer(layer.name, layer.name, len(found), layer.kind, layer.channels, layer.eps, layer.affine), None)
+                )
         return found
 
 
@@ -186,7 +192,9 @@ def _dtype(name: str) -> torch.dtype:
     return known[name]
 
 
-def _write(writer: RunWriter, module: nn.Module, found: list[tuple[Layer, LayerStatistics | None]], worker: Worker) -> list[dict[str, Any]]:
+def _write(
+    writer: RunWriter, module: nn.Module, found: list[tuple[Layer, LayerStatistics | None]], worker: Worker
+) -> list[dict[str, Any]]:
     """Samples by two threads, then the tables. Returns the manifest's layer records."""
     modules = {name: child for name, child, _ in norm_modules(module)}
     moments, profiles, tokens, records = [], [], [], []
@@ -236,13 +244,26 @@ def _manifest(
     packages = ("torch", "torchvision", "timm", "numpy", "numba", "pyarrow", "pandas", "scipy")
     return {
         "model": model.describe() | {"autocast": autocast},
-        "data": stream.description | {"images": stream.ids, "groups": stream.groups, "skipped": [{"image": name, "reason": why} for name, why in stream.skipped]},
-        "plan": {"images": plan.images, "samples": plan.samples, "tail": plan.tail, "seed": plan.seed, "batch_size": plan.batch_size}
+        "data": stream.description
+        | {
+            "images": stream.ids,
+            "groups": stream.groups,
+            "skipped": [{"image": name, "reason": why} for name, why in stream.skipped],
+        },
+        "plan": {
+            "images": plan.images,
+            "samples": plan.samples,
+            "tail": plan.tail,
+            "seed": plan.seed,
+            "batch_size": plan.batch_size,
+        }
         | {"layers": layers, "engine": "local"},
         "layers": records,
         "not_captured": dict(sorted(hooks.functional.items())),
         "versions": {name: version(name) for name in packages}
-        | {"python": platform.python_version(), "platform": f"{sys.platform} {platform.machine()}", "threads": torch.get_num_threads()},
+        | {
+            "python": platform.python_version(),
+            "platform": f"{sys.platform} {platform.machine()}",
+            "threads": torch.get_num_threads(),
+        },
     }
-
-

@@ -58,13 +58,22 @@ def stand_ins(run: Run, scope: str = "channel") -> tuple[dict[str, np.ndarray], 
         forms[name], alpha, gain, offset = stand_in
         weight, bias = (moments[name][column].to_numpy() for column in ("weight", "bias"))
         values = {"alpha": np.array([alpha]), "weight": weight * gain, "bias": weight * offset + bias}
-        arrays |= {f"{name}.{key}": np.broadcast_to(value, weight.shape if key != "alpha" else (1,)).astype(np.float32) for key, value in values.items()}
+        arrays |= {
+            f"{name}.{key}": np.broadcast_to(value, weight.shape if key != "alpha" else (1,)).astype(np.float32)
+            for key, value in values.items()
+        }
     model = run.manifest["model"]
     metadata = {"format": "probe-dyt", "scope": scope, "stand_in": forms, "left_out": left_out}
-    return arrays, metadata | {"model": model.get("name"), "weights": model.get("weights"), "fingerprint": model.get("fingerprint")}
+    return arrays, metadata | {
+        "model": model.get("name"),
+        "weights": model.get("weights"),
+        "fingerprint": model.get("fingerprint"),
+    }
 
 
-def _stand_in(row: dict[str, Any], moments: pd.DataFrame, channels: pd.DataFrame, scope: str) -> tuple[str, float, Any, Any] | None:
+def _stand_in(
+    row: dict[str, Any], moments: pd.DataFrame, channels: pd.DataFrame, scope: str
+) -> tuple[str, float, Any, Any] | None:
     """Form (`tanh`, `line`), alpha, and per channel or layer what multiplies tanh(alpha x) and what is added to it."""
     if scope == "channel" and pd.notna(row["alpha_channel"]):
         return "tanh", row["alpha_channel"], channels["gamma"].to_numpy(), channels["beta"].to_numpy()

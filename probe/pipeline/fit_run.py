@@ -37,7 +37,9 @@ class LayerFit:
     alpha: dict[str, object]  # ALPHAS row
 
 
-def fit(run: Run | str, families: Sequence[str] | None = None, save: bool = True, progress: Callable[..., None] | None = None) -> pd.DataFrame:
+def fit(
+    run: Run | str, families: Sequence[str] | None = None, save: bool = True, progress: Callable[..., None] | None = None
+) -> pd.DataFrame:
     """Fit every family to every layer. Returns one row per layer, family, scope, weighting and token kind.
 
     families: names of curve families (None: all); the line and tanh are always fitted, as statuses and alphas rest on them.
@@ -55,12 +57,19 @@ def fit(run: Run | str, families: Sequence[str] | None = None, save: bool = True
             progress("fit", done, len(layers), layer["layer"])
         results.append(_fit_layer(run, layer, moments.get(layer["layer"]), profiles.get(layer["layer"]), groups, chosen))
     frame = pd.DataFrame(
-        [{"layer": layer["layer"], "depth": layer["depth"], **row.as_dict()} for layer, result in zip(layers, results, strict=True) for row in result.fits]
+        [
+            {"layer": layer["layer"], "depth": layer["depth"], **row.as_dict()}
+            for layer, result in zip(layers, results, strict=True)
+            for row in result.fits
+        ]
     )
     if save:
         channels = [result.channels for result in results if result.channels is not None]
         run.save_table("fits", frame)
-        run.save_table("channel_fits", pd.concat(channels, ignore_index=True) if channels else pd.DataFrame({name: [] for name in CHANNEL_COLUMNS}))
+        run.save_table(
+            "channel_fits",
+            pd.concat(channels, ignore_index=True) if channels else pd.DataFrame({name: [] for name in CHANNEL_COLUMNS}),
+        )
         alphas = pd.DataFrame([result.alpha for result in results])
         for name in ("alpha.csv", "alpha.json"):
             write_alphas(alphas, run.path / name)
@@ -105,7 +114,10 @@ def _fit_layer(
     binned = BinnedMap.from_frame(profile, low, high)
     x, z, image_groups = _uniform(run, name, groups)
     if layer["affine"]:
-        fits = [replace(row, status="affine", alpha=None) for row in fit_profile(binned, families=["linear"], weightings=("population",))]
+        fits = [
+            replace(row, status="affine", alpha=None)
+            for row in fit_profile(binned, families=["linear"], weightings=("population",))
+        ]
         scope = fit_channels(x, z, image_groups, families=("linear",))
         fits += [replace(row, status="affine", alpha=None) for row in scope.fits]
     else:
@@ -154,7 +166,19 @@ def _channel_rows(
         extremes = beyond / beyond.sum() if beyond.any() else np.zeros(channels)
     largest = np.maximum(moments["min_input"].abs(), moments["max_input"].abs()).to_numpy()
     massive = (largest > MASSIVE[0]) & (largest > MASSIVE[1] * median_abs(binned))
-    columns = (layer, moments["channel"].to_numpy(), np.nan if alpha is None else alpha, gamma, beta, r2, slope, offset, extremes, largest, massive)
+    columns = (
+        layer,
+        moments["channel"].to_numpy(),
+        np.nan if alpha is None else alpha,
+        gamma,
+        beta,
+        r2,
+        slope,
+        offset,
+        extremes,
+        largest,
+        massive,
+    )
     return pd.DataFrame(dict(zip(CHANNEL_COLUMNS, columns, strict=True)))
 
 
@@ -169,9 +193,14 @@ def _alpha_row(
     """The layer's line in alpha.csv: the tanh of scope `layer` over all elements, beside what it should be read with."""
     shown = tanh or next((row for row in fits if row.scope == "layer"), fits[0])
     channel_tanh = next((row for row in fits if _is(row, "tanh", "channel")), None)
-    best = [row.family for row in fits if row.best and row.scope == "layer" and row.weighting == "population" and row.tokens == "all"]
+    best = [
+        row.family for row in fits if row.best and row.scope == "layer" and row.weighting == "population" and row.tokens == "all"
+    ]
     row: dict[str, object] = {name: layer[name] for name in ("layer", "depth", "kind", "channels")}
-    row |= {name: getattr(shown, name) for name in ("alpha", "gamma", "beta", "slope", "r2", "linear_r2", "r2_ceiling", "alpha_low", "alpha_high", "status")}
+    row |= {
+        name: getattr(shown, name)
+        for name in ("alpha", "gamma", "beta", "slope", "r2", "linear_r2", "r2_ceiling", "alpha_low", "alpha_high", "status")
+    }
     row |= {"alpha_channel": channel_tanh.alpha if channel_tanh else None, "best_family": "|".join(best)}
     row |= {"mean_inverse_sigma": layer["inverse_sigma_mean"], "sigma_cv": layer["sigma_cv"], "count": layer["count"]}
     row |= dict.fromkeys(("beyond_linear", "saturation", "input_std", "inverse_std", "max_abs_input", "massive_channels"))

@@ -127,7 +127,9 @@ def _arguments(batch: Any) -> tuple[tuple, dict[str, Any]]:
         return (), dict(batch)
     if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor):
         return (batch[0],), {}
-    raise UsageError(f"a batch is a {type(batch).__name__}; accepted: a tensor, a tuple whose first item is the input tensor, or a mapping")
+    raise UsageError(
+        f"a batch is a {type(batch).__name__}; accepted: a tensor, a tuple whose first item is the input tensor, or a mapping"
+    )
 
 
 def _batch_length(args: tuple, kwargs: dict[str, Any]) -> int:

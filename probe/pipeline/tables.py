@@ -14,7 +14,9 @@ from probe.stats.layer import LayerStatistics, SampledRows
 Columns = dict[str, NDArray[Any]]
 
 
-def moments_columns(layer: Layer, statistics: LayerStatistics, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> pd.DataFrame:
+def moments_columns(
+    layer: Layer, statistics: LayerStatistics, weight: NDArray[np.float64], bias: NDArray[np.float64]
+) -> pd.DataFrame:
     """One row per channel. The output's moments are those of weight * normalized + bias, exact in float64."""
     moments = statistics.moments
     columns: dict[str, Any] = {"layer": layer.name, "channel": np.arange(layer.channels, dtype=np.int32), "count": moments.count}
@@ -48,14 +50,17 @@ def sample_columns(statistics: LayerStatistics) -> dict[str, Columns | None]:
     """Uniform rows, prefix rows that the uniform draw did not take, and tail elements."""
     uniform, prefix, tail = statistics.rows(statistics.uniform), statistics.rows(statistics.prefix), statistics.tail.elements()
     taken = set(zip(uniform.image.tolist(), uniform.position.tolist(), strict=True))
-    new = np.array([where not in taken for where in zip(prefix.image.tolist(), prefix.position.tolist(), strict=True)], dtype=bool)
+    new = np.array(
+        [where not in taken for where in zip(prefix.image.tolist(), prefix.position.tolist(), strict=True)], dtype=bool
+    )
     return dict(
         zip(
             STRATA,
             (
                 _row_columns(uniform, slice(None)),
                 _row_columns(prefix, new) if new.any() else None,
-                {name: tail[name] for name in ("image", "position", "channel", "normalized", "output")} | {"input": tail["value"]},
+                {name: tail[name] for name in ("image", "position", "channel", "normalized", "output")}
+                | {"input": tail["value"]},
             ),
             strict=True,
         )

@@ -15,8 +15,9 @@ from probe.records import Plan
 from probe.stats.moments import Moments
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm, elements_of, rows_of
 from probe.stats.profile import Profile
+from probe.stats.records import Bounds, Summary
 from probe.stats.samples import RowChoice, Rows, SampleBuffer
-from probe.stats.summary import Bounds, Summary, summarize
+from probe.stats.summary import summarize
 from probe.stats.tail import ELEMENT, Tail
 
 
@@ -52,7 +53,9 @@ class LayerStatistics:
         self.not_finite = 0
         self.positions = 0  # per image, the largest seen
         self.prefix_tokens = 0
-        self.line: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None  # mean, scale (C,) of a fixed PlaneNorm: z is a line
+        self.line: tuple[NDArray[np.float32], NDArray[np.float32]] | None = (
+            None  # mean, scale (C,) of a fixed PlaneNorm: z is a line
+        )
 
     def update(self, observed: Observed, choice: RowChoice) -> None:
         """Add one batch. Reads the tensors now and keeps no reference to them."""
@@ -163,7 +166,9 @@ class _Normalized:
         batch, position, channel = where
         x = elements["value"].astype(np.float64)
         if isinstance(norm, PlaneNorm):
-            mean, scale = (tensor.expand(len(observed.images), -1).cpu().numpy()[batch, channel] for tensor in (norm.mean, norm.scale))
+            mean, scale = (
+                tensor.expand(len(observed.images), -1).cpu().numpy()[batch, channel] for tensor in (norm.mean, norm.scale)
+            )
             return (x - mean) * scale, y
         token_mean, _, inverse = self._token(batch, position)
         return (x - token_mean) * inverse, y

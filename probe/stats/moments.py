@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.stats.summary import Summary, new_sums
+from probe.stats.records import Summary, new_sums
 
 
 @dataclass(frozen=True)

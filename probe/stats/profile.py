@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from probe.bins import BINS, PER_SIGN
 from probe.records import GROUPS
-from probe.stats.summary import Summary
+from probe.stats.records import Summary
 
 
 class Profile:

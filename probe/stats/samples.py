@@ -36,7 +36,7 @@ def keys(seed: int, images: NDArray[np.int64], positions: int) -> Key:
 
 def _threshold(wanted: int, rows: int | None) -> np.uint64:
     """A key that a little more than `wanted` of `rows` keys stay below: six standard deviations more, so that some images may fail."""
-    if rows is None:
+    if not rows:
         return LARGEST
     share = (wanted + 6 * math.sqrt(wanted) + 16) / rows
     return LARGEST if share >= 1 else np.uint64(int(share * 2.0**64))
@@ -88,7 +88,9 @@ class SampleBuffer:
         self._where = np.empty((self._capacity, 2), np.int32)  # image, position
         self._columns: list[NDArray[np.float32]] = []
 
-    def add(self, key: Key, image: NDArray[np.int64], position: NDArray[np.int64], columns: Sequence[NDArray[np.float32]]) -> None:
+    def add(
+        self, key: Key, image: NDArray[np.int64], position: NDArray[np.int64], columns: Sequence[NDArray[np.float32]]
+    ) -> None:
         """Add rows; columns are float32 arrays whose first axis is the row."""
         if not self._columns:
             # untouched pages cost nothing: a layer with few rows never pays for the capacity

@@ -9,33 +9,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from probe.bins import BINS
-from probe.stats import kernels
+from probe.stats import kernels, torch_summary
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm
+from probe.stats.records import Bounds, Collect, Summary, new_sums
 
 CANDIDATES = 1 << 15  # extreme values collected between two tightenings of the bounds; at least one row (plane) must fit
-
-
-@dataclass
-class Summary:
-    """One batch of one layer, reduced. `cells` is borrowed: it is overwritten by the next summary."""
-
-    cells: NDArray[np.float64]  # (B, kinds, BINS, 4)
-    sums: NDArray[np.float64]  # (B, 9, C), see kernels
-    not_finite: int
-    means: NDArray[np.float64] | None  # (B, P) of TokenNorm, NaN at padding
-    sigmas: NDArray[np.float64] | None
-
-
-Bounds = tuple[NDArray[np.float32], NDArray[np.float32]]
-# receives (values, image in batch, position, channel) of candidates and returns tighter bounds
-Collect = Callable[[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], Bounds]
 
 
 @functools.cache
@@ -61,19 +45,14 @@ class _Workspace:
 _workspace = _Workspace()
 
 
-def new_sums(images: int, channels: int) -> NDArray[np.float64]:
-    sums = np.zeros((images, 9, channels))
-    sums[:, (2, 6)] = np.inf
-    sums[:, (3, 7)] = -np.inf
-    return sums
-
-
 def _float32(tensor: torch.Tensor) -> NDArray[np.float32]:
     return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
 
 
 def summarize(observed: Observed, bounds: Bounds, collect: Collect) -> Summary:
-    """Statistics of one batch on the CPU. Values outside `bounds` (per channel low and high) are handed to `collect`."""
+    """Statistics of one batch. Values outside `bounds` (low and high per channel) are handed to `collect`, which tightens the bounds."""
+    if observed.x.device.type != "cpu":
+        return torch_summary.summarize(observed, bounds, collect)
     if isinstance(observed.norm, PlaneNorm) and (observed.channels_last or observed.valid is not None):
         observed = observed.as_given_rows()
     if isinstance(observed.norm, PlaneNorm):
@@ -154,7 +133,9 @@ def _summarize_rows(observed: Observed, bounds: Bounds, collect: Collect) -> Sum
     return Summary(cells, sums, bad, means.reshape(images, positions), sigmas.reshape(images, positions))
 
 
-def _scan(kernel: Callable, x: NDArray, flagged: NDArray, bounds: Bounds, place: Callable, capacity: int, collect: Collect) -> Bounds:
+def _scan(
+    kernel: Callable, x: NDArray, flagged: NDArray, bounds: Bounds, place: Callable, capacity: int, collect: Collect
+) -> Bounds:
     """Hand the values outside the bounds to `collect`, a buffer at a time; the bounds it returns hold for the rest."""
     values = np.empty(capacity, np.float32)
     rows, channels = np.empty((2, capacity), np.int64)

@@ -12,13 +12,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.stats.summary import Bounds
+from probe.stats.records import Bounds
 
 REGARDLESS = 50  # largest |input| kept whatever their channel
 
 # `batch` is the image's place in the batch that is being read, -1 once normalized and output are filled in
 ELEMENT = np.dtype(
-    [(name, "i4") for name in ("image", "position", "channel", "batch")] + [(name, "f4") for name in ("value", "normalized", "output")]
+    [(name, "i4") for name in ("image", "position", "channel", "batch")]
+    + [(name, "f4") for name in ("value", "normalized", "output")]
 )
 
 
