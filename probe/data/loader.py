@@ -106,10 +106,10 @@ def _stack(tensors: list[Tensor]) -> Tensor:
 def _results(dataset: _Batches, workers: int) -> Iterator[Batch | ProbeError]:
     # an own generator: the loader would otherwise draw from the global one and disturb the caller's random numbers
     generator = torch.Generator().manual_seed(0)
-    loader = DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_identity, generator=generator)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of more workers than cores; it is the user's choice
+            loader = DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_identity, generator=generator)
             results = iter(loader)
         yield from results
     except RuntimeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -31,6 +32,8 @@ def _head(url: str, timeout: float) -> str | None:
             return f"HTTP {error.code}" if error.code in GATEWAY_ERRORS else None
     except Exception as error:
         reason = getattr(error, "reason", None) or error
+        if isinstance(reason, ssl.SSLError):  # somebody answered; whether to trust them is for the library that downloads
+            return None
         return (getattr(reason, "strerror", None) or str(reason) or type(error).__name__).splitlines()[0].lower()
 
 

@@ -53,7 +53,7 @@ class DatasetReader:
 
 
 def open_dataset(uri: str, num_images: int | None, seed: int) -> ImageSource:
-    """The images of a timm dataset URI. Raises UsageError for one that timm cannot open, ProbeError without library or network."""
+    """Images of a timm dataset URI. Raises UsageError for one that timm cannot open, ProbeError without library or network."""
     name, _, query = uri.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     for option in options:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from probe.store.alphas import write_alphas, write_state
+from probe.store.alphas import read_alphas, write_alphas, write_state
 from probe.store.run import Run, open_run
 from probe.store.verify import verify_run
 from probe.store.writer import RunWriter, check_out
 
-__all__ = ["Run", "RunWriter", "check_out", "open_run", "verify_run", "write_alphas", "write_state"]
+__all__ = ["Run", "RunWriter", "check_out", "open_run", "read_alphas", "verify_run", "write_alphas", "write_state"]

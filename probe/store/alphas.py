@@ -5,6 +5,7 @@ safetensors format: https://huggingface.co/docs/safetensors/index#format
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from probe.errors import UsageError
 from probe.store.disk import replace_file
 from probe.store.plain import json_bytes
-from probe.store.schema import ALPHAS
+from probe.store.schema import ALPHA_STRINGS, ALPHAS
 
 
 def write_alphas(frame: pd.DataFrame, path: str | Path) -> Path:
@@ -36,6 +37,28 @@ def write_alphas(frame: pd.DataFrame, path: str | Path) -> Path:
     if ending == ".json":
         return replace_file(path, json_bytes(frame.astype(object).where(frame.notna(), None).to_dict("records")))
     raise UsageError(f"{path}: alphas are written as .csv, .json or .safetensors, not {ending or 'without an ending'}")
+
+
+def read_alphas(path: str | Path) -> pd.DataFrame:
+    """Reads what `write_alphas` wrote as .csv: every number to its last bit, and a layer called `null` under its name.
+
+    Raises ValueError for a file of another kind.
+    """
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        names, *rows = csv.reader(file)
+    columns = zip(*rows, strict=True) if rows else ([] for _ in names)
+    return pd.DataFrame(
+        {
+            name: pd.Series(list(column) if name in ALPHA_STRINGS else [_number(text) for text in column])
+            for name, column in zip(names, columns, strict=True)
+        }
+    )
+
+
+def _number(text: str) -> float:
+    if text.lstrip("-").isdigit():
+        return int(text)
+    return float(text) if text else float("nan")
 
 
 def write_state(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any], path: str | Path) -> Path:
@@ -56,4 +79,4 @@ def _sorted_header(data: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
-__all__ = ["write_alphas", "write_state"]
+__all__ = ["read_alphas", "write_alphas", "write_state"]

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 
 from probe.errors import ProbeError, UsageError, nearest
 from probe.records import STRATA
+from probe.store.alphas import read_alphas
 from probe.store.disk import replace_file
 from probe.store.encode import table_bytes
 from probe.store.places import is_hidden
 from probe.store.schema import (
-    ALPHA_STRINGS,
     FORMAT,
     LAYERS,
     MADE_BY,
@@ -74,14 +74,8 @@ class Run:
     def layers(self) -> pd.DataFrame:
         """One row per layer in execution order: columns of schema.LAYERS."""
         records = sorted(self.manifest.get("layers", ()), key=lambda record: record["depth"])
-        columns = {
-            name: pd.Series(
-                [record[name] if record.get(name) is not None else default for record in records],
-                dtype=object if isinstance(default, str) else type(default),
-            )
-            for name, default in LAYERS.items()
-        }
-        return pd.DataFrame(columns).infer_objects()
+        values = {name: [_default(record.get(name), value) for record in records] for name, value in LAYERS.items()}
+        return pd.DataFrame({name: pd.Series(column, dtype=type(LAYERS[name])) for name, column in values.items()})
 
     def moments(self, layer: str | None = None) -> pd.DataFrame:
         """Exact statistics, one row per layer and channel."""
@@ -105,13 +99,7 @@ class Run:
 
     def alphas(self) -> pd.DataFrame:
         """The exported table: one row per layer."""
-        path = self._existing("alphas", self.path / "alpha.csv")
-        texts = dict.fromkeys(ALPHA_STRINGS, str)
-        with path.open(encoding="utf-8", newline="") as file:
-            names = file.readline().strip().split(",")
-            file.seek(0)
-            numbers = {name: [""] for name in names if name not in texts}  # a layer may be called `null`
-            return pd.read_csv(file, dtype=texts, keep_default_na=False, na_values=numbers, float_precision="round_trip")
+        return read_alphas(self._existing("alphas", self.path / "alpha.csv"))
 
     def samples(
         self,
@@ -181,6 +169,10 @@ class Run:
         head = "".join(f"<tr><th>{name}</th><td>{fact}</td></tr>" for name, fact in known.items())
         table = self.layers[["layer", "kind", "channels", "status", "count"]].to_html(max_rows=12, index=False)
         return f"<table>{head}</table>{table}"
+
+
+def _default(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
 def _stratum_filter(stratum: str | Sequence[str] | None) -> list[tuple[str, str, Any]]:

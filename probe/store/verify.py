@@ -114,7 +114,7 @@ def _samples(run: Run, layer: str, moments: pd.DataFrame) -> Iterator[str]:
         yield f"layer {layer}: {uniform.max()} uniform samples in each channel, {expected.max()} are due"
     for side in _SIDES:
         span = samples.groupby("channel")[side].agg(["min", "max"])
-        own = moments.loc[span.index]
+        own = moments.reindex(span.index)
         if ((span["min"] < own[f"min_{side}"]) | (span["max"] > own[f"max_{side}"])).any():
             yield f"layer {layer}: samples of the {side} lie outside the exact range in the moments"
 

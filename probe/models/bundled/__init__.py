@@ -7,15 +7,14 @@ weights give the command, the data, the epochs and the accuracy. They are stand-
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
+INPUT_SIZE = (3, 32, 32)
 
 
 def vit_cifar10() -> nn.Module:
@@ -30,10 +29,23 @@ def resnet_cifar10() -> nn.Module:
     from timm.models.resnet import BasicBlock, ResNet
 
     # "deep" only to get a 32-channel stem from timm; its three strided convolutions make way for one
-    model = ResNet(BasicBlock, (1, 1, 1, 1), channels=(32, 64, 128, 256), num_classes=10, stem_type="deep", stem_width=16)
+    block: Any = BasicBlock  # timm's annotation asks for an instance
+    model: Any = ResNet(block, (1, 1, 1, 1), channels=(32, 64, 128, 256), num_classes=10, stem_type="deep", stem_width=16)
     model.conv1 = nn.Conv2d(3, 32, kernel_size=3, padding=1, bias=False)
     model.maxpool = nn.Identity()
     return model
 
 
 ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {"vit_cifar10": vit_cifar10, "resnet_cifar10": resnet_cifar10}
+
+
+def weights_path(name: str) -> Path:
+    """The weights file of a network of ARCHITECTURES, beside this module."""
+    return Path(__file__).parent / f"{name}.safetensors"
+
+
+def transform() -> Callable[[Any], Tensor]:
+    """Evaluation transform of both networks: short side to 32 pixels, centre crop, the normalization of their training."""
+    from timm.data.transforms_factory import create_transform
+
+    return create_transform(INPUT_SIZE, is_training=False, interpolation="bicubic", crop_pct=1.0, mean=MEAN, std=STD)
