@@ -12,13 +12,15 @@ from probe.cli.values import number
 
 def layers(
     model: opt.Model = opt.MODEL,
+    layers: opt.Layers = "*",
     offline: opt.Offline = False,
     quiet: opt.Quiet = False,
     json: opt.Json = False,
 ) -> None:
     """List the normalization layers of a model.
 
-    Name, kind, channels, eps, and whether a layer is affine per channel by construction. No weights are downloaded.
+    Name, kind, channels, eps, and whether a layer is affine per channel by construction. No weights are
+    downloaded.
     """
     from probe.cli.output import print_json
     from probe.cli.progress import progress_bar
@@ -29,7 +31,7 @@ def layers(
 
         # which layers a model has does not depend on its weights
         loaded = load_model(model, weights="random", device="cpu", offline=offline)
-        found = [layer.as_dict() for layer in list_norm_layers(loaded.module)]
+        found = [layer.as_dict() for layer in list_norm_layers(loaded.module, layers)]
     if json:
         print_json({"model": model, "layers": found})
     else:
@@ -51,5 +53,4 @@ def show(model: str, found: Sequence[Mapping[str, Any]]) -> None:
     from probe.cli.output import print_table
 
     total = f"{model}: {len(found)} normalization layer{'s' if len(found) != 1 else ''}"
-    line = f"{total}: {kinds(found)}" if found else total
-    print_table(columns(), found, lambda grid: [line])
+    print_table(columns(), found, lambda grid: [f"{total}: {kinds(found)}"])

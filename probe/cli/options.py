@@ -98,9 +98,9 @@ Data = Annotated[
     ),
 ]
 Out = Annotated[str | None, text_option("--out", "DIR", "Directory of the new run.  [default: runs/MODEL]")]
-Layers = Annotated[str, text_option("--layers", "GLOB", "Layers to look at, e.g. 'blocks.*.norm1'.")]
+Layers = Annotated[str, text_option("--layers", "GLOBS", "Layers by name, with commas between, e.g. 'blocks.*.norm1,norm'.")]
 Samples = Annotated[int, number_option("--samples", 1, "Sampled rows kept per layer, with all channels.")]
-Tail = Annotated[int, number_option("--tail", 0, "Extreme elements kept per layer.")]
+Tail = Annotated[int, number_option("--tail", 2, "Extreme elements kept per layer.")]
 NumImages = Annotated[int | None, number_option("--num-images", 1, "Images to use, chosen by the seed; 'all' for all.", "all")]
 BatchSize = Annotated[int, number_option("--batch-size", 1, "Images per forward pass.")]
 Workers = Annotated[int, number_option("--workers", 0, "Extra processes that read images.")]

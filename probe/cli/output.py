@@ -49,7 +49,8 @@ def print_table(columns: Sequence[Column], rows: Sequence[Row], lines: Lines, st
     with console.capture() as drawn:  # rich itself would leave with exit code 1 when the reader has gone
         console.print(draw(grid, styles))
     said = [wrapped(line, console.width) if sys.stdout.isatty() else line for line in lines(grid)]
-    print_lines([drawn.get(), *said] if rows else said)
+    text = "\n".join(line.rstrip() for line in drawn.get().splitlines())
+    print_lines([text, "", *said] if rows else said)
 
 
 def wrapped(line: str, width: int) -> str:

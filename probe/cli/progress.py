@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 EVERY = 5.0  # seconds between plain lines
-UNITS = {"capture": "images", "fit": "layers", "figures": "figures", "plot": "figures"}
+UNITS = {"capture": "images", "store": "layers", "fit": "layers", "figures": "figures", "plot": "figures"}
 
 
 class Progress(Protocol):
@@ -34,31 +34,27 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def speed(done: int, seconds: float, unit: str) -> str:
-    return f"{done / seconds:.3g} {unit}/s" if done and seconds > 0 and unit else ""
-
-
 class Stage:
-    """When a stage began and where it began, for its rate: the first report may come after some work was done."""
+    """When a stage began, and with how much done: its first report may come after some work, whose time is not known."""
 
-    def __init__(self, name: str, clock: Callable[[], float]) -> None:
+    def __init__(self, name: str, done: int, clock: Callable[[], float]) -> None:
         self.name = name
         self.unit = UNITS.get(name, "")
         self._clock = clock
         self._began = clock()
-        self.done = 0
+        self._before = done
+        self.done = done
         self.total: int | None = None
-
-    def seconds(self) -> float:
-        return self._clock() - self._began
 
     def facts(self) -> str:
         """`12.1 images/s, 3 s left`, as far as known."""
-        seconds = self.seconds()
-        parts = [speed(self.done, seconds, self.unit)]
-        if self.total and 0 < self.done < self.total:
-            parts.append(f"{duration(seconds * (self.total - self.done) / self.done)} left")
-        return ", ".join(part for part in parts if part)
+        seconds, done = self._clock() - self._began, self.done - self._before
+        if done <= 0 or seconds <= 0:
+            return ""
+        parts = [f"{done / seconds:.3g} {self.unit}/s"] if self.unit else []
+        if self.total and self.done < self.total:
+            parts.append(f"{duration(seconds * (self.total - self.done) / done)} left")
+        return ", ".join(parts)
 
 
 class PlainProgress:
@@ -75,7 +71,7 @@ class PlainProgress:
     def __call__(self, stage: str, done: int, total: int | None, message: str = "") -> None:
         fresh = self._stage is None or self._stage.name != stage
         if fresh:
-            self._stage, self._finished = Stage(stage, self._clock), False
+            self._stage, self._finished = Stage(stage, done, self._clock), False
         assert self._stage is not None
         self._stage.done, self._stage.total = done, total
         finished = total is not None and done >= total
@@ -105,7 +101,7 @@ class BarProgress:
         if self._stage is None or self._stage.name != stage:
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._stage = Stage(stage, self._clock)
+            self._stage = Stage(stage, done, self._clock)
             self._task = self._bar.add_task(stage, total=total, facts="")
         self._stage.done, self._stage.total = done, total
         facts = ", ".join(part for part in (self._stage.facts(), message) if part)

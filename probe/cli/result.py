@@ -12,7 +12,7 @@ from probe.cli.output import print_json, print_table
 from probe.cli.tables import Column
 from probe.cli.values import number, records
 
-SHOWN = 5  # skipped images and functional norms named in the table; all of them stand in --json and in the manifest
+SHOWN = 5  # skipped images named below the table; all of them stand in --json and in the manifest
 
 
 def document(run: Any, rows: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def document(run: Any, rows: Sequence[Mapping[str, Any]], **more: Any) -> dict[s
         "model": manifest.get("model"),
         "layers": list(rows),
         "skipped_images": skipped(manifest),
-        "functional_norms": functional(manifest),
+        "not_captured": functional(manifest),
         "warnings": warnings_of(manifest),
         **more,
     }
@@ -34,13 +34,13 @@ def figures(run: Any) -> list[Path]:
 
 
 def skipped(manifest: Mapping[str, Any]) -> list[Any]:
-    """The images that could not be read, each with its reason."""
-    return list(manifest.get("skipped") or (manifest.get("data") or {}).get("skipped") or [])
+    """The images that could not be read: `image` and `reason` of each."""
+    return list((manifest.get("data") or {}).get("skipped") or [])
 
 
-def functional(manifest: Mapping[str, Any]) -> list[Any]:
-    """Names of normalizations called as functions, which no hook sees."""
-    return list(manifest.get("functional_norms") or [])
+def functional(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Normalizations called as functions, which no hook sees: calls in one forward pass by the module that makes them."""
+    return dict(manifest.get("not_captured") or {})
 
 
 def random_weights(manifest: Mapping[str, Any]) -> bool:
@@ -56,27 +56,17 @@ def warnings_of(manifest: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def named(items: Sequence[Any]) -> str:
-    """The first few of `items` in words; a pair is `name (reason)`."""
-
-    def words(item: Any) -> str:
-        if isinstance(item, Mapping):
-            item = list(item.values())
-        if isinstance(item, (list, tuple)) and len(item) >= 2:
-            return f"{item[0]} ({item[1]})"
-        return str(item)
-
-    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return ", ".join(words(item) for item in items[:SHOWN]) + more
-
-
 def attention_lines(manifest: Mapping[str, Any]) -> list[str]:
     """Skipped images, norms that were not captured, random weights."""
     lines = []
     if lost := skipped(manifest):
-        lines.append(f"skipped images: {len(lost)}: {named(lost)}")
+        more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+        words = [f"{item['image']} ({item['reason']})" for item in lost[:SHOWN]]
+        lines.append(f"skipped images: {len(lost)}: {', '.join(words)}{more}")
     if calls := functional(manifest):
-        lines.append(f"functional norms, not captured: {len(calls)}: {named(calls)}")
+        words = [f"{name or 'the model itself'} ({n} call{'s' if n != 1 else ''})" for name, n in list(calls.items())[:SHOWN]]
+        more = f" and {len(calls) - SHOWN} more modules" if len(calls) > SHOWN else ""
+        lines.append(f"functional norms (F.layer_norm, ...), not captured: {', '.join(words)}{more}")
     return lines + [f"WARNING: {line}" for line in warnings_of(manifest)]
 
 

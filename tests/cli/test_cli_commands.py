@@ -25,12 +25,12 @@ def test_without_options_the_bundled_model_runs_on_the_bundled_photographs(cli: 
 
 @pytest.mark.parametrize(("command", "job"), [((), "analyze"), (("capture",), "capture")])
 def test_every_option_reaches_the_job(cli: Any, jobs: Any, command: tuple[str, ...], job: str) -> None:
-    line = "--model resnet50 --weights random --data photos --out o --samples 7 --tail 0 --layers a* --num-images all "
+    line = "--model resnet50 --weights random --data photos --out o --samples 7 --tail 2 --layers a* --num-images all "
     line += "--batch-size 3 --workers 2 --device cpu --dtype bfloat16 --seed 5 --offline --overwrite -q"
     assert cli(*command, *line.split()).code == 0
     call = jobs.last(job)
     assert call.args == ("resnet50", "photos")
-    expected = {"out": "o", "weights": "random", "samples": 7, "tail": 0, "layers": "a*", "num_images": None, "batch_size": 3}
+    expected = {"out": "o", "weights": "random", "samples": 7, "tail": 2, "layers": "a*", "num_images": None, "batch_size": 3}
     expected |= {"workers": 2, "device": "cpu", "dtype": "bfloat16", "seed": 5, "offline": True, "overwrite": True}
     call.options.pop("figures", None)
     assert {name: value for name, value in call.options.items() if name != "progress"} == expected
@@ -76,14 +76,18 @@ def test_the_result_is_a_table_and_what_to_know(cli: Any, jobs: Any, tmp_path: P
 
 
 def test_skipped_images_missed_norms_and_random_weights_are_said(cli: Any, jobs: Any) -> None:
-    lost = [[f"{n}.png", "truncated"] for n in range(7)]
-    found = FakeRun(skipped=lost, functional_norms=["blocks.0.f"], model={"name": "m", "weights": "random"})
+    lost = [{"image": f"{n}.png", "reason": "truncated"} for n in range(7)]
+    found = FakeRun(
+        data={"skipped": lost},
+        not_captured={"blocks.0.attn": 12, "": 1},
+        model={"name": "m", "weights": "random"},
+    )
     jobs.answers["analyze"] = jobs.answers["capture"] = found
     for command in ("", "capture"):
         out = cli(*command.split(), "-q").out
         assert "skipped images: 7: 0.png (truncated), " in out
         assert "4.png (truncated) and 2 more\n" in out
-        assert "functional norms, not captured: 1: blocks.0.f\n" in out
+        assert "functional norms (F.layer_norm, ...), not captured: blocks.0.attn (12 calls), the model itself (1 call)\n" in out
         assert "WARNING: RANDOM WEIGHTS: the model was not trained" in out
         assert "RANDOM WEIGHTS" in cli(*command.split(), "-q", "--json").json["warnings"][0]
 
@@ -179,14 +183,7 @@ def test_layers_needs_no_weights(cli: Any, jobs: Any) -> None:
     jobs.answers["list_norm_layers"] = [Layer(name, name, n, "layer_norm", 192, 1e-6, False) for n, name in enumerate(names)]
     out = cli("layers", "--model", "vit_tiny", "-q").out
     assert jobs.last("load_model").options["weights"] == "random"
-    assert jobs.last("list_norm_layers").args == ("a module",)
+    assert jobs.last("list_norm_layers").args == ("a module", "*")
     assert "vit_tiny: 2 normalization layers: 2 layer_norm of 192 channels\n" in out
     assert out.splitlines()[2].split() == ["blocks.0.norm1", "layer_norm", "192", "1e-6", "no"]
     assert cli("layers", "-q", "--json").json["layers"][1]["name"] == "norm"
-
-
-def test_a_model_without_normalization_layers_is_told(cli: Any, jobs: Any) -> None:
-    jobs.answers["load_model"] = SimpleNamespace(module="a module")
-    jobs.answers["list_norm_layers"] = []
-    assert cli("layers", "--model", "mlp", "-q").out == "mlp: 0 normalization layers\n"
-    assert cli.code == 0

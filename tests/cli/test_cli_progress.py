@@ -61,6 +61,15 @@ def test_an_unknown_total_needs_no_time_left() -> None:
     assert stream.getvalue().splitlines() == ["capture", "capture: 8 images, 2 images/s"]
 
 
+def test_work_done_before_the_first_report_counts_for_no_rate() -> None:
+    clock, stream = Clock(), io.StringIO()
+    say = PlainProgress(stream, every=1.0, clock=clock)
+    say("capture", 8, 64)
+    clock.now += 2
+    say("capture", 16, 64)
+    assert stream.getvalue().splitlines() == ["capture: 8/64 images", "capture: 16/64 images, 4 images/s, 12 s left"]
+
+
 def test_the_bar_shows_one_stage_with_its_facts() -> None:
     clock = Clock()
     bar = rich_bar(Console(file=io.StringIO(), force_terminal=True, width=100))

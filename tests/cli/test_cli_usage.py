@@ -13,7 +13,7 @@ WRONG = {
     "--samples abc": "--samples abc: must be a whole number of at least 1",
     "--samples 1.5": "--samples 1.5: must be a whole number of at least 1",
     "capture --samples 0": "--samples 0: must be at least 1",
-    "--tail -1": "--tail -1: must be at least 0",
+    "--tail 1": "--tail 1: must be at least 2",
     "--num-images 0": "--num-images 0: must be at least 1, or 'all'",
     "--num-images some": "--num-images some: must be a whole number of at least 1, or 'all'",
     "--batch-size 0": "--batch-size 0: must be at least 1",
