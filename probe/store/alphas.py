@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from probe.store.plain import json_bytes
 from probe.store.schema import ALPHA_STRINGS, ALPHAS
 
 
-def write_alphas(frame: pd.DataFrame, path: str | Path) -> Path:
+def write_alphas(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     """Writes the table to a `.csv` (empty where null) or `.json` file (a list of objects, null where null).
 
     Columns of schema.ALPHAS come first. Raises ValueError where one is missing, UsageError for another ending.
@@ -39,7 +40,7 @@ def write_alphas(frame: pd.DataFrame, path: str | Path) -> Path:
     raise UsageError(f"{path}: alphas are written as .csv, .json or .safetensors, not {ending or 'without an ending'}")
 
 
-def read_alphas(path: str | Path) -> pd.DataFrame:
+def read_alphas(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Reads what `write_alphas` wrote as .csv: every number to its last bit, and a layer called `null` under its name.
 
     Raises ValueError for a file of another kind.
@@ -61,7 +62,7 @@ def _number(text: str) -> float:
     return float(text) if text else float("nan")
 
 
-def write_state(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any], path: str | Path) -> Path:
+def write_state(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
     """Writes named arrays (`<layer>.alpha`, `.weight`, `.bias`) as safetensors. Metadata that is no string is written as JSON."""
     texts = {key: value if isinstance(value, str) else json_bytes(value).decode().strip() for key, value in metadata.items()}
     tensors = {name: np.ascontiguousarray(arrays[name]).reshape(np.shape(arrays[name])) for name in sorted(arrays)}

@@ -15,7 +15,7 @@ from probe.errors import ProbeError
 FULL = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 
 
-def write_error(error: OSError, path: str | Path) -> ProbeError:
+def write_error(error: OSError, path: str | os.PathLike[str]) -> ProbeError:
     """The one line for a write below `path` that the file system refused."""
     reason = error.strerror or str(error).splitlines()[0]
     if error.errno in FULL:
@@ -33,7 +33,7 @@ def _free(path: Path) -> str:
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[None]:
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turns an OSError of the body into the one line about `path`."""
     try:
         yield
@@ -54,7 +54,7 @@ def write_file(path: Path, data: Any) -> None:
         raise
 
 
-def replace_file(path: str | Path, data: Any) -> Path:
+def replace_file(path: str | os.PathLike[str], data: Any) -> Path:
     """Puts `data` at `path` in one step, over whatever file was there. Raises ProbeError; then the old file is untouched."""
     path = Path(path)
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from html import escape
@@ -31,7 +32,7 @@ from probe.store.schema import (
 )
 
 
-def open_run(path: str | Path | Run) -> Run:
+def open_run(path: str | os.PathLike[str] | Run) -> Run:
     """Opens a finished run. Raises UsageError for a folder that is none, that is unfinished or that a newer version wrote."""
     if isinstance(path, Run):
         return path

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from probe.store.schema import MADE_BY, SAMPLES, VALUES
 _SIDES = ("input", "output")
 
 
-def verify_run(path: str | Path | Run) -> list[str]:
+def verify_run(path: str | os.PathLike[str] | Run) -> list[str]:
     """Problems of a run, empty where there is none. Raises UsageError where `path` is no finished run at all.
 
     Checked: every file is there with its bytes and rows; statistics are finite and ordered; moments, profile, samples and the

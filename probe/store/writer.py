@@ -23,7 +23,7 @@ from probe.store.plain import json_bytes
 from probe.store.schema import CAPTURED, CONTENTS, FORMAT, MANIFEST, SAMPLES, VERSION, sample_name
 
 
-def check_out(out: str | Path, overwrite: bool = False) -> Path:
+def check_out(out: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """The absolute path of a run that may be written. Raises UsageError for a place that is taken."""
     path = Path(os.path.realpath(Path(out).expanduser()))
     if is_hidden(path):
@@ -65,7 +65,7 @@ class RunWriter:
     written; the methods raise ProbeError when the disk is full. All but `finish` may be called from several threads.
     """
 
-    def __init__(self, out: str | Path, overwrite: bool = False) -> None:
+    def __init__(self, out: str | os.PathLike[str], overwrite: bool = False) -> None:
         self.out = Path(out)
         self.overwrite = overwrite
         self._files: dict[str, dict[str, Any]] = {}

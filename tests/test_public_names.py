@@ -1,0 +1,55 @@
+"""`import probe` is light, and offers each public name when it is first used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import probe
+
+HEAVY = ("torch", "torchvision", "timm", "pandas", "pyarrow", "numpy", "scipy", "numba", "matplotlib", "PIL", "typer", "rich")
+PARTS = {path.name for path in Path(probe.__file__).parent.iterdir() if path.is_dir()}
+
+
+def loaded_by(code: str) -> set[str]:
+    """Which of HEAVY are imported after `code` in a fresh interpreter."""
+    script = f"{code}\nimport sys\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
+    return set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+
+
+@pytest.mark.parametrize("code", ["import probe", "import probe; dir(probe); probe.UsageError; probe.__version__"])
+def test_importing_probe_pulls_in_nothing_heavy(code: str) -> None:
+    assert loaded_by(code) == set()
+
+
+@pytest.mark.parametrize(
+    "code", ["from probe import open_run", "import probe.store", "import probe.curves.varpro", "import probe.plots"]
+)
+def test_reading_fitting_and_drawing_need_no_torch(code: str) -> None:
+    assert "torch" not in loaded_by(code)
+
+
+@pytest.mark.parametrize("name", sorted(set(probe.__all__) - {"__version__", "plots"}))
+def test_each_public_name_resolves_to_what_it_says(name: str) -> None:
+    assert getattr(probe, name).__name__ == name
+    assert name in dir(probe)
+
+
+def test_plots_is_the_sub_package() -> None:
+    assert probe.plots.__name__ == "probe.plots"
+
+
+def test_no_public_function_is_called_like_a_sub_package() -> None:
+    assert set(probe.__all__) & PARTS == {"plots"}
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert probe.__version__ == "0.1.0"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'probe' has no attribute 'captures'"):
+        probe.captures  # noqa: B018
