@@ -86,7 +86,7 @@ def open_images(
     if data is None:
         return _bundled(num_images)
     if not isinstance(data, str | os.PathLike):
-        return _files("paths", "", _pair_paths(data, "a sequence"), num_images, seed)
+        return _listed("paths", "", list(data), None, num_images, seed)
     path = Path(data).expanduser()
     uri = os.fspath(data)
     if not os.path.lexists(path) and uri.lower().startswith("folder/"):
@@ -133,10 +133,10 @@ def _on_disk(path: Path, num_images: int | None, seed: int) -> ImageSource:
         if not path.exists():
             raise UsageError(f"data {shown!r} does not exist; accepted: {ACCEPTED}")
         if path.suffix.lower() in LIST_SUFFIXES:
-            return _files("list", shown, _pair_paths(_read_list(path), shown, path.parent), num_images, seed)
+            return _listed("list", printable(path.absolute()), _read_list(path), path.parent, num_images, seed)
     except PermissionError as error:
         raise UsageError(f"data {shown!r} cannot be read: permission denied ({printable(error.filename or path)})") from None
-    return _files("file", shown, [(printable(path.name), path)], num_images, seed)
+    return _files("file", printable(path.absolute()), [(printable(path.name), path)], num_images, seed)
 
 
 def _folder(folder: Path, num_images: int | None, seed: int) -> ImageSource:
@@ -145,7 +145,7 @@ def _folder(folder: Path, num_images: int | None, seed: int) -> ImageSource:
         others = f" ({ignored} other files, {len(unreadable)} unreadable folders)" if ignored or unreadable else ""
         raise UsageError(f"no image in {printable(folder)!r}{others}; accepted suffixes: {' '.join(sorted(SUFFIXES))}")
     pairs = [(printable(path.relative_to(folder).as_posix()), path) for path in paths]
-    return _files("folder", printable(folder), pairs, num_images, seed, ignored=ignored, unreadable=unreadable)
+    return _files("folder", printable(folder.absolute()), pairs, num_images, seed, ignored=ignored, unreadable=unreadable)
 
 
 def _walk(folder: Path) -> tuple[list[Path], int, list[str]]:
@@ -187,17 +187,16 @@ def _read_list(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _pair_paths(paths: Iterable[Any], where: str, parent: Path | None = None) -> list[tuple[str, Path]]:
-    """(id, path) of every path given, repeated ones once."""
-    pairs: dict[str, Path] = {}
-    for given in paths:
-        if not isinstance(given, str | os.PathLike):
-            raise UsageError(f"data holds a {type(given).__name__}; accepted: {ACCEPTED}, or a sequence of paths")
-        path = Path(given).expanduser()
-        pairs[printable(given)] = path if parent is None else parent / path
-    if not pairs:
-        raise UsageError(f"no image: {where!r} names no path")
-    return list(pairs.items())
+def _listed(kind: str, location: str, given: list[Any], parent: Path | None, num_images: int | None, seed: int) -> ImageSource:
+    """The paths of a list or sequence, repeated ones once; relative ones belong to `parent`."""
+    for item in given:
+        if not isinstance(item, str | os.PathLike):
+            raise UsageError(f"data holds a {type(item).__name__}; accepted: {ACCEPTED}, or a sequence of paths")
+    if not given:
+        raise UsageError(f"no image: {location or 'the sequence given as data'} names no path")
+    distinct = dict.fromkeys(os.fspath(item) for item in given)
+    pairs = [(printable(item), (parent or Path()) / Path(item).expanduser()) for item in distinct]
+    return _files(kind, location, pairs, num_images, seed, repeated=len(given) - len(distinct))
 
 
 def _files(

@@ -30,8 +30,8 @@ class Model:
     name: str  # within its origin: "resnet50", "vit_cifar10"
     origin: str  # timm, torchvision, bundled
     weights: str  # pretrained, random, or the file's name
-    transform: Callable[[Any], Tensor]  # PIL image -> (C, H, W) float32: the network's own evaluation transform
-    input_size: tuple[int, int, int]  # (C, H, W)
+    transform: Callable[[Any], Tensor] | None  # PIL image -> (C, H, W) float32: its own evaluation transform; None: unknown
+    input_size: tuple[int, ...]  # (C, H, W); empty: unknown
     prefix_tokens: int  # class, distillation and register tokens before the patches
     fingerprint: str  # "sha256:..." of the weights as they are used
     source: str = ""  # where the weights came from: hub repository, address, file, seed
@@ -52,7 +52,7 @@ def load_model(
     offline: bool = False,
     **kwargs: Any,
 ) -> Model:
-    """A network in evaluation mode on `device` (None: the CPU), its parameters as `dtype` (None: float32).
+    """A network in evaluation mode on `device` (None: the first GPU, else the CPU), its parameters as `dtype` (None: float32).
 
     kwargs go to the constructor of timm or torchvision (img_size=, num_classes=, ...). `seed` is that of random weights.
     Raises UsageError for an unknown name, device, dtype or weights file, and for a file that does not fit; ProbeError where
@@ -80,9 +80,9 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """The device, checked by putting a tensor on it; None is the CPU. Raises UsageError for one that is not there."""
+    """The device, checked by putting a tensor on it; None is the first CUDA GPU, else the CPU. Raises UsageError."""
     try:
-        wanted = torch.device(device if device is not None else "cpu")
+        wanted = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
         if wanted.type == "meta":
             raise RuntimeError("holds no values")
         torch.zeros(1, device=wanted)

@@ -41,9 +41,11 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         if code:
             advice = "refused; save its tensors with safetensors and give that file"
             raise UsageError(f"weights {str(path)!r} is a pickle that wants to run code ({code}): {advice}") from None
-        raise UsageError(f"weights {str(path)!r} is not a checkpoint that torch can read") from None
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UsageError(f"weights {str(path)!r} cannot be read: {_first_line(error)}") from None
+        raise UsageError(f"weights {str(path)!r} is broken or no checkpoint of torch") from None
+    except PermissionError:
+        raise UsageError(f"weights {str(path)!r} cannot be read: permission denied") from None
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
+        raise UsageError(f"weights {str(path)!r} is broken or no checkpoint ({_first_line(error)})") from None
     if not isinstance(content, Mapping):
         raise UsageError(f"weights {str(path)!r} holds a {type(content).__name__}; accepted: a state dict (name to tensor)")
     return content
@@ -123,7 +125,7 @@ def _few(names: list[str], most: int = 3) -> str:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 __all__ = ["fingerprint", "mismatch", "read_checkpoint", "seeded", "unwrap"]

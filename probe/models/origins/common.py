@@ -43,8 +43,9 @@ def constructed(name: str, create: Callable[..., nn.Module], *args: Any, **optio
     except ProbeError:
         raise
     except Exception as error:  # constructors and conversions of checkpoints raise many types
-        lines = str(error).strip().splitlines()
-        raise UsageError(f"model {name!r} cannot be built: {lines[0] if lines else type(error).__name__}") from error
+        lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+        reason = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]  # a list below a heading: its first item
+        raise UsageError(f"model {name!r} cannot be built: {reason[:300]}") from error
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], str]:

@@ -8,14 +8,15 @@ ACCEPTED = "NAME or timm:NAME, torchvision:NAME, bundled:NAME"
 
 
 def unknown_model(name: str, origin: str) -> UsageError:
-    """Names the nearest models: those of `origin` first, then those of the others."""
+    """Names the nearest models: the same name elsewhere, then those of `origin`, then those of the others."""
     plain = name.lower().split(".")[0]
-    close = [
-        known if other == "timm" else f"{other}:{known}"
-        for other, names in sorted(_known().items(), key=lambda item: item[0] != origin)
-        for known in ([plain] if plain in names else nearest(plain, names).split(", "))
-        if known
-    ]
+    registries = sorted(_known().items(), key=lambda item: (plain not in item[1], item[0] != origin))
+    close = []
+    for other, names in registries:
+        found = [plain] if plain in names else [n for n in nearest(plain, names).split(", ") if n]
+        if other == "bundled" == origin:
+            found = names
+        close += [n if other == "timm" else f"{other}:{n}" for n in found]
     hint = f"did you mean {', '.join(close[:4])}? " if close else ""
     return UsageError(f"model {name!r} is not in {origin}; {hint}accepted: {ACCEPTED}")
 

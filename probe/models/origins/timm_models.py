@@ -6,7 +6,10 @@ embeddings, patch sizes), which timm applies to a state dict handed over in the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,6 +31,7 @@ def build_timm(request: Request) -> Built:
     elif request.path is not None:
         state, source = read_state(request.path)
         module = _from_file(name, request, state)
+        source += _resampled(module, state)
     else:
         content, source = _pretrained(name, request.offline)
         module = _create(name, request, content)
@@ -104,6 +108,12 @@ def _from_file(name: str, request: Request, state: dict[str, Tensor]) -> nn.Modu
     raise does_not_fit(name, request.path, mismatch(expected, state) or "timm cannot convert it")
 
 
+def _resampled(module: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """What timm resized to make the file fit (position embeddings, patches of another size), as a remark; empty if nothing."""
+    names = [n for n, value in module.state_dict().items() if n in state and state[n].shape != value.shape]
+    return f" (resized by timm: {', '.join(names)})" if names else ""
+
+
 def _classes(name: str, state: Mapping[str, Tensor]) -> int | None:
     """Number of classes of a checkpoint with timm's names; None where it has no head, or other names."""
     from timm.models import get_pretrained_cfg
@@ -119,8 +129,9 @@ def _never_loaded(name: str, request: Request, module: nn.Module, state: Mapping
     loaded = module.state_dict()
     if loaded.keys() == state.keys():
         return []
-    start = _create(name, request, None, getattr(module, "num_classes", None)).state_dict()
-    return [n for n, value in loaded.items() if value.numel() > 1 and value.float().std() > 0 and value.equal(start[n])]
+    classes = getattr(module, "num_classes", None)
+    start, other = (_create(name, replace(request, seed=request.seed + i), None, classes).state_dict() for i in (0, 1))
+    return [n for n, value in loaded.items() if value.equal(start[n]) and not value.equal(other[n])]
 
 
 def _create(name: str, request: Request, content: Mapping[str, Any] | None = None, classes: int | None = None) -> nn.Module:
@@ -134,12 +145,24 @@ def _create(name: str, request: Request, content: Mapping[str, Any] | None = Non
         options["num_classes"] = classes
     if content is not None:
         overlay.update(state_dict=dict(content), custom_load=False)
-    with seeded(request.seed):
+    with seeded(request.seed), _quiet():
         module = constructed(
             name, timm.create_model, name, pretrained=content is not None, pretrained_cfg_overlay=overlay or None, **options
         )
     getattr(module, "pretrained_cfg", {}).pop("state_dict", None)  # timm keeps a second copy of all weights there
     return module
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What timm logs of checkpoints is told here in one line, or was asked for."""
+    logger = logging.getLogger("timm.models")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 __all__ = ["build_timm", "current_name"]
