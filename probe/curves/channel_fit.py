@@ -165,7 +165,7 @@ def _fit(rows: Rows, family: Family, line: _Curve, curve: _Curve, max_abs: float
     t = math.log(curve.alpha)
     status = "linear"
     if family.name != "linear":
-        status = status_of(Evidence(gain, gain_interval[0], 0.0, t <= lower + AT_BOUND, t >= upper - AT_BOUND))
+        status = status_of(Evidence(gain, gain_interval[0], 0.0, None, t <= lower + AT_BOUND, t >= upper - AT_BOUND))
     curved = status == "curved"
     half = half_width(curve.replicate_log_alpha) if curved else None
     shown = curve if curved else line

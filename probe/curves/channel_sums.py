@@ -55,7 +55,7 @@ class Rows:
         return size, np.array([[each.sum(axis=0) for each in z], [_dot(each, each) for each in z]], dtype=np.float64)
 
 
-def _dot(a: Singles, b: Singles) -> Singles:
+def _dot(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
     """Sums of products over rows (C,)."""
     return np.einsum("nc,nc->c", a, b)
 

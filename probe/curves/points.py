@@ -48,6 +48,7 @@ class Problem:
     total: Points
     replicates: Points
     coarse: Points  # B = 1 + replicates
+    chance: float  # variance that the means of so many bins have by the scatter inside them
     max_abs: float
     occupied: int  # bins
     count: int
@@ -71,6 +72,7 @@ def problem(binned: BinnedMap, weighting: str, jackknife: bool = True) -> Proble
         total=means if lower_upper is None else _in_pairs(means, total, *lower_upper),
         replicates=replicates,
         coarse=_coarse(index, means, replicates),
+        chance=_chance(means, total, pooled=width is None),
         max_abs=binned.max_abs,
         occupied=len(mean_x),
         count=int(binned.total.sum()),
@@ -89,6 +91,16 @@ def _at_means(x: Floats, sums: Floats, width: Floats | None) -> Points:
     mean = np.vecdot(w, z)[:, None]
     inside = np.maximum(np.where(filled, sum_zz / safe, 0) - z * z, 0)
     return Points(x, w, z, np.vecdot(w, inside + (z - mean) ** 2))
+
+
+def _chance(means: Points, total: Floats, pooled: bool) -> float:
+    """sum w s^2 / n over bins; s^2 pooled, as most bins of the far ends hold one element, or of each bin where all hold ten."""
+    count = total[0]
+    inside = np.maximum(total[3] / count - means.z[0] ** 2, 0)
+    if pooled:
+        inside = np.full_like(inside, count @ inside / max(count.sum() - len(count), 1))
+        return float(means.w[0] @ (inside / count))
+    return float(means.w[0] @ (inside / np.maximum(count - 1, 1)))
 
 
 def _in_pairs(means: Points, total: Floats, lower: Floats, upper: Floats) -> Points:

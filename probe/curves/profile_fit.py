@@ -31,6 +31,7 @@ from probe.curves.selection import (
     tied_with_best,
     without_curve,
 )
+from probe.errors import unknown
 from probe.records import Fit, finite_or_none
 
 Floats = NDArray[np.float64]
@@ -38,6 +39,7 @@ Floats = NDArray[np.float64]
 DEFAULT = tuple(FAMILIES)
 WEIGHTINGS = ("population", "range")
 MIN_COUNT = 10  # elements
+NO_GAIN = 1e-9  # the curve is its own line: alpha rests anywhere below the inputs' range
 _RESOLUTION = 1e-6  # of the largest magnitude: less spread than this is rounding of float32
 FAR = 0.9  # of log alpha, about three cells of the grid: another basin
 _REFIT_TOLERANCE = 1e-6  # of log alpha, in the replicates
@@ -63,6 +65,7 @@ class Case:
     replicate_lines: Line
     ceiling: float
     convexity: float  # ceiling less what chance gives so many bins, over the line
+    convexity_low: float | None
 
 
 def fit_profile(
@@ -70,6 +73,9 @@ def fit_profile(
 ) -> list[Fit]:
     """Fit every family under every weighting: one Fit each, in that order. A map without a curve gives a status, no error."""
     chosen = families_of(families)
+    for weighting in weightings:
+        if weighting not in WEIGHTINGS:
+            raise unknown("weighting", weighting, WEIGHTINGS)
     fits: list[Fit] = []
     for weighting in weightings:
         failed = _failure(binned)
@@ -110,10 +116,10 @@ def _case(binned: BinnedMap, weighting: str, jackknife: bool) -> Case:
     task = problem(binned, weighting, jackknife)
     line = _line(task.total)
     between, tss = float(task.total.between[0]), float(task.total.tss[0])
-    chance = (tss - between) * (task.occupied - 1) / max(task.count - task.occupied, 1)
-    ceiling = min(between / tss, 1.0)
-    convexity = (between - chance) / tss - float(line.r2[0])
-    return Case(task, weighting, binned.tokens, line, _line(task.replicates), ceiling, convexity)
+    refits, refit_lines = task.replicates, _line(task.replicates)
+    convexity = (between - task.chance) / tss - float(line.r2[0])
+    low = interval(convexity, refits.between / np.maximum(refits.tss, np.finfo(float).tiny) - refit_lines.r2)[0]
+    return Case(task, weighting, binned.tokens, line, refit_lines, min(between / tss, 1.0), convexity, low)
 
 
 def _line(points: Points) -> Line:
@@ -146,7 +152,8 @@ def _fit(case: Case, family: Family) -> tuple[Fit, Floats]:
         gain=r2 - float(case.line.r2[0]),
         gain_low=gain_interval[0],
         convexity=case.convexity,
-        at_lower=t <= lower[0] + AT_BOUND,
+        convexity_low=case.convexity_low,
+        at_lower=t <= lower[0] + AT_BOUND or r2 - float(case.line.r2[0]) <= NO_GAIN,
         at_upper=t >= upper[0] - AT_BOUND,
     )
     row = _row(case, family, status_of(evidence), r2, gain_interval)

@@ -54,6 +54,7 @@ class Evidence:
     gain: float
     gain_low: float | None
     convexity: float
+    convexity_low: float | None
     at_lower: bool
     at_upper: bool
 
@@ -61,10 +62,15 @@ class Evidence:
 def status_of(evidence: Evidence) -> str:
     """superlinear, linear, step or curved."""
     if evidence.at_lower:
-        return "superlinear" if evidence.convexity >= MIN_CONVEX else "linear"
-    if not evidence.gain >= MIN_GAIN or (evidence.gain_low is not None and evidence.gain_low <= 0):
+        return "superlinear" if _holds(evidence.convexity, MIN_CONVEX, evidence.convexity_low) else "linear"
+    if not _holds(evidence.gain, MIN_GAIN, evidence.gain_low):
         return "linear"
     return "step" if evidence.at_upper else "curved"
+
+
+def _holds(value: float, least: float, low: float | None) -> bool:
+    """Large enough, and its interval excludes 0; without an interval the value alone decides."""
+    return value >= least and (low is None or low > 0)
 
 
 def tied_with_best(r2: Sequence[float], replicates: Sequence[Floats]) -> list[bool]:
