@@ -25,7 +25,7 @@ from probe.models.load import Model
 from probe.models.observe import BatchContext
 from probe.models.tap import Tap, tap
 from probe.pipeline import tables
-from probe.pipeline.inputs import Inputs, Mask, Stream, open_model, open_stream
+from probe.pipeline.inputs import Inputs, Mask, Stream, describe, open_model, open_stream
 from probe.records import Layer, Plan, finite_or_none
 from probe.stats.layer import LayerStatistics
 from probe.stats.observed import Observed
@@ -243,7 +243,7 @@ def _manifest(
 ) -> dict[str, Any]:
     packages = ("torch", "torchvision", "timm", "numpy", "numba", "pyarrow", "pandas", "scipy")
     return {
-        "model": model.describe() | {"autocast": autocast},
+        "model": describe(model) | {"autocast": autocast},
         "data": stream.description
         | {
             "images": stream.ids,

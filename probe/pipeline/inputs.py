@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from probe.data import ImageSource, iterate, open_images
 from probe.errors import UsageError
 from probe.models.layers import unwrapped
-from probe.models.load import Model, load_model
+from probe.models.load import Model, load_model, resolve_device, resolve_dtype
+from probe.models.weights import fingerprint
 from probe.records import GROUPS
 
 Mask = Callable[[Any], Any]
@@ -53,8 +54,46 @@ def open_model(model: str | Model | nn.Module, **options: Any) -> Model:
     if isinstance(model, Model):
         return model
     if isinstance(model, nn.Module):
-        return Model.of(unwrapped(model), device=options.get("device"), dtype=options.get("dtype"))
+        return _plain_model(unwrapped(model), options.get("device"), options.get("dtype"))
     return load_model(model, **options)
+
+
+def _plain_model(module: nn.Module, device: str | None, dtype: str | None) -> Model:
+    """Any module as a Model: no transform of its own, prefix tokens as timm spells them; moved only where asked to."""
+    if device is not None:
+        module = module.to(resolve_device(device))
+    if dtype is not None:
+        module = module.to(resolve_dtype(dtype))
+    prefix = getattr(module, "num_prefix_tokens", 0)
+    return Model(
+        module=module,
+        name=type(module).__name__,
+        origin="module",
+        weights="as given",
+        transform=None,
+        input_size=(3, 0, 0),
+        prefix_tokens=prefix if isinstance(prefix, int) else 0,
+        fingerprint=fingerprint(module),
+    )
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """The model as the manifest tells it."""
+    parameters = list(model.module.parameters())
+    return {
+        "name": model.name if model.origin == "module" else model.full_name,
+        "origin": model.origin,
+        "weights": model.weights,
+        "source": model.source,
+        "fingerprint": model.fingerprint,
+        "input_size": list(model.input_size),
+        "prefix_tokens": model.prefix_tokens,
+        "parameters": sum(p.numel() for p in parameters),
+        "dtype": str(parameters[0].dtype).removeprefix("torch.") if parameters else None,
+        "device": str(parameters[0].device) if parameters else None,
+        "training": model.module.training,
+        "transform": str(model.transform),
+    }
 
 
 def is_images(data: Any) -> bool:

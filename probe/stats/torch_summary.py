@@ -40,7 +40,8 @@ def _normalized(x: Tensor, observed: Observed) -> tuple[Tensor, Tensor | None, T
     exact = x.double()
     mean = exact.mean(dim=-1) if norm.centered else torch.zeros_like(exact[..., 0])
     var = (exact - mean[..., None]).square().mean(dim=-1)
-    return (exact - mean[..., None]) * torch.rsqrt(var + norm.eps)[..., None], mean, var.sqrt()
+    scale = torch.rsqrt(var + norm.eps).masked_fill(~torch.isfinite(var), torch.nan)  # a token with an inf has no statistics
+    return (exact - mean[..., None]) * scale[..., None], mean, var.sqrt()
 
 
 def _bins(x: Tensor) -> Tensor:

@@ -1,0 +1,120 @@
+"""The reduction of one batch: exact against float64, and the same from both backends."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from observations import NORMS, observed, tokens
+
+from probe.bins import BINS, PER_SIGN, bin_of
+from probe.records import Plan
+from probe.stats import summary, torch_summary
+from probe.stats.layer import LayerStatistics
+from probe.stats.samples import RowChoice
+
+BACKENDS = {"numba": summary.summarize, "torch": torch_summary.summarize}
+
+
+def no_tail(channels):
+    return np.full(channels, -np.inf, np.float32), np.full(channels, np.inf, np.float32)
+
+
+def reference(o):
+    """x and z (B, P, C) in float64."""
+    o_rows = o.as_given_rows()
+    x = o_rows.x.double().numpy()
+    if hasattr(o_rows.norm, "z"):
+        return x, o_rows.norm.z.double().numpy()
+    mean = x.mean(-1, keepdims=True) if o.norm.centered else 0.0
+    return x, (x - mean) / np.sqrt(((x - mean) ** 2).mean(-1, keepdims=True) + o.norm.eps)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_cells_hold_count_and_sums_of_every_bin(backend, norm):
+    o = observed(tokens(3, 10, 12), norm)
+    x, z = reference(o)
+    cells = BACKENDS[backend](o, no_tail(12), None).cells
+    expected = np.zeros((3, 1 + int(o.kinds.any()), BINS, 4))
+    index = bin_of(x) + PER_SIGN
+    for image in range(3):
+        for kind in range(expected.shape[1]):
+            chosen = o.kinds == kind
+            bins, xs, zs = index[image, chosen].ravel(), x[image, chosen].ravel(), z[image, chosen].ravel()
+            for column, value in enumerate((np.ones_like(xs), xs, zs, zs**2)):
+                expected[image, kind, :, column] = np.bincount(bins, value, BINS)
+    np.testing.assert_allclose(cells, expected, rtol=1e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sums_are_those_of_every_channel(backend, norm):
+    o = observed(tokens(3, 10, 12), norm)
+    x, z = reference(o)
+    sums = BACKENDS[backend](o, no_tail(12), None).sums
+    expected = [f(v, axis=1) for v in (x, z) for f in (np.sum, lambda a, axis: (a**2).sum(axis), np.min, np.max)]
+    np.testing.assert_allclose(sums, np.stack([*expected, np.full((3, 12), 10.0)], axis=1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_padding_and_non_finite_elements_enter_no_sum(backend, norm):
+    x = tokens(2, 6, 8)
+    x[0, 2, 3], x[1, 4, 0] = np.nan, np.inf
+    valid = np.ones((2, 6), bool)
+    valid[1, 5] = False
+    got = BACKENDS[backend](observed(x, norm, valid=valid), no_tail(8), None)
+    assert got.not_finite == (16 if norm in ("token", "rms") else 2)  # a token with a NaN has no mean and sigma
+    assert got.cells[..., 0].sum() == 11 * 8 - got.not_finite
+    assert got.sums[:, 8].sum() == 11 * 8 - got.not_finite
+    assert np.isfinite(got.cells).all()
+
+
+@pytest.mark.parametrize("norm", ["token", "rms"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_token_statistics_are_mean_and_biased_sigma(backend, norm):
+    o = observed(tokens(2, 5, 16), norm)
+    got = BACKENDS[backend](o, no_tail(16), None)
+    x = o.x.double().numpy()
+    mean = x.mean(-1) if norm == "token" else np.zeros((2, 5))
+    np.testing.assert_allclose(got.means, mean, atol=1e-12)
+    np.testing.assert_allclose(got.sigmas, np.sqrt(((x - mean[..., None]) ** 2).mean(-1)), rtol=1e-12)
+
+
+def gather(backend, batches, monkeypatch):
+    """The statistics of several batches, all reduced by one backend."""
+    monkeypatch.setattr("probe.stats.layer.summarize", BACKENDS[backend])
+    plan = Plan(images=sum(len(b.images) for b in batches), samples=20, tail=60)
+    statistics = LayerStatistics(plan, batches[0].channels)
+    choice = RowChoice(plan, batches[0].kinds)
+    for batch in batches:
+        statistics.update(batch, choice)
+    return statistics
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_both_backends_keep_the_same(norm, monkeypatch):
+    batches = [observed(tokens(3, 30, 12, seed=i), norm, first=3 * i) for i in range(3)]
+    a, b = (gather(backend, batches, monkeypatch) for backend in BACKENDS)
+    np.testing.assert_allclose(a.moments.sums, b.moments.sums, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(a.profile.cells[..., 0], b.profile.cells[..., 0])
+    np.testing.assert_allclose(a.profile.cells, b.profile.cells, rtol=1e-6, atol=1e-6)
+    for name in ("image", "position", "channel", "value"):
+        np.testing.assert_array_equal(a.tail.elements()[name], b.tail.elements()[name])
+    for buffers in ((a.uniform, b.uniform), (a.prefix, b.prefix)):
+        left, right = a.rows(buffers[0]), b.rows(buffers[1])
+        np.testing.assert_array_equal(left.input, right.input)
+        np.testing.assert_allclose(left.normalized, right.normalized, atol=2e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_number_of_threads_changes_no_bit(threads, monkeypatch):
+    o = observed(tokens(5, 30, 12), "token")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    expected = summary.summarize(o, no_tail(12), None)
+    cells, sums = expected.cells.copy(), expected.sums.copy()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    got = summary.summarize(o, no_tail(12), None)
+    assert np.array_equal(got.cells, cells)
+    assert np.array_equal(got.sums, sums)

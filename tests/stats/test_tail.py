@@ -1,0 +1,71 @@
+"""The tail is the capped top of everything seen, however it was dealt out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from observations import NORMS, observed, tokens
+
+from probe.records import Plan
+from probe.stats.layer import LayerStatistics
+from probe.stats.samples import RowChoice
+from probe.stats.tail import REGARDLESS
+
+PLAN = Plan(images=12, samples=5, tail=80)
+
+
+def brute_force(x, plan):
+    """Values of the tail of x (N, C) by sorting everything."""
+    value, channel = x.ravel(), np.tile(np.arange(x.shape[1]), len(x))
+    kept = set(np.argsort(-np.abs(value), kind="stable")[:REGARDLESS].tolist())
+    for order in (np.argsort(value, kind="stable"), np.argsort(-value, kind="stable")):
+        seen, taken = np.zeros(x.shape[1], int), []
+        for index in order:
+            if seen[channel[index]] < plan.tail_per_channel and len(taken) < plan.tail_per_sign:
+                taken.append(int(index))
+            seen[channel[index]] += 1
+        kept |= set(taken)
+    return np.sort(value[sorted(kept)])
+
+
+def collected(batches, plan=PLAN):
+    statistics = LayerStatistics(plan, batches[0].channels)
+    choice = RowChoice(plan, batches[0].kinds)
+    for batch in batches:
+        statistics.update(batch, choice)
+    return statistics
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("batch", [1, 5, 12])
+def test_the_tail_is_the_capped_top_of_everything(norm, batch, monkeypatch):
+    monkeypatch.setattr("probe.stats.summary.CANDIDATES", 64)  # many tightenings of the bounds within one image
+    x = tokens(12, 40, 15)
+    statistics = collected([observed(x[i : i + batch], norm, first=i) for i in range(0, 12, batch)])
+    np.testing.assert_array_equal(np.sort(statistics.tail.elements()["value"]), brute_force(x.reshape(-1, 15).numpy(), PLAN))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_tail_element_knows_its_place_and_its_output(norm):
+    x = tokens(12, 40, 15)
+    whole = observed(x, norm)
+    elements = collected([observed(x[i : i + 4], norm, first=i) for i in range(0, 12, 4)]).tail.elements()
+    where = elements["image"], elements["position"], elements["channel"]
+    y = whole.y.numpy() if whole.channels_last else whole.y.transpose(1, 2).numpy()
+    np.testing.assert_array_equal(x.numpy()[where], elements["value"])
+    np.testing.assert_array_equal(y[where], elements["output"])
+    np.testing.assert_allclose(elements["normalized"], y[where] - 1, atol=3e-6)
+
+
+def test_merging_gives_the_tail_of_the_union():
+    x = tokens(12, 40, 15)
+    parts = [collected([observed(x[i : i + 3], "given", first=i)]) for i in (6, 0, 9, 3)]
+    for part in parts[1:]:
+        parts[0].merge(part)
+    np.testing.assert_array_equal(np.sort(parts[0].tail.elements()["value"]), brute_force(x.reshape(-1, 15).numpy(), PLAN))
+
+
+def test_a_layer_of_equal_values_keeps_no_more_than_its_share():
+    x = tokens(4, 50, 15) * 0 + 3
+    elements = collected([observed(x, "given")]).tail.elements()
+    assert 0 < len(elements) <= PLAN.tail + REGARDLESS
