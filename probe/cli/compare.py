@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from probe.cli import options as opt
+from probe.cli.tables import Column, Row
+from probe.cli.values import number
 
 First = Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="Directory of a finished run.")]
 Second = Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="The run to set beside it.")]
@@ -25,19 +28,27 @@ def compare(run_a: First, run_b: Second, out: Folder = None, json: opt.Json = Fa
     from probe.pipeline.compare_runs import compare as job
     from probe.store.run import open_run
 
-    frame = job(open_run(run_a), open_run(run_b), out=out)
-    rows = records(frame)
+    rows = records(job(open_run(run_a), open_run(run_b), out=out))
     if json:
         print_json({"runs": [run_a, run_b], "out": out, "rows": rows})
     else:
-        show(rows, [str(name) for name in frame.columns], out)
+        show(rows, [run_a, run_b], out)
 
 
-def show(rows: list[dict[str, Any]], names: list[str], out: str | None) -> None:
-    """The comparison as it comes; columns from the right go first where the terminal is narrow."""
-    from probe.cli.layer_table import left_out
+def show(rows: list[dict[str, Any]], runs: list[str], out: str | None) -> None:
+    """The comparison turned round: one line per number, one column per run."""
     from probe.cli.output import print_table
-    from probe.cli.tables import plain_columns
 
-    lines = [f"written: {out}"] if out else []
-    print_table(plain_columns(names), rows, lambda grid: left_out(grid) + lines)
+    turned = [
+        {"number": name.replace("_", " "), **{str(n): row[name] for n, row in enumerate(rows)}}
+        for name in rows[0]
+        if name != "run"
+    ]
+    columns = [Column("", lambda row: str(row["number"]), left=True)]
+    columns += [Column(run, cell(str(n))) for n, run in enumerate(runs)]
+    print_table(columns, turned, lambda grid: [f"table and figure: {out}" if out else "--out DIR writes this table and a figure"])
+
+
+def cell(name: str) -> Callable[[Row], str]:
+    """The text of a cell: short numbers, names as they are."""
+    return lambda row: number(row[name]) if isinstance(row[name], float) or row[name] is None else str(row[name])

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from probe.cli.values import number
-
 GAP = 2  # blanks between columns
 SHORTEST = 12  # a name is never cut below this
 ELLIPSIS = "…"
@@ -79,12 +77,3 @@ def draw(grid: Grid, styles: Sequence[str] = ()) -> Any:
     for cells, style in zip_longest(grid.cells, styles[: len(grid.cells)], fillvalue=""):
         drawn.add_row(*(Text(cell) for cell in cells), style=style)
     return drawn
-
-
-def plain_columns(names: Sequence[str]) -> list[Column]:
-    """Columns for any table: numbers short, text left; the last ones go first, the first two stay."""
-
-    def cell(name: str) -> Callable[[Row], str]:
-        return lambda row: number(row[name]) if isinstance(row[name], float) else "-" if row[name] is None else str(row[name])
-
-    return [Column(name, cell(name), rank=max(place - 1, 0), left=place == 0) for place, name in enumerate(names)]

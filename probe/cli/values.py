@@ -34,12 +34,12 @@ def records(frame: Any) -> list[dict[str, Any]]:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """`digits` significant digits in at most about 8 characters; `-` for a missing value."""
+    """`digits` significant digits, zeros kept so that columns align; `-` for a missing value."""
     if missing(value):
         return "-"
-    text = f"{value:.{digits}g}"
+    text = f"{value:#.{digits}g}"
     if "e" not in text:
-        return text
+        return text.rstrip(".")
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
 

@@ -155,12 +155,20 @@ def test_export_says_where_the_alphas_are(cli: Any, jobs: Any) -> None:
 def test_compare_opens_both_runs_and_shows_the_table(cli: Any, jobs: Any) -> None:
     jobs.answers["open_run"] = lambda path: SimpleNamespace(path=path)
     jobs.answers["compare"] = pd.DataFrame(
-        {"run": ["a", "b"], "kind": ["layer_norm", "batch_norm"], "alpha": [0.0691, float("nan")]}
+        {"run": ["a", "b"], "kind": ["layer_norm", "batch_norm"], "median_alpha": [0.0691, float("nan")]}
     )
     out = cli("compare", "runs/a", "runs/b").out
     assert [run.path for run in jobs.last("compare").args] == ["runs/a", "runs/b"]
-    assert [line.split() for line in out.splitlines()[2:4]] == [["a", "layer_norm", "0.0691"], ["b", "batch_norm", "-"]]
-    assert cli("compare", "runs/a", "runs/b", "--json").json["rows"][1] == {"run": "b", "kind": "batch_norm", "alpha": None}
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0] == ["runs/a", "runs/b"]
+    assert lines[2:4] == [["kind", "layer_norm", "batch_norm"], ["median", "alpha", "0.0691", "-"]]
+    assert lines[-1] == ["--out", "DIR", "writes", "this", "table", "and", "a", "figure"]
+    assert cli("compare", "runs/a", "runs/b", "--out", "c").out.splitlines()[-1] == "table and figure: c"
+    assert cli("compare", "runs/a", "runs/b", "--json").json["rows"][1] == {
+        "run": "b",
+        "kind": "batch_norm",
+        "median_alpha": None,
+    }
 
 
 def test_verify_tells_each_problem_and_fails(cli: Any, jobs: Any) -> None:

@@ -97,7 +97,9 @@ def test_a_table_without_rows_has_its_headers() -> None:
         (51.2345, "51.2"),
         (None, "-"),
         (float("nan"), "-"),
-        (0.0, "0"),
+        (0.0, "0.00"),
+        (2.0, "2.00"),
+        (100.0, "100"),
     ],
 )
 def test_numbers_are_short(value: Any, text: str) -> None:
@@ -110,15 +112,15 @@ def test_r2_is_cut_so_that_only_a_perfect_fit_reads_as_perfect(value: Any, text:
 
 
 def test_shares_are_per_cent() -> None:
-    assert share(0.0104) == "1"
+    assert share(0.0104) == "1.0"
     assert share(0.00012345) == "0.012"
     assert share(None) == "-"
 
 
 def test_the_interval_is_left_out_where_there_is_none() -> None:
-    assert interval({"alpha": 0.5, "alpha_low": None, "alpha_high": None}) == "0.5"
+    assert interval({"alpha": 0.5, "alpha_low": None, "alpha_high": None}) == "0.500"
     assert interval({"alpha": None}) == "-"
-    assert interval({"alpha": 0.5, "alpha_low": 0.4, "alpha_high": 0.6}) == "0.5 [0.4, 0.6]"
+    assert interval({"alpha": 0.5, "alpha_low": 0.4, "alpha_high": 0.6}) == "0.500 [0.400, 0.600]"
 
 
 def test_ties_are_counted_in_the_table() -> None:
