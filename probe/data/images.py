@@ -8,11 +8,13 @@ pixels have no stated range, so they are refused rather than guessed.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from probe.errors import ProbeError
 
@@ -34,24 +36,22 @@ class BadImage(ProbeError):
 def read_image(file: Path | IO[bytes]) -> Image.Image:
     """An image file, or its open bytes, as an RGB image. Raises BadImage for whatever is wrong with it, and nothing else."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns of odd EXIF, palettes and sizes; what matters is raised
-            with Image.open(file, formats=_known_formats()) as image:
-                image.load()
-                return to_rgb(_upright(image))
+        with _strict(), Image.open(file, formats=_known_formats()) as image:
+            image.load()
+            return to_rgb(_upright(image), image.format)
     except BadImage:
         raise
     except Exception as error:  # decoders raise some ten different types on broken bytes
         raise BadImage(_reason(error)) from None
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A decoded image of any mode as 8-bit RGB."""
+def to_rgb(image: Image.Image, kind: str | None = None) -> Image.Image:
+    """A decoded image of any mode as 8-bit RGB. kind: the format of its file. Raises BadImage."""
     width, height = image.size
     if max(width, height) > MAX_ASPECT * max(1, min(width, height)):
         raise BadImage(f"{width} x {height} pixels: thinner than 1 to {MAX_ASPECT}")
     if image.mode.startswith("I"):
-        return Image.fromarray(_scale_16_bit(image)).convert("RGB")
+        return Image.fromarray(_scale_16_bit(image, kind)).convert("RGB")
     if image.mode == "F":
         raise BadImage("floating-point pixels without a stated range")
     if image.mode == "LAB":
@@ -59,6 +59,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         return _on_white(image.convert("RGBA"))
     return image.convert("RGB")
+
+
+@contextmanager
+def _strict() -> Iterator[None]:
+    """No warnings (PIL warns of odd EXIF, palettes and sizes; what matters is raised), and no grey fill for missing pixels."""
+    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False  # some libraries switch it on for all
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
 
 
 def _known_formats() -> tuple[str, ...]:
@@ -74,9 +86,9 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _scale_16_bit(image: Image.Image) -> np.ndarray:
-    """16-bit grey (H, W) to uint8. Mode `I` is accepted where the format says that it holds 16 bits."""
-    if image.mode == "I" and image.format not in ("PNG", "PPM"):
+def _scale_16_bit(image: Image.Image, kind: str | None) -> np.ndarray:
+    """16-bit grey (H, W) to uint8. The 32-bit mode `I` is accepted where the format says that it holds 16 bits."""
+    if image.mode == "I" and kind not in ("PNG", "PPM"):
         raise BadImage("32-bit integer pixels without a stated range")
     grey = np.asarray(image).astype(np.uint32)
     return ((grey * 255 + 32767) // 65535).astype(np.uint8)
@@ -104,6 +116,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     lines = str(error).strip().splitlines()
+    if isinstance(error, OSError) and lines:
+        return lines[0]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
