@@ -34,6 +34,7 @@ class Family:
     half: float
     slope_at_zero: float = 1.0
     shifted: bool = False
+    smooth: bool = True  # no corners
 
     def derivative(self, u: Array) -> Array:
         """f'(u)."""
@@ -101,7 +102,7 @@ FAMILIES: dict[str, Family] = {
         Family("isru", _isru, _isru_value, math.sqrt(2 ** (2 / 3) - 1)),
         Family("arctan", _arctan, np.arctan, 1.0),
         Family("softsign", _softsign, _softsign_value, math.sqrt(2) - 1),
-        Family("hardtanh", _hardtanh, _hardtanh_value, 1.0),
+        Family("hardtanh", _hardtanh, _hardtanh_value, 1.0, smooth=False),
         Family("tanh_shift", _tanh, np.tanh, _TANH_HALF, shifted=True),
         Family("erf_shift", _erf, special.erf, _ERF_HALF, _ERF, shifted=True),
     )

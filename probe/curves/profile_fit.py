@@ -214,7 +214,10 @@ def solve_case(task: Problem, family: Family) -> tuple[varpro.Solution, varpro.S
     loss = varpro.grid_loss(family, starts, task.coarse)
     flat = starts.reshape(-1, starts.shape[-1])
     cells = varpro.lowest_cells(loss[0])
-    best = varpro.solve(family, task.total, flat[cells], np.zeros(len(cells), dtype=np.intp), task.max_abs)
+    tolerance = 1e-9 if family.smooth else _REFIT_TOLERANCE
+    best = varpro.solve(family, task.total, flat[cells], np.zeros(len(cells), dtype=np.intp), task.max_abs, tolerance)
+    if not family.smooth:
+        best = _past_corners(task, family, best)
     replicates = len(task.replicates.w)
     if not replicates:
         empty = np.zeros(0)
@@ -224,6 +227,14 @@ def solve_case(task: Problem, family: Family) -> tuple[varpro.Solution, varpro.S
     owner = np.concatenate([np.arange(replicates), far])
     begin = np.concatenate([np.repeat(best.theta, replicates, axis=0), own[far]])
     return best, varpro.solve(family, task.replicates, begin, owner, task.max_abs, _REFIT_TOLERANCE)
+
+
+def _past_corners(task: Problem, family: Family, best: varpro.Solution) -> varpro.Solution:
+    """The best of the shallow minima around: a corner of the curve that passes a point of weight makes one."""
+    near = best.theta + np.linspace(-0.06, 0.06, 121)[:, None]
+    loss = varpro.grid_loss(family, near[:, None], task.total)[0]
+    cells = varpro.lowest_cells(loss)
+    return varpro.solve(family, task.total, near[cells], np.zeros(len(cells), dtype=np.intp), task.max_abs, _REFIT_TOLERANCE)
 
 
 def _ranked(fits: list[Fit], r2: list[Floats]) -> list[Fit]:
