@@ -60,8 +60,9 @@ class FigureTables:
     @cached_property
     def fan(self) -> pd.DataFrame:
         """layer, channel, slope, offset, low, high of the layers that are affine per channel."""
-        moments = self._mine(self.run.moments())
-        lines = moments[moments["slope"].notna() & (moments["max_input"] >= moments["min_input"])]
+        affine = set(self.layers.loc[self.layers["affine"], "layer"])
+        moments = self.run.moments()
+        lines = moments[moments["layer"].isin(affine) & moments["slope"].notna() & (moments["max_input"] >= moments["min_input"])]
         return lines.rename(columns={"min_input": "low", "max_input": "high"})[
             ["layer", "channel", "slope", "offset", "low", "high"]
         ]
@@ -91,27 +92,27 @@ class FigureTables:
             raise NothingToDraw("no layer sees prefix tokens (class, distillation, registers)")
         return having if self._all_selected else evenly(having, SELECTED)
 
-    def thin(self, layers: Sequence[str]) -> pd.DataFrame:
-        """What the panels of `layers` show."""
-        parts = [self._one_thin(name) for name in layers if self.statuses[name] != "not_called"]
+    def thin(self, layers: Sequence[str]) -> dict[str, pd.DataFrame]:
+        """layer -> what its panel shows; layers that were never called are left out."""
+        parts = {name: self._one_thin(name) for name in layers if self.statuses[name] != "not_called"}
         if not parts:
             raise NothingToDraw("no layer has samples")
-        return _joined(parts)
+        return parts
 
-    def full(self, layers: Sequence[str]) -> pd.DataFrame:
-        """Every stored element of `layers`."""
-        return _joined([self._one_full(name) for name in layers])
+    def full(self, layers: Sequence[str]) -> dict[str, pd.DataFrame]:
+        """layer -> every stored element."""
+        return {name: self._one_full(name) for name in layers}
 
-    def with_tokens(self) -> pd.DataFrame:
+    def with_tokens(self) -> dict[str, pd.DataFrame]:
         """Samples of `selected_with_prefix` with the column `tokens`."""
-        parts = []
+        parts = {}
         for name in self.selected_with_prefix:
             samples = self._one_full(name)
             prefix = is_prefix(
                 samples["position"].to_numpy(), self.layers[self.layers["layer"] == name].iloc[0], self._model_prefix
             )
-            parts.append(samples.assign(tokens=np.where(prefix, "prefix", "patch")))
-        return _joined(parts)
+            parts[name] = samples.assign(tokens=np.where(prefix, "prefix", "patch"))
+        return parts
 
     @property
     def _model_prefix(self) -> int:
@@ -122,13 +123,12 @@ class FigureTables:
 
     def _one_full(self, name: str) -> pd.DataFrame:
         if name not in self._full:
-            self._full[name] = _plain(self.run.samples(name))
+            self._full[name] = self.run.samples(name)
         return self._full[name]
 
     def _one_thin(self, name: str) -> pd.DataFrame:
         if name not in self._thin:
-            samples = self._full[name] if name in self._full else _plain(self.run.samples(name))
-            self._thin[name] = thin(samples)
+            self._thin[name] = thin(self._full[name] if name in self._full else self.run.samples(name))
         return self._thin[name]
 
 
@@ -174,12 +174,3 @@ def _matching(run: Run, layers: str | Sequence[str] | None) -> pd.DataFrame:
             raise UsageError(f"layer {pattern!r} is not in run {run.path}; nearest: {close}")
     keep = [any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns) for name in known]
     return run.layers[keep]
-
-
-def _plain(samples: pd.DataFrame) -> pd.DataFrame:
-    """`layer` as text: categories of several layers would not join."""
-    return samples.assign(layer=samples["layer"].astype(object), stratum=samples["stratum"].astype(object))
-
-
-def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]

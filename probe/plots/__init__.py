@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from probe.plots.alpha import alpha_vs_inverse_std
 from probe.plots.colored import by_channel, by_channel_grid, by_position, by_position_grid
+from probe.plots.compare import Side, compare_grid
 from probe.plots.extremes import extremes_by_depth
 from probe.plots.families import families_by_depth
 from probe.plots.fitted import Shape
 from probe.plots.layout import Frame
-from probe.plots.s_curve import s_curve_grid, s_curves
+from probe.plots.s_curve import s_curves
+from probe.plots.s_curve_grid import s_curve_grid
 from probe.plots.style import theme
 from probe.plots.tokens import prefix_and_patch, token_grid
 
 __all__ = [
     "Frame",
     "Shape",
+    "Side",
     "alpha_vs_inverse_std",
     "by_channel",
     "by_channel_grid",
     "by_position",
     "by_position_grid",
+    "compare_grid",
     "extremes_by_depth",
     "families_by_depth",
     "prefix_and_patch",

@@ -6,7 +6,7 @@ channels carry the extremes; the S arises because tokens of large sigma (flat li
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from probe.plots import layout, names, points, s_curve, style
+from probe.plots.s_curve_grid import GridPlan
 
 TOKENS = 8
 
@@ -23,9 +24,9 @@ TOKENS = 8
 def by_channel(
     samples: pd.DataFrame, channels: Sequence[int] | None = None, ax: Axes | None = None, *, highlighted: int = 4
 ) -> Axes:
-    """One layer with its `channels` (default: those with most of the 1 % largest |input|) in colour over the others in grey."""
+    """One layer with its `channels` (default: see `extreme_channels`) in colour over the others in grey."""
     everything = points.thin(samples)
-    shown = everything[everything["stratum"].astype(str) != "prefix"]
+    shown = everything[everything["stratum"] != "prefix"]
     chosen = list(channels) if channels is not None else extreme_channels(samples, highlighted)
     with style.theme():
         ax = ax if ax is not None else s_curve.single()
@@ -33,7 +34,7 @@ def by_channel(
         _dots(ax, shown[~np.isin(ids, chosen)], style.FAINT, 2.2, "others", 1.0)
         for colour, channel in reversed(list(zip(style.HIGHLIGHTS, chosen, strict=False))):
             # the few elements of one channel that a thinned scatter holds would not show its line
-            own = samples[(samples["channel"] == channel) & (samples["stratum"].astype(str) != "prefix")]
+            own = samples[(samples["channel"] == channel) & (samples["stratum"] != "prefix")]
             _dots(ax, points.strided(own, 400), colour, 3.0, f"channel {channel}", 2.0)
         s_curve.finish(ax, shown)
         _legend(ax, [(f"{c}", colour) for colour, c in zip(style.HIGHLIGHTS, chosen, strict=False)], "channel")
@@ -41,13 +42,21 @@ def by_channel(
 
 
 def extreme_channels(samples: pd.DataFrame, count: int) -> list[int]:
-    """Channels that own most of the 1 % largest |input| among the uniform rows, most first."""
-    uniform = samples[samples["stratum"].astype(str) == "uniform"]
-    size = np.abs(uniform["input"].to_numpy(np.float64))
-    if not np.isfinite(size).any():
+    """Two channels with the largest |input|, then those that own most of the 1 % largest |input| among the uniform rows."""
+    samples = samples[np.isfinite(samples["input"])]
+    uniform = samples[samples["stratum"] == "uniform"]
+    if uniform.empty:
         return []
-    beyond = uniform.loc[size >= np.nanquantile(size, 0.99), "channel"].value_counts()
-    return [int(channel) for channel in beyond.sort_index().sort_values(ascending=False, kind="stable").index[:count]]
+    size = uniform["input"].abs()
+    beyond = uniform.loc[size >= size.quantile(0.99), "channel"].value_counts()
+    largest = samples["input"].abs().groupby(samples["channel"]).max()
+    ranked = [_descending(largest)[:2], _descending(beyond)]
+    return list(dict.fromkeys(int(channel) for part in ranked for channel in part))[:count]
+
+
+def _descending(values: pd.Series) -> pd.Index:
+    """Index by falling value; ties by the index."""
+    return values.sort_index().sort_values(ascending=False, kind="stable").index
 
 
 def by_position(samples: pd.DataFrame, rows: pd.DataFrame | None = None, ax: Axes | None = None, *, tokens: int = TOKENS) -> Axes:
@@ -56,7 +65,7 @@ def by_position(samples: pd.DataFrame, rows: pd.DataFrame | None = None, ax: Axe
     The tokens are those at equal steps of sigma's rank; dark: small sigma, steep.
     """
     everything = points.thin(samples)
-    shown = everything[everything["stratum"].astype(str) != "prefix"]
+    shown = everything[everything["stratum"] != "prefix"]
     with style.theme():
         ax = ax if ax is not None else s_curve.single()
         if rows is None or rows.empty:
@@ -82,17 +91,15 @@ def by_position(samples: pd.DataFrame, rows: pd.DataFrame | None = None, ax: Axe
 
 def chosen_tokens(samples: pd.DataFrame, rows: pd.DataFrame, count: int) -> pd.DataFrame:
     """Rows (image, position, mean, sigma) at equal steps of the rank of sigma, smallest first; only those whole in `samples`."""
-    uniform = samples.loc[samples["stratum"].astype(str) == "uniform", ["image", "position"]].drop_duplicates()
+    uniform = samples.loc[samples["stratum"] == "uniform", ["image", "position"]].drop_duplicates()
     known = (
         rows[rows["sigma"] > 0]
         .merge(uniform, on=["image", "position"])
         .sort_values(["sigma", "image", "position"], kind="stable")
     )
     known = known.drop_duplicates(["image", "position"])
-    steps: np.ndarray = (
-        np.unique(np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)) if len(known) else np.zeros(0, int)
-    )
-    return known.iloc[steps]
+    steps = np.linspace(0, max(len(known) - 1, 0), min(count, len(known)))
+    return known.iloc[np.unique(steps.round().astype(int))]
 
 
 def by_channel_grid(
@@ -104,27 +111,36 @@ def by_channel_grid(
 ) -> Figure:
     """`by_channel` of some layers side by side; `channels`: layer -> channels in colour."""
     with style.theme():
+        by_layer = points.per_layer(samples)
         figure, axes, top = _row(layers, frame)
         for ax, layer in zip(axes, layers, strict=True):
-            by_channel(points.of_layer(samples, layer), (channels or {}).get(layer), ax)
+            by_channel(by_layer[layer], (channels or {}).get(layer), ax)
         layout.put_legend(
             figure,
-            [_dot(style.FAINT, "all other channels"), _dot(style.HIGHLIGHTS[0], "the channels with most of the 1 % largest |x|")],
+            [
+                _dot(style.FAINT, "all other channels"),
+                _dot(style.HIGHLIGHTS[0], "channels with the largest |x|, and those with most of the 1 % largest |x|"),
+            ],
             top,
         )
     return figure
 
 
 def by_position_grid(
-    samples: pd.DataFrame, rows: pd.DataFrame | None, layers: Sequence[str], *, frame: layout.Frame | None = None
+    samples: pd.DataFrame | Mapping[str, pd.DataFrame],
+    rows: pd.DataFrame | None,
+    layers: Sequence[str],
+    *,
+    frame: layout.Frame | None = None,
 ) -> Figure:
     """`by_position` of some layers side by side."""
     with style.theme():
+        by_layer = points.per_layer(samples)
         figure, axes, top = _row(layers, frame)
         lines = False
         for ax, layer in zip(axes, layers, strict=True):
             own = points.of_layer(rows, layer) if rows is not None else None
-            by_position(points.of_layer(samples, layer), own, ax)
+            by_position(by_layer[layer], own, ax)
             lines = lines or (own is not None and not own.empty)
         text = (
             f"{TOKENS} tokens, each on its line of slope 1/\u03c3 (\u03c3: std over the token's channels)"
@@ -138,7 +154,7 @@ def by_position_grid(
 
 
 def _row(layers: Sequence[str], frame: layout.Frame | None) -> tuple[Figure, list[Axes], float]:
-    plan = s_curve.GridPlan.of(len(layers))
+    plan = GridPlan.of(len(layers))
     room = layout.Room(left=plan.room.left, gap_x=plan.room.gap_x, gap_y=0.4, title=0.16)
     figure, axes, top = layout.grid(len(layers), plan.columns, plan.height, room=room, frame=frame)
     for ax, name in zip(axes, names.short_names(layers, plan.characters).values(), strict=True):
@@ -178,7 +194,7 @@ def _by_index(ax: Axes, shown: pd.DataFrame) -> None:
 
 
 def _of_token(samples: pd.DataFrame, image: int, position: int) -> pd.DataFrame:
-    found = (samples["image"] == image) & (samples["position"] == position) & (samples["stratum"].astype(str) == "uniform")
+    found = (samples["image"] == image) & (samples["position"] == position) & (samples["stratum"] == "uniform")
     return samples[found]
 
 

@@ -17,8 +17,13 @@ FLOOR = 1e-5  # R2 differences under this are noise of the fit
 
 
 def layer_fits(fits: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the figure: scope layer, every element once, all tokens, with an R2."""
-    keep = (fits["scope"] == "layer") & (fits["weighting"] == "population") & (fits["tokens"] == "all")
+    """The rows of the figure: scope layer, every element once, all tokens, with an R2; not the pooled line of affine layers."""
+    keep = (
+        (fits["status"] != "affine")
+        & (fits["scope"] == "layer")
+        & (fits["weighting"] == "population")
+        & (fits["tokens"] == "all")
+    )
     return fits[keep & pd.to_numeric(fits["r2"]).notna()].sort_values("depth", kind="stable")
 
 
@@ -86,7 +91,7 @@ def _end_labels(ax: Axes, lines: list[tuple[str, np.ndarray, str]]) -> None:
     to_axes = ax.transData + ax.transAxes.inverted()
     heights = [float(to_axes.transform((0, y))[1]) for _, y, _ in ends]
     box = ax.get_position()
-    gap = 8.2 / 72 / (box.height * ax.figure.get_figure(root=True).get_size_inches()[1])  # type: ignore[union-attr]
+    gap = 8.2 / 72 / (box.height * ax.figure.get_size_inches()[1])  # type: ignore[union-attr]
     for (name, y, colour), at in zip(ends, layout.spread(heights, gap, 0.02, 0.98), strict=True):
         ax.annotate(
             name,

@@ -90,11 +90,12 @@ def summary(row: dict[str, Any] | None, decimals: int = 3, interval: bool = Fals
         if interval and math.isfinite(low) and math.isfinite(high):
             parts[-1] += f" [{style.number(low)}, {style.number(high)}]"
     elif math.isfinite(slope):
-        parts.append(f"slope {style.number(slope, decimals)}")
-    if math.isfinite(get(row, "r2")):
+        parts.append(f"slope {style.number(slope, 2 if narrow else 3)}")
+    r2 = get(row, "r2" if math.isfinite(alpha) else "linear_r2")  # of what is drawn
+    if math.isfinite(r2):
         ceiling = get(row, "r2_ceiling")
         over = f"/{style.share(ceiling, decimals, narrow)}" if math.isfinite(ceiling) else ""
-        parts.append(f"R\u00b2 {style.share(get(row, 'r2'), decimals, narrow)}{over}")
+        parts.append(f"R\u00b2 {style.share(r2, decimals, narrow)}{over}")
     return (" " if narrow else "  ").join(parts)
 
 

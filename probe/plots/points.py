@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+
+from probe.records import STRATA
 
 POINTS = 4000  # uniform elements of one panel
 
@@ -36,11 +39,20 @@ def coprime_step(total: int, points: int, *periods: int) -> int:
     return max(step, 1)
 
 
+def per_layer(table: pd.DataFrame | Mapping[str, pd.DataFrame] | None) -> Mapping[str, pd.DataFrame]:
+    """layer -> its rows; a mapping stays what it is."""
+    if table is None:
+        return {}
+    if isinstance(table, Mapping):
+        return table
+    return {str(name): part for name, part in table.groupby("layer", sort=False, observed=True)}
+
+
 def of_layer(table: pd.DataFrame, layer: str | None) -> pd.DataFrame:
     """The rows of one layer; all rows where `layer` is None."""
     return table if layer is None else table[table["layer"] == layer]
 
 
 def _strata(samples: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    labels = samples["stratum"].astype(str).to_numpy()
-    return [(name, samples[labels == name]) for name in ("uniform", "prefix", "tail") if (labels == name).any()]
+    parts = [(name, samples[samples["stratum"] == name]) for name in STRATA]
+    return [(name, part) for name, part in parts if not part.empty]

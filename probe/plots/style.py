@@ -93,7 +93,8 @@ def number(value: float | None, digits: int = 3) -> str:
     if value and not 1e-3 <= abs(value) < 1e4:
         mantissa, exponent = f"{value:.{max(digits - 2, 0)}e}".split("e")
         return f"{mantissa}e{int(exponent)}".replace("-", "\u2212")
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
+    rounded = float(f"{value:.{digits - 1}e}")
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded)))) if rounded else 0
     return f"{value:.{decimals}f}".replace("-", "\u2212")
 
 
@@ -143,7 +144,7 @@ def log_y(ax: Axes, low: float, high: float, most: int = 6) -> None:
 
 def _log_ticks(axis: Axis, low: float, high: float, most: int) -> None:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+    for steps in ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 4, 6, 8), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
         ticks = [s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high]
         if len(ticks) <= most:
             break
@@ -164,7 +165,7 @@ def short(value: float) -> str:
 
 def plain(value: float) -> str:
     """A tick value: `0.02`, `5`, `1500`; powers of ten beyond four digits either way."""
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
+    if value == 0 or 1e-4 <= abs(value) < 1e5:
         return f"{value:.10g}".replace("-", "\u2212")
     mantissa, exponent = f"{value:.1e}".split("e")
     head = "" if float(mantissa) == 1 else f"{float(mantissa):g}\u00b7"

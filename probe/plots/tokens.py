@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from probe.plots import fitted, layout, names, points, s_curve, style
+from probe.plots.s_curve_grid import GridPlan
 
 COLOURS = {"patch": ("#a9bfd3", "#0b5394"), "prefix": ("#f2b134", "#a34700")}
 
@@ -23,14 +24,14 @@ def prefix_and_patch(
     layer: str | None = None,
     shape: fitted.Shape = fitted.TANH,
 ) -> Axes:
-    """Scatter of one layer in two colours, each kind of token with its own fit. `samples` has a column `tokens` (patch, prefix)."""
+    """Scatter of one layer in two colours, each with its own fit. `samples` has a column `tokens` (patch, prefix)."""
     layer = s_curve.one_layer(samples, layer)
     shown = points.of_layer(samples, layer)
     shown = shown[np.isfinite(shown["input"]) & np.isfinite(shown["normalized"])]
     with style.theme():
         ax = ax if ax is not None else s_curve.single()
         for kind, (light, dark) in COLOURS.items():
-            part = shown[shown["tokens"].astype(str) == kind]
+            part = shown[shown["tokens"] == kind]
             part = points.thin(part, points.POINTS if kind == "patch" else 1500)
             if part.empty:
                 continue
@@ -53,7 +54,7 @@ def prefix_and_patch(
 
 
 def token_grid(
-    samples: pd.DataFrame,
+    samples: pd.DataFrame | Mapping[str, pd.DataFrame],
     fits: pd.DataFrame | None,
     layers: Sequence[str],
     *,
@@ -61,15 +62,16 @@ def token_grid(
     shape: fitted.Shape = fitted.TANH,
 ) -> Figure:
     """`prefix_and_patch` of some layers side by side, with the result of both fits over each panel."""
-    plan = s_curve.GridPlan.of(len(layers))
+    plan = GridPlan.of(len(layers))
+    by_layer, fits_of = points.per_layer(samples), points.per_layer(fits)
     with style.theme():
         room = layout.Room(left=plan.room.left, gap_x=plan.room.gap_x, gap_y=0.62, title=0.42)
         figure, axes, top = layout.grid(len(layers), plan.columns, plan.height, room=room, frame=frame)
         short = names.short_names(layers, plan.characters)
         for ax, layer in zip(axes, layers, strict=True):
-            prefix_and_patch(samples, fits, ax, layer=layer, shape=shape)
+            prefix_and_patch(by_layer[layer], fits_of.get(layer), ax, layer=layer, shape=shape)
             for line, kind in enumerate(("prefix", "patch")):
-                row = fitted.pick(fits, layer, shape.family, tokens=kind)
+                row = fitted.pick(fits_of.get(layer), layer, shape.family, tokens=kind)
                 text = fitted.summary(row, 3 if plan.columns <= 4 else 2, narrow=plan.columns > 4)
                 _over(ax, text, 2.5 + 9 * line, COLOURS[kind][1], "normal", f"{kind} summary")
             _over(ax, short[layer], 20.5, style.LINE, "bold", "name")
