@@ -46,6 +46,11 @@ class Stage:
         self.done = done
         self.total: int | None = None
 
+    def count(self) -> str:
+        """`16/64 images`, without the total while it is unknown."""
+        done = f"{self.done}/{self.total}" if self.total else f"{self.done or ''}"
+        return f"{done} {self.unit}".strip() if done else ""
+
     def facts(self) -> str:
         """`12.1 images/s, 3 s left`, as far as known."""
         seconds, done = self._clock() - self._began, self.done - self._before
@@ -82,9 +87,7 @@ class PlainProgress:
 
     def _say(self, stage: Stage, message: str) -> None:
         self._said = self._clock()
-        done = f"{stage.done}/{stage.total}" if stage.total else f"{stage.done or ''}"
-        count = f"{done} {stage.unit}".strip() if done else ""
-        details = ", ".join(part for part in (count, stage.facts(), message) if part)
+        details = ", ".join(part for part in (stage.count(), stage.facts(), message) if part)
         print(f"{stage.name}: {details}" if details else stage.name, file=self._stream, flush=True)
 
 
@@ -102,20 +105,21 @@ class BarProgress:
             if self._task is not None:
                 self._bar.remove_task(self._task)
             self._stage = Stage(stage, done, self._clock)
-            self._task = self._bar.add_task(stage, total=total, facts="")
+            self._task = self._bar.add_task(stage, total=total, count="", facts="")
         self._stage.done, self._stage.total = done, total
         facts = ", ".join(part for part in (self._stage.facts(), message) if part)
-        self._bar.update(self._task, completed=done, total=total, facts=facts)
+        self._bar.update(self._task, completed=done, total=total, count=self._stage.count(), facts=facts)
 
 
 def rich_bar(console: Any) -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
     from rich.table import Column
 
     facts = TextColumn("{task.fields[facts]}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
     name = TextColumn("{task.description}", markup=False)
-    columns = (SpinnerColumn(), name, BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), facts)
+    count = TextColumn("{task.fields[count]}", markup=False)
+    columns = (SpinnerColumn(), name, BarColumn(20), count, TimeElapsedColumn(), facts)
     return Bar(*columns, console=console, transient=True, expand=True)
 
 

@@ -81,6 +81,7 @@ def test_the_bar_shows_one_stage_with_its_facts() -> None:
     shown("capture", 32, 64)
     assert [task.description for task in bar.tasks] == ["capture"]
     assert bar.tasks[0].completed == 32
+    assert bar.tasks[0].fields["count"] == "32/64 images"
     assert bar.tasks[0].fields["facts"] == "8 images/s, 4 s left"
 
 
