@@ -79,6 +79,10 @@ class Tap:
 
         return hook
 
+    def _leave(self, *_: Any) -> None:
+        if self._inside:  # an exception may call this twice for one module
+            self._inside.pop()
+
     @contextmanager
     def counting_functional(self, root: nn.Module) -> Iterator[None]:
         """Count functional norm calls (`F.layer_norm` outside any norm module), by the module they are made in."""
@@ -86,7 +90,7 @@ class Tap:
         with ExitStack() as stack:
             for name, module in root.named_modules():
                 stack.callback(module.register_forward_pre_hook(lambda *_, name=name: self._inside.append(name)).remove)
-                stack.callback(module.register_forward_hook(lambda *_: self._inside.pop() and None, always_call=True).remove)
+                stack.callback(module.register_forward_hook(self._leave, always_call=True).remove)
             stack.enter_context(_FunctionalNorms(self._inside, norms, self.functional))
             yield
         self._inside.clear()

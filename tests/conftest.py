@@ -1,0 +1,16 @@
+"""What all tests share: small plain models, and one finished run of the bundled ViT."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def vit_run(tmp_path_factory):
+    """A finished and fitted run of the bundled ViT on 16 bundled photographs. Read only: copy it before changing it."""
+    from probe.pipeline.capture import capture
+    from probe.pipeline.fit_run import fit
+
+    run = capture("bundled:vit_cifar10", out=tmp_path_factory.mktemp("runs") / "vit", num_images=16, samples=64)
+    fit(run)
+    return run
