@@ -28,6 +28,7 @@ def test_tokens_choose_rows_add_up_and_narrow_the_range() -> None:
     assert [parts[name].total.sum() for name in parts] == [3000, 500, 3500]
     assert parts["patch"].tokens == "patch"
     assert parts["prefix"].min_x == low
+    assert patch.min_x * 1.04 <= parts["patch"].min_x <= patch.min_x
     assert patch.max_x <= parts["patch"].max_x <= patch.max_x * 1.04
     with pytest.raises(UsageError, match="tokens 'cls' is unknown; known: all, patch, prefix"):
         BinnedMap.from_frame(rows, low, high, "cls")

@@ -49,7 +49,7 @@ def test_weight_and_bias_of_every_channel_come_back(name: str, alpha: float) -> 
     for found, true in ((scope.gamma[name], w), (scope.beta[name], b)):
         assert np.median(np.abs(found - true)) < 1e-6
         np.testing.assert_allclose(found, true, atol=3e-3)  # the worst: a channel that only sees the flat part, in float32
-    np.testing.assert_allclose(scope.r2[name], 1, atol=1e-4)
+    np.testing.assert_allclose(scope.r2[name], 1, atol=3e-3)
     assert not row(scope, "linear").best
 
 

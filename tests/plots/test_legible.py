@@ -1,0 +1,75 @@
+"""Every figure, for models of every size and kind, at its printed size: text of 7 pt, inside the figure, nothing on nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import figure_data
+import pytest
+from matplotlib.figure import Figure
+
+from probe import plots
+
+FRAME = plots.Frame("vit_base_patch16_224, pretrained weights, 64 images", "random weights: nothing was learned")
+RESNET = ["bn1"] + [f"layer{i // 4 + 1}.{i % 4}.{n}" for i in range(16) for n in ("bn1", "bn2", "bn3")] + [f"layer{i}.0.downsample.1" for i in (1, 2, 3, 4)]
+TORCHVISION = [f"encoder.layers.encoder_layer_{i // 2}.ln_{i % 2 + 1}" for i in range(24)] + ["encoder.ln"]
+
+
+def _selected(t: figure_data.Tables) -> list[str]:
+    return t.names[:4]
+
+
+def _with_tokens(t: figure_data.Tables) -> dict[str, object]:
+    samples = t.samples.assign(tokens=["prefix" if p == 0 else "patch" for p in t.samples["position"]])
+    return dict(list(samples.groupby("layer")))
+
+
+def _side(t: figure_data.Tables) -> plots.Side:
+    return plots.Side("vit, 64 images: layer_norm 25", _selected(t), t.samples, t.fits, t.fan)
+
+
+FIGURES: dict[str, Callable[[figure_data.Tables], Figure]] = {
+    "s_curves": lambda t: plots.s_curve_grid(t.samples, t.fits, fan=t.fan, frame=FRAME),
+    "by_channel": lambda t: plots.by_channel_grid(t.samples, _selected(t), frame=FRAME),
+    "by_position": lambda t: plots.by_position_grid(t.samples, t.rows, _selected(t), frame=FRAME),
+    "alpha": lambda t: plots.alpha_vs_inverse_std(t.alphas, frame=FRAME),
+    "families": lambda t: plots.families_by_depth(t.fits, frame=FRAME),
+    "tokens": lambda t: plots.token_grid(_with_tokens(t), t.fits, _selected(t), frame=FRAME),
+    "extremes": lambda t: plots.extremes_by_depth(t.alphas, frame=FRAME),
+    "compare": lambda t: plots.compare_grid([_side(t), _side(figure_data.make("affine", 4))], frame=FRAME),
+}
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+@pytest.mark.parametrize("mix", ["curved", "linear", "mixed"])
+def test_a_small_model(kind: str, mix: str) -> None:
+    """Four layers, all of one status or of four."""
+    tables = figure_data.make(["curved", "linear", "affine", "curved"] if mix == "mixed" else mix, 4)
+    figure_data.check_legible(FIGURES[kind](tables))
+
+
+@pytest.mark.parametrize("kind", ["s_curves", "by_channel", "by_position", "alpha", "extremes", "compare"])
+def test_an_affine_model(kind: str) -> None:
+    """A BatchNorm network has no curve anywhere."""
+    figure_data.check_legible(FIGURES[kind](figure_data.make("affine", 5)))
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_one_layer(kind: str) -> None:
+    """A model with a single norm."""
+    figure_data.check_legible(FIGURES[kind](figure_data.make("curved", 1)))
+
+
+@pytest.mark.parametrize("kind", ["s_curves", "families", "extremes", "alpha"])
+@pytest.mark.parametrize("names", [figure_data.layer_names(17), TORCHVISION], ids=["17", "25"])
+def test_a_transformer(kind: str, names: list[str]) -> None:
+    """17 and 25 layers, short and long names, curved first and linear later."""
+    tables = figure_data.make(["curved" if i < 7 else "linear" for i in range(len(names))], names=names)
+    figure_data.check_legible(FIGURES[kind](tables))
+
+
+@pytest.mark.parametrize("kind", ["s_curves", "extremes"])
+def test_a_large_convnet(kind: str) -> None:
+    """53 BatchNorms on one figure."""
+    assert len(RESNET) == 53
+    figure_data.check_legible(FIGURES[kind](figure_data.make("affine", names=RESNET)))
