@@ -41,7 +41,10 @@ def central_slope(row: Row) -> str:
 
 
 def layer_columns(rows: Sequence[Row]) -> list[Column]:
-    """The columns of the table for these rows: alpha only where a layer has one, the fan only for affine layers."""
+    """The columns of the table for these rows.
+
+    alpha only where a layer has one, the fan of slopes only where a layer is affine, and no curves where all layers are.
+    """
 
     def has(name: str) -> bool:
         return any(row.get(name) is not None for row in rows)
@@ -49,30 +52,26 @@ def layer_columns(rows: Sequence[Row]) -> list[Column]:
     def same(name: str) -> bool:
         return len({row[name] for row in rows}) == 1
 
-    columns = [
-        Column("layer", lambda row: str(row["layer"]), left=True),
+    curves = any(row["status"] != "affine" for row in rows)
+    line = "line" if curves else "R2 one line"
+    columns = {
+        Column("layer", lambda row: str(row["layer"]), left=True): True,
         # what all layers share is said below the table as well, so it goes first
-        Column("kind", lambda row: str(row["kind"]), rank=SHARED + 1 if same("kind") else 7, left=True),
-        Column("C", lambda row: str(row["channels"]), rank=SHARED if same("channels") else 6),
-        Column("status", lambda row: str(row["status"]), left=True),
-    ]
-    if has("alpha"):
-        columns.append(Column("alpha [95 %]", interval, rank=1, left=True))
-    columns.append(Column("slope", central_slope))
-    if has("slope_min"):
-        columns.append(Column("slopes", slopes, rank=1))
-    if has("r2"):
-        columns.append(Column("R2 tanh", lambda row: quality(row.get("r2")), rank=0))
-    if has("linear_r2"):
-        columns.append(Column("line", lambda row: quality(row.get("linear_r2")), rank=2))
-    if has("r2_ceiling"):
-        columns.append(Column("ceiling", lambda row: quality(row.get("r2_ceiling")), rank=3))
-    return columns + [
-        Column("best", best, rank=9, left=True),
-        Column("1/std", lambda row: number(row.get("inverse_std")), rank=4),
-        Column("beyond %", lambda row: share(row.get("beyond_linear")), rank=8),
-        Column("max |x|", lambda row: number(row.get("max_abs_input")), rank=5),
-    ]
+        Column("kind", lambda row: str(row["kind"]), rank=SHARED + 1 if same("kind") else 7, left=True): True,
+        Column("C", lambda row: str(row["channels"]), rank=SHARED if same("channels") else 6): True,
+        Column("status", lambda row: str(row["status"]), left=True): True,
+        Column("alpha [95 %]", interval, rank=1, left=True): has("alpha"),
+        Column("slope", central_slope): True,
+        Column("slopes", slopes, rank=1): has("slope_min"),
+        Column("R2 tanh", lambda row: quality(row.get("r2"))): curves and has("r2"),
+        Column(line, lambda row: quality(row.get("linear_r2")), rank=2): has("linear_r2"),
+        Column("ceiling", lambda row: quality(row.get("r2_ceiling")), rank=3): has("r2_ceiling"),
+        Column("best", best, rank=9, left=True): curves,
+        Column("1/std", lambda row: number(row.get("inverse_std")), rank=4): True,
+        Column("beyond %", lambda row: share(row.get("beyond_linear")), rank=8): has("beyond_linear"),
+        Column("max |x|", lambda row: number(row.get("max_abs_input")), rank=5): True,
+    }
+    return [column for column, wanted in columns.items() if wanted]
 
 
 def counts(rows: Sequence[Row]) -> str:

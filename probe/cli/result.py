@@ -70,16 +70,17 @@ def attention_lines(manifest: Mapping[str, Any]) -> list[str]:
     return lines + [f"WARNING: {line}" for line in warnings_of(manifest)]
 
 
-def show_run(run: Any, as_json: bool, drawn: Sequence[Any] | None = None) -> None:
+def show_run(run: Any, as_json: bool) -> None:
     """The result of a run that has been fitted."""
     rows = records(run.alphas())
-    pictures = list(drawn) if drawn is not None else figures(run)
+    pictures = figures(run)
     if as_json:
         print_json(document(run, rows, figures=[str(path) for path in pictures]))
         return
     lines = [*layer_table.notes(rows), f"run: {run.path}"]
     if pictures:
-        lines.append(f"figures: {len(pictures)} in {Path(pictures[0]).parent}")
+        endings = ", ".join(sorted({path.suffix[1:] for path in pictures}))
+        lines.append(f"figures: {len({path.stem for path in pictures})} ({endings}) in {pictures[0].parent}")
     lines += attention_lines(run.manifest)
     print_table(layer_table.layer_columns(rows), rows, lambda grid: layer_table.left_out(grid) + lines, layer_table.styles(rows))
 

@@ -66,8 +66,8 @@ def resnet_alphas() -> pd.DataFrame:
     names += [f"layer{stage}.0.downsample.1" for stage in range(1, 5)]
     fan = {
         "slope": None,
-        "r2": None,
-        "linear_r2": None,
+        "r2": 0.43,
+        "linear_r2": 0.43,
         "slope_min": 0.1234,
         "slope_median": 0.87,
         "slope_max": 12.34,

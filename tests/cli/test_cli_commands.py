@@ -59,7 +59,8 @@ def test_the_default_place_tells_models_and_weights_apart_and_stays_below_runs(m
 
 def test_the_result_is_a_table_and_what_to_know(cli: Any, jobs: Any, tmp_path: Path) -> None:
     (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "s_curves.png").touch()
+    for name in ("s_curves.png", "s_curves.svg", "families.png", "notes.txt"):
+        (tmp_path / "figures" / name).touch()
     jobs.answers["analyze"] = FakeRun(tmp_path)
     lines = cli("-q").out.splitlines()
     assert lines[0].split()[0] == "layer"
@@ -71,7 +72,7 @@ def test_the_result_is_a_table_and_what_to_know(cli: Any, jobs: Any, tmp_path: P
         in lines
     )
     assert f"run: {tmp_path}" in lines
-    assert f"figures: 1 in {tmp_path / 'figures'}" in lines
+    assert f"figures: 2 (png, svg) in {tmp_path / 'figures'}" in lines
     assert cli.err == ""
 
 
@@ -106,7 +107,8 @@ def test_json_is_one_document_without_nan(cli: Any, jobs: Any) -> None:
 def test_affine_layers_show_their_fan_of_lines_and_no_alpha(cli: Any, jobs: Any) -> None:
     jobs.answers["analyze"] = FakeRun(alphas=resnet_alphas())
     out = cli("-q").out
-    assert "alpha" not in out.splitlines()[0]
+    assert not {"alpha", "tanh", "best", "beyond"} & set(out.splitlines()[0].split())
+    assert "R2 one line" in out.splitlines()[0]
     assert "0.123 .. 12.3" in out
     assert "53 layers (53 batch_norm of 2048 channels): 53 affine" in out
     assert "S-shaped: none (each channel is exactly a straight line)" in out
