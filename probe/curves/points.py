@@ -69,7 +69,7 @@ def problem(binned: BinnedMap, weighting: str, jackknife: bool = True) -> Proble
     replicates = _at_means(mean_x, left_out, width)
     means = _at_means(mean_x, total[:, None], width)
     return Problem(
-        total=means if lower_upper is None else _in_pairs(means, total, *lower_upper),
+        total=means if lower_upper is None else in_pairs(means, total, *lower_upper),
         replicates=replicates,
         coarse=_coarse(index, means, replicates),
         chance=_chance(means, total, pooled=width is None),
@@ -103,7 +103,7 @@ def _chance(means: Points, total: Floats, pooled: bool) -> float:
     return float(means.w[0] @ (inside / np.maximum(count - 1, 1)))
 
 
-def _in_pairs(means: Points, total: Floats, lower: Floats, upper: Floats) -> Points:
+def in_pairs(means: Points, total: Floats, lower: Floats, upper: Floats) -> Points:
     """Two points per bin. h^2 = (x - lower)(upper - x) (n - 1)/(3 n - 1): unbiased for an even spread, 0 for one element."""
     count, x, z = total[0], means.x, means.z[0]
     h = np.sqrt(np.maximum((x - lower) * (upper - x), 0) * (count - 1) / (3 * count - 1))

@@ -13,6 +13,8 @@ from scipy import special
 
 from probe.curves import FAMILIES, BinnedMap, fit_profile, predict
 from probe.curves.points import problem
+from probe.curves.profile_fit import solve_case
+from probe.curves.varpro import evaluate
 from probe.errors import UsageError
 from probe.records import Fit
 
@@ -251,6 +253,18 @@ def test_replicates_refit_alpha() -> None:
     half = 2.13145 * math.sqrt(15 / 16 * ((logs - logs.mean()) ** 2).sum())
     assert math.log(fit.alpha_high / fit.alpha) == pytest.approx(half, rel=0.02)
     assert math.log(fit.alpha / fit.alpha_low) == pytest.approx(half, rel=0.02)
+
+
+def test_a_replicate_may_fall_into_another_valley() -> None:
+    """Without group 0, which alone has the wide S, alpha is that of the narrow one: its refit starts from its own grid."""
+    narrow, wide = normal_inputs(16_000, 11, 0.1), normal_inputs(2000, 12, 30.0)
+    x, group = np.concatenate([narrow, wide]), np.concatenate([np.arange(16_000) % 16, np.zeros(2000, dtype=np.int64)])
+    task = problem(in_bins(x, np.tanh(x / 20) + 0.05 * np.tanh(30 * x), group), "population")
+    best, refits = solve_case(task, FAMILIES["tanh"])
+    found = evaluate(FAMILIES["tanh"], best.theta, task.replicates.x, task.replicates.w[:1], task.replicates.z[:1])
+    assert np.exp(best.theta[0, 0]) < 0.2 < 0.3 * np.exp(refits.theta[0, 0])
+    assert refits.loss[0] < 0.9 * found.loss[0]
+    np.testing.assert_allclose(refits.theta[1:, 0], best.theta[0, 0], atol=0.05)
 
 
 def test_a_gain_that_rests_on_one_group_is_not_curved() -> None:
