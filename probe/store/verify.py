@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from probe.errors import ProbeError
 from probe.store.run import Run, open_run
-from probe.store.schema import MADE_BY, SAMPLES, VALUES
+from probe.store.schema import CAPTURED, MADE_BY, SAMPLES, VALUES
 
 _SIDES = ("input", "output")
 
@@ -22,7 +22,7 @@ def verify_run(path: str | os.PathLike[str] | Run) -> list[str]:
     """Problems of a run, empty where there is none. Raises UsageError where `path` is no finished run at all.
 
     Checked: every file is there with its bytes and rows; statistics are finite and ordered; moments, profile, samples and the
-    manifest agree about how much was seen; samples lie within the exact minimum and maximum of their channel.
+    manifest agree about how much was seen; sampled inputs lie within the exact range of their channel.
     """
     run = open_run(path)
     problems = list(_files(run))
@@ -40,6 +40,9 @@ def verify_run(path: str | os.PathLike[str] | Run) -> list[str]:
 
 def _files(run: Run) -> Iterator[str]:
     files = run.manifest.get("files", {})
+    for name in CAPTURED:
+        if f"{name}.parquet" not in files:
+            yield f"{name}.parquet: never written"
     for name, expected in files.items():
         path = run.path / name
         try:
@@ -112,11 +115,10 @@ def _samples(run: Run, layer: str, moments: pd.DataFrame) -> Iterator[str]:
         yield f"layer {layer}: {uniform.min()} to {uniform.max()} uniform samples in its channels, not the same number in each"
     elif (uniform > moments["count"]).any() or ((uniform != expected).any() and _wanted(run.manifest) is not None):
         yield f"layer {layer}: {uniform.max()} uniform samples in each channel, {expected.max()} are due"
-    for side in _SIDES:
-        span = samples.groupby("channel")[side].agg(["min", "max"])
-        own = moments.reindex(span.index)
-        if ((span["min"] < own[f"min_{side}"]) | (span["max"] > own[f"max_{side}"])).any():
-            yield f"layer {layer}: samples of the {side} lie outside the exact range in the moments"
+    span = samples.groupby("channel")["input"].agg(["min", "max"])
+    exact = moments.reindex(span.index)
+    if ((span["min"] < exact["min_input"]) | (span["max"] > exact["max_input"])).any():
+        yield f"layer {layer}: samples of the input lie outside the exact range in the moments"
 
 
 def _wanted(manifest: dict[str, Any]) -> int | None:

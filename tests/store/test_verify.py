@@ -13,6 +13,7 @@ import pytest
 
 from probe.errors import UsageError
 from probe.store import RunWriter, open_run, verify_run, write_alphas
+from probe.store.schema import TABLES
 
 
 def test_a_good_run_has_no_problems(run_path: Path) -> None:
@@ -42,6 +43,12 @@ def test_a_wrong_number_of_rows_is_named(run_path: Path) -> None:
     manifest["files"]["rows.parquet"]["rows"] = 2
     (run_path / "manifest.json").write_text(json.dumps(manifest))
     assert verify_run(run_path) == ["rows.parquet: 1 rows, the manifest says 2"]
+
+
+def test_a_table_that_was_never_written_is_named(tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "run") as writer:
+        path = writer.finish({"layers": []})
+    assert verify_run(path) == [f"{name}.parquet: never written" for name in ("moments", "profile", "rows")]
 
 
 def set_cell(column: str, value: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -90,6 +97,7 @@ def write(out: Path, kit: Any, name: str = "", change: Any = None, samples: Any 
         for table in ("moments", "profile"):
             frame = getattr(layer, table)()
             writer.write_table(table, change(frame) if table == name else frame)
+        writer.write_table("rows", pd.DataFrame(columns=TABLES["rows"].names))
         manifest = kit.manifest([layer])
         manifest["layers"][0]["status"] = status
         return writer.finish(manifest)
