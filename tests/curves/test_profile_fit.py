@@ -256,7 +256,7 @@ def test_replicates_refit_alpha() -> None:
 
 
 def test_a_replicate_may_fall_into_another_valley() -> None:
-    """Without group 0, which alone has the wide S, alpha is that of the narrow one: its refit starts from its own grid."""
+    """Without group 0, which alone has the wide S, alpha is that of the narrow one, and the refit gets there."""
     narrow, wide = normal_inputs(16_000, 11, 0.1), normal_inputs(2000, 12, 30.0)
     x, group = np.concatenate([narrow, wide]), np.concatenate([np.arange(16_000) % 16, np.zeros(2000, dtype=np.int64)])
     task = problem(in_bins(x, np.tanh(x / 20) + 0.05 * np.tanh(30 * x), group), "population")
