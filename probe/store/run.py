@@ -118,7 +118,7 @@ class Run:
         filters = self._channel_filter(channels, chosen) + _stratum_filter(stratum)
         parts = [self._read(file, filters) for file in files if file.exists()]
         table = pa.concat_tables(parts) if parts else SAMPLE_SCHEMA.empty_table()
-        return table.unify_dictionaries().to_pandas()
+        return table.to_pandas()
 
     def save_table(self, name: str, frame: pd.DataFrame) -> Path:
         """Writes or replaces a table (`fits`, `channel_fits`) in one step."""

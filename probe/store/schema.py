@@ -54,7 +54,7 @@ TABLES: dict[str, pa.Schema] = {
     ),
     "profile": pa.schema(
         [*_strings("layer", "tokens"), ("group", pa.int16()), ("bin", pa.int16()), ("count", pa.int64())]
-        + _floats("sum_input", "sum_normalized", "sum_normalized_sq")
+        + _floats("sum_input", "sum_normalized", "sum_normalized_sq", "sum_input_sq", "sum_product")
     ),
     "rows": pa.schema([("layer", pa.string()), ("image", pa.int32()), ("position", pa.int32()), *_floats("mean", "sigma")]),
     "fits": pa.schema(

@@ -35,6 +35,12 @@ def test_json_has_null_where_python_has_nan_or_infinity(tmp_path: Path, alphas: 
     assert list(rows[0]) == list(ALPHAS)
 
 
+def test_json_takes_the_nulls_of_every_pandas_type(tmp_path: Path, alphas: pd.DataFrame) -> None:
+    mixed = alphas.assign(integer=pd.array([1, None, 2], dtype="Int64"), text=["a", None, "b"])
+    rows = json.loads(write_alphas(mixed, tmp_path / "alpha.json").read_text())
+    assert [(row["integer"], row["text"]) for row in rows] == [(1, "a"), (None, None), (2, "b")]
+
+
 def test_columns_are_ordered_and_missing_ones_are_refused(tmp_path: Path, alphas: pd.DataFrame) -> None:
     mixed = alphas[alphas.columns[::-1]].assign(note="x")
     assert write_alphas(mixed, tmp_path / "a.csv").read_text().splitlines()[0] == ",".join([*ALPHAS, "note"])
