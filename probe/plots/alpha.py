@@ -13,6 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from probe.plots import layout, style
 
@@ -129,7 +130,7 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
 
 
 def _legend(table: pd.DataFrame) -> list[Line2D]:
-    labels = {"o": "curved", "D": "not curved: slope of the line", "s": "affine: median, smallest and largest channel"}
+    labels = {"o": "curved", "D": "not curved: slope of the line", "s": "affine: median and range of channels"}
     marks = [
         Line2D(
             [],
@@ -152,6 +153,5 @@ def _depth_bar(figure: Figure, ax: Axes, norm: Normalize) -> None:
     cax = figure.add_axes((box.x1 + 0.12 / width, box.y0, 0.09 / width, box.height))
     figure.colorbar(ScalarMappable(norm, style.DEPTH_MAP), cax=cax)
     cax.set_ylabel("depth (execution order)", size=style.SMALL)
-    style.few_ticks(cax, y=5)
-    cax.set_xticks([])
+    cax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     cax.tick_params(labelsize=style.SMALL, width=0.6, size=2.5)

@@ -25,8 +25,8 @@ def by_channel(
     samples: pd.DataFrame, channels: Sequence[int] | None = None, ax: Axes | None = None, *, highlighted: int = 4
 ) -> Axes:
     """One layer with its `channels` (default: see `extreme_channels`) in colour over the others in grey."""
-    everything = points.thin(samples)
-    shown = everything[everything["stratum"] != "prefix"]
+    samples = samples[(samples["stratum"] != "prefix") & np.isfinite(samples["input"]) & np.isfinite(samples["normalized"])]
+    shown = points.thin(samples)
     chosen = list(channels) if channels is not None else extreme_channels(samples, highlighted)
     with style.theme():
         ax = ax if ax is not None else s_curve.single()
@@ -34,7 +34,7 @@ def by_channel(
         _dots(ax, shown[~np.isin(ids, chosen)], style.FAINT, 2.2, "others", 1.0)
         for colour, channel in reversed(list(zip(style.HIGHLIGHTS, chosen, strict=False))):
             # the few elements of one channel that a thinned scatter holds would not show its line
-            own = samples[(samples["channel"] == channel) & (samples["stratum"] != "prefix")]
+            own = samples[samples["channel"] == channel]
             _dots(ax, points.strided(own, 400), colour, 3.0, f"channel {channel}", 2.0)
         s_curve.finish(ax, shown)
         _legend(ax, [(f"{c}", colour) for colour, c in zip(style.HIGHLIGHTS, chosen, strict=False)], "channel")
@@ -43,7 +43,6 @@ def by_channel(
 
 def extreme_channels(samples: pd.DataFrame, count: int) -> list[int]:
     """Two channels with the largest |input|, then those that own most of the 1 % largest |input| among the uniform rows."""
-    samples = samples[np.isfinite(samples["input"])]
     uniform = samples[samples["stratum"] == "uniform"]
     if uniform.empty:
         return []
@@ -64,8 +63,7 @@ def by_position(samples: pd.DataFrame, rows: pd.DataFrame | None = None, ax: Axe
 
     The tokens are those at equal steps of sigma's rank; dark: small sigma, steep.
     """
-    everything = points.thin(samples)
-    shown = everything[everything["stratum"] != "prefix"]
+    shown = points.thin(samples[samples["stratum"] != "prefix"])
     with style.theme():
         ax = ax if ax is not None else s_curve.single()
         if rows is None or rows.empty:
@@ -155,7 +153,7 @@ def by_position_grid(
 
 def _row(layers: Sequence[str], frame: layout.Frame | None) -> tuple[Figure, list[Axes], float]:
     plan = GridPlan.of(len(layers))
-    room = layout.Room(left=plan.room.left, gap_x=plan.room.gap_x, gap_y=0.4, title=0.16)
+    room = layout.Room(left=plan.room.left, right=plan.room.right, gap_x=plan.room.gap_x, gap_y=0.4, title=0.16)
     figure, axes, top = layout.grid(len(layers), plan.columns, plan.height, room=room, frame=frame)
     for ax, name in zip(axes, names.short_names(layers, plan.characters).values(), strict=True):
         ax.set_title(name, loc="left", size=style.SMALL, weight="bold", pad=2.5)

@@ -32,7 +32,7 @@ def compare_grid(sides: Sequence[Side], *, frame: layout.Frame | None = None, sh
     """One row of panels for each side, at most four in a row, at two-column width."""
     columns = max(2, *(len(side.layers) for side in sides))
     plan = GridPlan.of(len(sides) * columns, columns)
-    room = layout.Room(left=0.6, gap_x=plan.room.gap_x, gap_y=0.78, title=0.5)
+    room = layout.Room(left=0.6, right=plan.room.right, gap_x=plan.room.gap_x, gap_y=0.78, title=0.5)
     with style.theme():
         figure, axes, top = layout.grid(len(sides) * columns, columns, plan.height, room=room, frame=frame)
         for row, side in enumerate(sides):

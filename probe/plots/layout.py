@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 
 from probe.plots import style
 
+LINE = 0.17  # inches of a line of small text
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -54,7 +56,7 @@ def grid(
     """`panels` Axes in `columns` columns; also the height (figure fraction) of the first legend line under the heading."""
     room, frame = room or Room(), frame or Frame()
     rows = math.ceil(panels / columns)
-    head = room.top + 0.17 * bool(frame.heading) + 0.2 * bool(frame.warning) + 0.17 * legend_lines
+    head = room.top + LINE * bool(frame.heading) + 0.2 * bool(frame.warning) + LINE * legend_lines
     height = head + rows * (room.title + panel_height) + (rows - 1) * (room.gap_y - room.title) + room.bottom
     figure = blank(width, height)
     panel_width = (width - room.left - room.right - (columns - 1) * room.gap_x) / columns
@@ -89,7 +91,7 @@ def put_heading(figure: Figure, frame: Frame, room: Room) -> float:
         y -= 0.2
     if frame.heading:
         figure.text(x, y / height, frame.heading, size=style.SMALL, color=style.MUTED, va="top", ha="left", gid="heading")
-        y -= 0.17
+        y -= LINE
     return float(y / height)
 
 

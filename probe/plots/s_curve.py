@@ -121,7 +121,6 @@ def panel_title(ax: Axes, name: str, line: str) -> None:
 
 def finish(ax: Axes, shown: pd.DataFrame | None, status: str = "") -> None:
     """Limits by points and curves (a straight line may run out), ticks, zero cross, status; a panel without points says so."""
-    style.few_ticks(ax)
     if shown is None or shown.empty:
         ax.set_xticks([])
         ax.set_yticks([])
@@ -140,6 +139,7 @@ def finish(ax: Axes, shown: pd.DataFrame | None, status: str = "") -> None:
         ax.set_xlim(*_padded(shown["input"]))
         curves = [np.asarray(line.get_ydata(), dtype=np.float64) for line in ax.lines if line.get_color() == style.CURVE]
         ax.set_ylim(*_padded(np.concatenate([shown["normalized"].to_numpy(np.float64), *curves])))
+    style.few_ticks(ax)
     ax.axhline(0, color=style.FAINT, lw=0.5, zorder=0)
     ax.axvline(0, color=style.FAINT, lw=0.5, zorder=0)
     if status:

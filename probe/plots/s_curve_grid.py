@@ -36,8 +36,11 @@ def s_curve_grid(
     layers = list(layers) if layers is not None else list(by_layer)
     plan = GridPlan.of(len(layers), columns)
     norm = fans.slope_norm(fan) if fan is not None and not fan.empty else None
+    some_fan = fan is not None and bool(fan["layer"].astype(str).isin(layers).any())
     with style.theme():
-        figure, axes, top = layout.grid(len(layers), plan.columns, plan.height, room=plan.room, frame=frame)
+        figure, axes, top = layout.grid(
+            len(layers), plan.columns, plan.height, room=plan.room, frame=frame, legend_lines=1 + some_fan
+        )
         short = names.short_names(layers, plan.characters)
         for ax, layer in zip(axes, layers, strict=True):
             rows = by_layer.get(layer)
@@ -46,10 +49,9 @@ def s_curve_grid(
             else:
                 s_curve.s_curves(rows, fits_of.get(layer), ax, layer=layer, shape=shape, fan=fan, fan_norm=norm)
             s_curve.panel_title(ax, short[layer], panel_summary(fits_of.get(layer), fan, layer, shape, plan))
-        some_fan = norm is not None and fan is not None and bool(fan["layer"].astype(str).isin(layers).any())
         layout.put_legend(figure, legend(axes, shape), top)
         if some_fan:
-            fans.colour_bar(figure, norm, top * figure.get_size_inches()[1])
+            fans.colour_bar(figure, norm, top * figure.get_size_inches()[1] - layout.LINE)
         has_r2 = any("R\u00b2" in ax.get_title("left") for ax in axes)
         layout.put_labels(figure, axes, s_curve.X_LABEL, s_curve.Y_LABEL, R2_NOTE if has_r2 else "")
     return figure
@@ -70,13 +72,10 @@ class GridPlan:
     def of(cls, panels: int, columns: int | None = None) -> GridPlan:
         columns = columns or (panels if panels <= 4 else 4 if panels <= 12 else 5 if panels <= 36 else 6)
         height = {1: 2.6, 2: 2.2, 3: 1.65, 4: 1.25, 5: 0.95}.get(columns, 0.8)
-        room = layout.Room(
-            left=0.7 if panels <= columns else 0.6,
-            right=0.1 if columns <= 4 else 0.2,
-            gap_x=0.36 if columns <= 4 else 0.31,
-            gap_y=0.52,
-        )
-        pitch = (style.TWO_COLUMN - room.left) / columns
+        left, gap = (0.7 if panels <= columns else 0.6), (0.36 if columns <= 4 else 0.31)
+        right = 0.1 if columns <= 3 else 0.24 if columns == 4 else 0.3  # the line over the last panel is wider than the panel
+        room = layout.Room(left=left, right=right, gap_x=gap, gap_y=0.52)
+        pitch = (style.TWO_COLUMN - room.left - room.right + gap) / columns
         return cls(columns, height, int(pitch / 0.066), 3 if columns <= 5 else 2, columns <= 2, room)
 
 
@@ -96,9 +95,9 @@ def legend(axes: Sequence[Axes], shape: fitted.Shape) -> list[Line2D]:
     colours = {(line.get_gid(), line.get_color()) for ax in axes for line in ax.lines}
     entries: list[tuple[bool, str, dict[str, Any]]] = [
         ("uniform" in drawn, "uniform sample", {"marker": "o", "color": style.POINT, "ls": "", "ms": 3.5}),
-        ("tail" in drawn, "largest and smallest inputs", {"marker": "o", "color": style.TAIL, "ls": "", "ms": 3.5}),
+        ("tail" in drawn, "extreme inputs", {"marker": "o", "color": style.TAIL, "ls": "", "ms": 3.5}),
         (("population", style.CURVE) in colours, f"{shape.family} fit", {"color": style.CURVE, "lw": 1.4}),
-        (("range", style.CURVE) in colours, "fit weighing the range", {"color": style.CURVE, "lw": 0.9, "ls": (0, (3, 2))}),
+        (("range", style.CURVE) in colours, "range-weighted fit", {"color": style.CURVE, "lw": 0.9, "ls": (0, (3, 2))}),
         ("fan" in drawn, "one line per channel", {"color": style.STATUS_COLOURS["affine"], "lw": 0.8}),
         (("population", style.LINE) in colours, "line (no alpha)", {"color": style.LINE, "lw": 1.4}),
     ]

@@ -7,8 +7,9 @@ Widths are those of a two-column page (3.5 in and 7.16 in), text is never under 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -119,13 +120,30 @@ def mapped(value: float, norm: mpl.colors.Normalize) -> str:
     return mpl.colors.to_hex(mpl.colormaps[DEPTH_MAP](float(norm(value))))
 
 
-def few_ticks(ax: Axes, x: int = 3, y: int = 4) -> None:
-    """At most about `x` and `y` round ticks, short (`5k`); with text of 7 pt whatever style the Axes was made in."""
-    ax.xaxis.set_major_locator(MaxNLocator(x, steps=[1, 2, 3, 5, 10], min_n_ticks=3))
-    ax.yaxis.set_major_locator(MaxNLocator(y, steps=[1, 2, 5, 10], min_n_ticks=3))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
+def few_ticks(ax: Axes) -> None:
+    """Few round ticks in short words (`5k`) for the limits as they are: none touches another or the title. Text of 7 pt."""
+    box, (width, height) = ax.get_position(), ax.figure.get_size_inches()  # type: ignore[union-attr]
+    for count in (3, 2, 1):
+        x = _inside(MaxNLocator(count, steps=[1, 2, 3, 5, 10], min_n_ticks=count).tick_values(*ax.get_xlim()), ax.get_xlim())
+        if _apart(x, ax.get_xlim(), box.width * width):
+            break
+    low, high = ax.get_ylim()
+    y = _inside(MaxNLocator(4, steps=[1, 2, 5, 10], min_n_ticks=3).tick_values(low, high), (low, high))
+    y = [value for value in y if (high - value) / (high - low) * box.height * height > 0.04]
+    ax.set_xticks(x, [short(value) for value in x])
+    ax.set_yticks(y, [short(value) for value in y])
     ax.tick_params(labelsize=SMALL)
+
+
+def _inside(ticks: Iterable[float], limits: tuple[float, float]) -> list[float]:
+    return [float(value) for value in ticks if limits[0] <= value <= limits[1]]
+
+
+def _apart(ticks: Sequence[float], limits: tuple[float, float], inches: float) -> bool:
+    """Whether the labels of neighbouring ticks leave a gap; a character is about 0.062 in wide."""
+    words = [0.062 * len(short(value)) for value in ticks]
+    steps = [(b - a) / (limits[1] - limits[0]) * inches for a, b in pairwise(ticks)]
+    return all(step > (a + b) / 2 + 0.04 for step, (a, b) in zip(steps, pairwise(words), strict=True))
 
 
 def log_x(ax: Axes, low: float, high: float, most: int = 6) -> None:

@@ -65,7 +65,7 @@ def token_grid(
     plan = GridPlan.of(len(layers))
     by_layer, fits_of = points.per_layer(samples), points.per_layer(fits)
     with style.theme():
-        room = layout.Room(left=plan.room.left, gap_x=plan.room.gap_x, gap_y=0.62, title=0.42)
+        room = layout.Room(left=plan.room.left, right=plan.room.right, gap_x=plan.room.gap_x, gap_y=0.62, title=0.42)
         figure, axes, top = layout.grid(len(layers), plan.columns, plan.height, room=room, frame=frame)
         short = names.short_names(layers, plan.characters)
         for ax, layer in zip(axes, layers, strict=True):

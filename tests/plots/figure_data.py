@@ -28,7 +28,9 @@ class Tables:
     @property
     def fan(self) -> pd.DataFrame:
         lines = self.moments[self.moments["slope"].notna()]
-        return lines.rename(columns={"min_input": "low", "max_input": "high"})[["layer", "channel", "slope", "offset", "low", "high"]]
+        return lines.rename(columns={"min_input": "low", "max_input": "high"})[
+            ["layer", "channel", "slope", "offset", "low", "high"]
+        ]
 
     @property
     def names(self) -> list[str]:
@@ -41,10 +43,13 @@ def layer_names(count: int) -> list[str]:
 
 def make(statuses: list[str] | str = "curved", count: int = 3, names: list[str] | None = None, seed: int = 0) -> Tables:
     """`count` layers; `statuses`: one for all or one for each of curved, linear, affine, not_finite, not_called."""
-    every = [statuses] * count if isinstance(statuses, str) else statuses
+    every = [statuses] * (len(names) if names else count) if isinstance(statuses, str) else statuses
     names = names or layer_names(len(every))
     parts = [_layer(name, depth, status, seed) for depth, (name, status) in enumerate(zip(names, every, strict=True))]
-    tables = {key: pd.concat([part[key] for part in parts], ignore_index=True) for key in ("samples", "fits", "alphas", "moments", "rows")}
+    tables = {
+        key: pd.concat([part[key] for part in parts], ignore_index=True)
+        for key in ("samples", "fits", "alphas", "moments", "rows")
+    }
     return Tables(**tables, layers=[part["layer"] for part in parts])
 
 
@@ -107,7 +112,10 @@ def _elements(name: str, x: np.ndarray, z: np.ndarray, image: np.ndarray, positi
 def _fits(name: str, depth: int, status: str) -> pd.DataFrame:
     """Plausible numbers, not fitted ones: what is tested is that the figure shows what the table says."""
     rows = []
-    scopes = [("layer", "population", tokens) for tokens in ("all", "patch", "prefix")] + [("layer", "range", "all"), ("channel", "population", "all")]
+    scopes = [("layer", "population", tokens) for tokens in ("all", "patch", "prefix")] + [
+        ("layer", "range", "all"),
+        ("channel", "population", "all"),
+    ]
     for scope, weighting, tokens in scopes:
         for i, family in enumerate(FAMILIES[: 1 if status == "affine" else None]):
             curved = status == "curved" and family != "linear"
@@ -138,7 +146,13 @@ def _fits(name: str, depth: int, status: str) -> pd.DataFrame:
 def _alpha_row(name: str, depth: int, status: str, std: float, slope: np.ndarray) -> pd.DataFrame:
     curved, affine, failed = status == "curved", status == "affine", status in ("not_finite", "not_called")
     row = {
-        **{"layer": name, "depth": depth, "kind": "batch_norm" if affine else "layer_norm", "channels": CHANNELS, "status": status},
+        **{
+            "layer": name,
+            "depth": depth,
+            "kind": "batch_norm" if affine else "layer_norm",
+            "channels": CHANNELS,
+            "status": status,
+        },
         "alpha": 0.2 / (1 + depth) if curved else np.nan,
         "alpha_low": 0.15 / (1 + depth) if curved else np.nan,
         "alpha_high": 0.25 / (1 + depth) if curved else np.nan,

@@ -11,7 +11,11 @@ from matplotlib.figure import Figure
 from probe import plots
 
 FRAME = plots.Frame("vit_base_patch16_224, pretrained weights, 64 images", "random weights: nothing was learned")
-RESNET = ["bn1"] + [f"layer{i // 4 + 1}.{i % 4}.{n}" for i in range(16) for n in ("bn1", "bn2", "bn3")] + [f"layer{i}.0.downsample.1" for i in (1, 2, 3, 4)]
+RESNET = [
+    "bn1",
+    *(f"layer{i // 4 + 1}.{i % 4}.{n}" for i in range(16) for n in ("bn1", "bn2", "bn3")),
+    *(f"layer{i}.0.downsample.1" for i in (1, 2, 3, 4)),
+]
 TORCHVISION = [f"encoder.layers.encoder_layer_{i // 2}.ln_{i % 2 + 1}" for i in range(24)] + ["encoder.ln"]
 
 

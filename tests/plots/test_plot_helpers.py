@@ -1,0 +1,99 @@
+"""Names, numbers, thinning and label placing."""
+
+from __future__ import annotations
+
+import figure_data
+import numpy as np
+import pytest
+
+from probe.plots import layout, names, points, style
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0691, "0.0691"),
+        (1.23456, "1.23"),
+        (0.99999, "1.00"),
+        (123.4, "123"),
+        (-0.5, "\u22120.500"),
+        (1.2e-5, "1.2e\u22125"),
+        (0.0, "0"),
+        (float("nan"), "n/a"),
+        (None, "n/a"),
+    ],
+)
+def test_numbers_have_three_digits(value: float | None, text: str) -> None:
+    assert style.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "narrow", "text"),
+    [(0.9511, False, "0.951"), (0.9999, False, ">0.999"), (1.0, False, "1.000"), (0.9511, True, ".951"), (0.9999, True, ">.999")],
+)
+def test_r2_never_claims_perfection(value: float, narrow: bool, text: str) -> None:
+    assert style.share(value, narrow=narrow) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.5, "0.5"), (200, "200"), (5000, "5k"), (-20000, "\u221220k"), (2e6, "2M"), (1.5e-5, "$1.5\u00b710^{-5}$")],
+)
+def test_tick_values_are_short(value: float, text: str) -> None:
+    assert style.short(value) == text
+
+
+def test_names_that_fit_stay() -> None:
+    assert names.short_names(["blocks.0.norm1", "norm"]) == {"blocks.0.norm1": "blocks.0.norm1", "norm": "norm"}
+
+
+@pytest.mark.parametrize("width", [6, 10, 16, 24])
+def test_shortened_names_are_short_and_unique(width: int) -> None:
+    every = [
+        f"model.encoder.layers.encoder_layer_{i}.{n}"
+        for i in range(24)
+        for n in ("ln_1", "ln_2", "attn.q_norm#1", "attn.q_norm#2")
+    ]
+    short = names.short_names(every, width)
+    assert max(map(len, short.values())) <= width
+    if width >= 10:
+        assert len(set(short.values())) == len(every)
+
+
+def test_shortening_keeps_the_numbers() -> None:
+    assert names.short_names(["layer3.5.downsample.1", "layer4.0.bn1"], 16)["layer3.5.downsample.1"] == "layer3.5.downs.1"
+
+
+def test_the_stride_sees_all_channels_and_all_rows() -> None:
+    """512 rows of 64 channels, stored channel by channel: a stride of 8 would see only every eighth row."""
+    step = points.coprime_step(512 * 64, 4096, 64, 512)
+    taken = np.arange(0, 512 * 64, step)
+    assert len(taken) <= 4096
+    assert len(set(taken // 512)) == 64
+    assert len(set(taken % 512)) == 512
+
+
+def test_thinning_is_a_pure_function_that_keeps_the_tail() -> None:
+    samples = figure_data.make(count=1).samples
+    one, two = points.thin(samples, 60), points.thin(samples, 60)
+    assert one.equals(two)
+    assert (one["stratum"] == "tail").sum() == figure_data.TAIL
+    assert (one["stratum"] == "uniform").sum() <= 60
+
+
+def test_elements_that_are_not_finite_are_not_drawn() -> None:
+    samples = figure_data.make(count=1).samples
+    samples.loc[samples.index[:5], "normalized"] = np.inf
+    assert np.isfinite(points.thin(samples)["normalized"]).all()
+
+
+def test_labels_keep_their_order_and_their_distance() -> None:
+    placed = layout.spread([0.5, 0.51, 0.2, 0.505], 0.1, 0.0, 1.0)
+    assert np.argsort(placed).tolist() == [2, 0, 3, 1]
+    assert np.diff(np.sort(placed)).min() >= 0.1 - 1e-12
+    assert placed[2] == pytest.approx(0.2)
+
+
+def test_labels_stay_inside() -> None:
+    placed = layout.spread([0.97, 0.98, 0.99], 0.1, 0.0, 1.0)
+    assert max(placed) <= 1.0 + 1e-12
