@@ -25,10 +25,6 @@ MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "
 SHARED_MEMORY_WORDS = ("shared memory", "unable to write to file </torch_", "unable to open shared memory")
 
 
-class ReaderGone(Exception):
-    """stdout was closed by its reader (`| head`): nothing is left to say."""
-
-
 def one_line(text: str, longest: int | None = None) -> str:
     line = " ".join(text.split())
     return f"{line[: longest - 3]}..." if longest and len(line) > longest else line

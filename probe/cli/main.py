@@ -15,9 +15,10 @@ from probe.cli.analyze import analyze
 from probe.cli.capture import capture
 from probe.cli.compare import compare
 from probe.cli.export import export
-from probe.cli.failure import PROGRAM, ReaderGone, debugging, explain
+from probe.cli.failure import PROGRAM, debugging, explain
 from probe.cli.fit import fit
 from probe.cli.layers import layers
+from probe.cli.output import reader_left
 from probe.cli.plot import plot
 from probe.cli.verify import verify
 from probe.errors import unknown
@@ -51,10 +52,11 @@ def execute(arguments: Sequence[str]) -> int:
     try:
         with command.make_context(PROGRAM, list(arguments)) as context:
             command.invoke(context)
-        sys.stdout.flush()  # a full disk or a reader that left shows here, not in the interpreter's last breath
+        code = 0
     except typer.Exit as leaving:
-        return leaving.exit_code
-    return 0
+        code = leaving.exit_code
+    sys.stdout.flush()  # a full disk shows here, not in the interpreter's last breath
+    return code
 
 
 def say_warning(message: Any, *_details: Any, **_more: Any) -> None:
@@ -67,11 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = say_warning
         try:
             return execute(sys.argv[1:] if argv is None else argv)
-        except ReaderGone:
-            return 0
         except SystemExit:
             raise
         except BaseException as error:
+            if isinstance(error, BrokenPipeError) and reader_left():
+                return 0
             message, code = explain(error)
             if debugging():
                 traceback.print_exc()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from probe.cli.failure import ReaderGone
 from probe.cli.tables import Column, Grid, Row, draw, fit_columns
 from probe.cli.values import plain
 
@@ -19,27 +18,32 @@ Lines = Callable[[Grid], Iterable[str]]
 WIDTH = 120  # columns when stdout is no terminal and COLUMNS is not set
 
 
-@contextmanager
-def reader() -> Iterator[None]:
-    """A reader of stdout that leaves early (`| head`) ends the program quietly; other broken pipes stay errors."""
+def reader_left() -> bool:
+    """Has the reader of stdout gone (`| head`)? Then stdout leads nowhere from now on, so that no later flush complains.
+
+    Asked of the pipe itself: a BrokenPipeError may also come from a worker process that died.
+    """
     try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # so that the interpreter's own flush at exit does not complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise ReaderGone from None
+        out = sys.stdout.fileno()
+    except OSError:  # not a file, as under a test
+        return False
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    poll = select.poll()
+    poll.register(out, select.POLLOUT)
+    gone = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out)
+    return gone
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    with reader():
-        print(json.dumps(plain(document), indent=1, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(plain(document), indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def print_lines(lines: list[str]) -> None:
-    with reader():
-        for line in lines:
-            print(line)
+    for line in lines:
+        print(line)
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Row], lines: Lines, styles: Sequence[str] = ()) -> None:

@@ -58,32 +58,34 @@ def test_exit_codes_reach_the_shell() -> None:
     assert wrong.stderr == "probe-norms: error: --samples 0: must be at least 1\n"
 
 
-def test_a_reader_that_leaves_early_ends_the_program_quietly() -> None:
+RESULT = "module.analyze = lambda *a, **o: FakeRun(alphas=resnet_alphas())"
+
+
+@pytest.mark.parametrize("line", ["-q", "-q --json", "--help", "fit --help"])
+def test_a_reader_that_leaves_early_ends_the_program_quietly(line: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        done = fake(
-            "module.analyze = lambda *a, **o: FakeRun(alphas=resnet_alphas())",
-            "-q",
-            stdout=writing,
-            capture_output=False,
-            stderr=subprocess.PIPE,
-        )
+        done = fake(RESULT, *line.split(), stdout=writing, capture_output=False, stderr=subprocess.PIPE)
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_broken_pipe_of_a_worker_is_a_failure_not_a_reader_that_left() -> None:
+    done = fake("def module_job(*a, **o): raise BrokenPipeError(32, 'Broken pipe')\nmodule.analyze = module_job", "-q")
+    assert (done.returncode, done.stderr) == (1, "probe-norms: error: Broken pipe\n")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("form", ["--json", "--no-figures"])
-def test_results_that_find_no_room_are_a_failure(form: str) -> None:
+@pytest.mark.parametrize("line", ["-q", "-q --json", "--help"])
+def test_results_that_find_no_room_are_a_failure(line: str) -> None:
     with Path("/dev/full").open("w", encoding="utf-8") as full:
-        done = fake(
-            "module.analyze = lambda *a, **o: FakeRun()", "-q", form, stdout=full, capture_output=False, stderr=subprocess.PIPE
-        )
+        done = fake(RESULT, *line.split(), stdout=full, capture_output=False, stderr=subprocess.PIPE)
     assert done.returncode == 1
-    assert done.stderr.startswith("probe-norms: error: the disk is full")
-    assert done.stderr.count("\n") == 1
+    assert (
+        done.stderr.splitlines()[0] == "probe-norms: error: the disk is full: free some space or choose another place with --out"
+    )
 
 
 def test_an_interrupt_is_one_line() -> None:
