@@ -15,6 +15,7 @@ SHIFT = 23 - MANTISSA_BITS
 MIN_EXPONENT = -16
 MAX_EXPONENT = 15
 PER_SIGN = (MAX_EXPONENT - MIN_EXPONENT + 1) << MANTISSA_BITS  # 1024
+SUMS = 6  # of a profile cell: count, x, z, z^2, x^2, x z
 BINS = 2 * PER_SIGN + 1  # array index = bin + PER_SIGN
 FIRST = (127 + MIN_EXPONENT) << MANTISSA_BITS  # bits >> SHIFT of the smallest magnitude that is not bin 0
 

@@ -1,7 +1,7 @@
 """A map in bins: what the profile of one layer says, per image group, and the shares that are read off it.
 
-Bins come from `probe.bins` (about 3 % wide). Sums per bin are exact, so a bin's mean input and mean normalized value are too;
-what happens inside a bin is not seen, except the spread of the normalized value.
+Bins come from `probe.bins` (about 3 % wide). Sums per bin are exact, so a bin's mean input and mean normalized value are too, and
+so are their variances and covariance inside the bin.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class BinnedMap:
     sum_x: Floats
     sum_z: Floats
     sum_zz: Floats
+    sum_xx: Floats
+    sum_xz: Floats
     min_x: float
     max_x: float
     tokens: str = "all"
@@ -50,7 +52,7 @@ class BinnedMap:
             raise UsageError(f"tokens {tokens!r} is unknown; known: all, {', '.join(TOKENS)}")
         if tokens != "all":
             rows = rows[rows["tokens"] == tokens]
-        names = ("count", "sum_input", "sum_normalized", "sum_normalized_sq")
+        names = ("count", "sum_input", "sum_normalized", "sum_normalized_sq", "sum_input_sq", "sum_product")
         kept, column = np.unique(rows["bin"].to_numpy(dtype=np.int64), return_inverse=True)
         cell = rows["group"].to_numpy(dtype=np.int64) * len(kept) + column
 
@@ -58,8 +60,7 @@ class BinnedMap:
             weights = rows[name].to_numpy(dtype=np.float64)
             return np.bincount(cell, weights, GROUPS * len(kept)).astype(np.float64).reshape(GROUPS, len(kept))
 
-        count, sum_x, sum_z, sum_zz = (table(name) for name in names)
-        return cls(kept, count, sum_x, sum_z, sum_zz, *_narrowed(kept, min_x, max_x), tokens)
+        return cls(kept, *(table(name) for name in names), *_narrowed(kept, min_x, max_x), tokens)
 
     @cached_property
     def edges(self) -> tuple[Floats, Floats]:

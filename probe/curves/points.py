@@ -1,8 +1,8 @@
 """Weighted points that stand for a map in bins: what the least-squares fit sees.
 
 A bin of n elements with mean (x, z) becomes two points (x - h, z - b h) and (x + h, z + b h) of half its weight, where h^2 is the
-variance of x expected inside the bin and b the local slope of the bin means. So the sums of squares and products of the points
-are those of the elements up to terms of fourth order in the bin width; single points at the mean miss 4e-5 of them.
+variance of x inside the bin and b h^2 its covariance with z. So the sums of squares and products of the points are those of the
+elements; single points at the mean miss 4e-5 of them.
 The replicates of the jackknife use the bin means themselves.
 """
 
@@ -18,7 +18,7 @@ from probe.curves.binned import BinnedMap
 Floats = NDArray[np.float64]
 
 MERGE_BELOW = 10  # weighting `range`: bins of fewer elements join the next one toward zero
-_NEIGHBOURS = 7  # bins in the local slope
+_ROUNDING = 1e-13  # of the mean square of x: less variance than this is rounding of the sums
 _COARSE = 4  # bins that share a point on the grid of starts
 
 
@@ -57,11 +57,10 @@ class Problem:
 
 def problem(binned: BinnedMap, weighting: str, jackknife: bool = True) -> Problem:
     """The points of a map under `population` (every element once) or `range` (every bin its width)."""
-    sums = np.stack([binned.count, binned.sum_x, binned.sum_z, binned.sum_zz])  # (4, G, K)
+    sums = np.stack([binned.count, binned.sum_x, binned.sum_z, binned.sum_zz, binned.sum_xx, binned.sum_xz])  # (6, G, K)
     index, width = binned.bin, None
     if weighting == "range":
         index, sums, width = _merged(binned, sums)
-    lower_upper = binned.edges if width is None else None
     total = sums.sum(axis=1)
     groups = np.flatnonzero(sums[0].sum(axis=1))
     left_out = total[:, None] - sums[:, groups] if jackknife and len(groups) > 1 else total[:, None][:, :0]
@@ -69,7 +68,7 @@ def problem(binned: BinnedMap, weighting: str, jackknife: bool = True) -> Proble
     replicates = _at_means(mean_x, left_out, width)
     means = _at_means(mean_x, total[:, None], width)
     return Problem(
-        total=means if lower_upper is None else in_pairs(means, total, *lower_upper),
+        total=in_pairs(means, total) if width is None else means,
         replicates=replicates,
         coarse=_coarse(index, means, replicates),
         chance=_chance(means, total, pooled=width is None),
@@ -81,8 +80,8 @@ def problem(binned: BinnedMap, weighting: str, jackknife: bool = True) -> Proble
 
 
 def _at_means(x: Floats, sums: Floats, width: Floats | None) -> Points:
-    """Points at the bin means; sums (4, B, K). Elements of a bin share its weight: their number, or the width of the bin."""
-    count, _, sum_z, sum_zz = sums
+    """Points at the bin means; sums (6, B, K). Elements of a bin share its weight: their number, or the width of the bin."""
+    count, _, sum_z, sum_zz = sums[:4]
     filled = count > 0
     safe = np.where(filled, count, 1)
     w = count if width is None else np.where(filled, width, 0)
@@ -94,36 +93,29 @@ def _at_means(x: Floats, sums: Floats, width: Floats | None) -> Points:
 
 
 def _chance(means: Points, total: Floats, pooled: bool) -> float:
-    """sum w s^2 / n over bins; s^2 pooled, as most bins of the far ends hold one element, or of each bin where all hold ten."""
+    """sum w p s^2 / n over bins, with p what a bin shows of itself: its mean and, under `population`, its own slope from two elements on.
+
+    s^2 is pooled, as most bins of the far ends hold one element, or that of each bin where all hold ten.
+    """
     count = total[0]
     inside = np.maximum(total[3] / count - means.z[0] ** 2, 0)
     if pooled:
-        inside = np.full_like(inside, count @ inside / max(count.sum() - len(count), 1))
-        return float(means.w[0] @ (inside / count))
+        shown = np.minimum(count, 2)
+        scatter = count @ inside / max((count - 1).sum(), 1)
+        return float(means.w[0] @ (shown * scatter / count))
     return float(means.w[0] @ (inside / np.maximum(count - 1, 1)))
 
 
-def in_pairs(means: Points, total: Floats, lower: Floats, upper: Floats) -> Points:
-    """Two points per bin. h^2 = (x - lower)(upper - x) (n - 1)/(3 n - 1): unbiased for an even spread, 0 for one element."""
-    count, x, z = total[0], means.x, means.z[0]
-    h = np.sqrt(np.maximum((x - lower) * (upper - x), 0) * (count - 1) / (3 * count - 1))
-    spread = np.sqrt(np.maximum(total[3] / count - z * z, 0))
-    rise = np.clip(_local_slope(count, x, z) * h, -spread, spread)
-    w = means.w[0] / 2
+def in_pairs(means: Points, total: Floats) -> Points:
+    """Two points per bin, with the bin's own variance of x and covariance of x and z; total (6, K)."""
+    count, sum_x, sum_z, _, sum_xx, sum_xz = total
+    variance = np.maximum(sum_xx - sum_x * sum_x / count, 0) / count
+    h = np.where(variance > _ROUNDING * sum_xx / count, np.sqrt(variance), 0)
+    rise = np.divide(sum_xz - sum_x * sum_z / count, count * h, out=np.zeros_like(h), where=h > 0)
+    x, z, w = means.x, means.z[0], means.w[0] / 2
     return Points(
         np.concatenate([x - h, x + h]), np.concatenate([w, w])[None], np.concatenate([z - rise, z + rise])[None], means.tss
     )
-
-
-def _local_slope(count: Floats, x: Floats, z: Floats) -> Floats:
-    """Slope of the line through each bin mean and its neighbours (K,); 0 where they do not spread."""
-    n, sx, sz, sxx, sxz = (
-        np.convolve(each, np.ones(_NEIGHBOURS), mode="full")[_NEIGHBOURS // 2 :][: len(x)]
-        for each in (count, count * x, count * z, count * x * x, count * x * z)
-    )
-    variance = sxx - sx * sx / n
-    flat = variance <= 1e-9 * sxx
-    return np.where(flat, 0, (sxz - sx * sz / n) / np.where(flat, 1, variance))
 
 
 def _merged(binned: BinnedMap, sums: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:

@@ -42,6 +42,8 @@ def profile_columns(layer: Layer, statistics: LayerStatistics) -> pd.DataFrame:
             "sum_input": cells[:, 1],
             "sum_normalized": cells[:, 2],
             "sum_normalized_sq": cells[:, 3],
+            "sum_input_sq": cells[:, 4],
+            "sum_product": cells[:, 5],
         }
     )
 

@@ -2,7 +2,7 @@
 
 Every kernel reads x once and adds to the image's own accumulators, so the result does not depend on the number of threads:
 
-    cells    (kinds, BINS, 4)  per token kind and bin of x: count, sum x, sum z, sum z^2
+    cells    (kinds, BINS, 6)  per token kind and bin of x: count, sum x, sum z, sum z^2, sum x^2, sum x z
     sums     (9, C)            per channel: sum x, sum x^2, min x, max x, then the same of z, then the count
     flagged  (rows or C)       rows (planes) that hold a value outside [low_c, high_c]: candidates for the tail
 
@@ -36,11 +36,13 @@ def _add(cells: Any, bits: Any, x: Any, z: Any) -> None:
     """Count one finite element in its bin."""
     k = min(max(((bits & 0x7FFFFFFF) >> SHIFT) - FIRST + 1, 0), PER_SIGN)
     cell = cells[PER_SIGN - k if bits < 0 else PER_SIGN + k]
-    z64 = np.float64(z)
+    x64, z64 = np.float64(x), np.float64(z)
     cell[0] += 1.0
-    cell[1] += x
+    cell[1] += x64
     cell[2] += z64
     cell[3] += z64 * z64
+    cell[4] += x64 * x64
+    cell[5] += x64 * z64
 
 
 @_inline

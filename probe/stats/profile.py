@@ -1,7 +1,8 @@
 """The profile: a streaming histogram over the input that also sums what the layer made of it.
 
-Cells (kinds, GROUPS, BINS, 4): per token kind, jackknife group of the image and bin of the input (`probe.bins`) the count, the sum of
-input, the sum and the sum of squares of normalized. A weighted least-squares fit on the cell means is a fit on every element.
+Cells (kinds, GROUPS, BINS, SUMS): per token kind, jackknife group of the image and bin of the input (`probe.bins`) the count and the
+sums of x, z, z^2, x^2 and x z (x the input, z normalized). With these second moments a least-squares fit on the cells is a fit on
+every element: the curve is only taken as straight inside a bin.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.bins import BINS, PER_SIGN
+from probe.bins import BINS, PER_SIGN, SUMS
 from probe.records import GROUPS
 from probe.stats.records import Summary
 
@@ -18,7 +19,7 @@ class Profile:
     """Streaming cells of one layer; prefix tokens are kept apart once any was seen."""
 
     def __init__(self) -> None:
-        self.cells = np.zeros((1, GROUPS, BINS, 4))
+        self.cells = np.zeros((1, GROUPS, BINS, SUMS))
 
     def update(self, summary: Summary, groups: NDArray[np.int64]) -> None:
         """Add a batch; groups (B,) is the jackknife group of each image."""
@@ -35,6 +36,6 @@ class Profile:
             self.cells = np.concatenate([self.cells, np.zeros((kinds - len(self.cells), *self.cells.shape[1:]))])
 
     def rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """Non-empty cells: token kind, group, bin (each (n,)) and values (n, 4)."""
+        """Non-empty cells: token kind, group, bin (each (n,)) and values (n, SUMS)."""
         kind, group, index = np.nonzero(self.cells[..., 0])
         return kind, group, index - PER_SIGN, self.cells[kind, group, index]

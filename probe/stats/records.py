@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 class Summary:
     """One batch of one layer, reduced. `cells` is borrowed: it is overwritten by the next summary."""
 
-    cells: NDArray[np.float64]  # (B, kinds, BINS, 4)
+    cells: NDArray[np.float64]  # (B, kinds, BINS, SUMS)
     sums: NDArray[np.float64]  # (B, 9, C), see kernels
     not_finite: int
     means: NDArray[np.float64] | None  # (B, P) of TokenNorm, NaN at padding

@@ -6,8 +6,7 @@ replacement that is the same for any batch size, image order or number of worker
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from probe.records import Plan
 
 Key = NDArray[np.uint64]
 LARGEST = np.uint64(0xFFFFFFFFFFFFFFFF)
+CHUNK = 64  # images whose keys are looked at together
 
 
 def _mix(h: Key) -> Key:
@@ -34,12 +34,22 @@ def keys(seed: int, images: NDArray[np.int64], positions: int) -> Key:
     return _mix(image[:, None] ^ np.arange(positions, dtype=np.uint64)[None])
 
 
-def _threshold(wanted: int, rows: int | None) -> np.uint64:
-    """A key that a little more than `wanted` of `rows` keys stay below: six standard deviations more, so that some images may fail."""
-    if not rows:
+def spare(wanted: int) -> int:
+    """Rows drawn beyond `wanted`, so that a few broken images (3 %) cost none."""
+    return wanted // 32 + 4
+
+
+def _threshold(wanted: int, images: int | None, key_of: Callable[[NDArray[np.int64]], Key]) -> np.uint64:
+    """The key that bounds the smallest `wanted` of all planned rows and the spare ones; it saves copying rows that would be dropped."""
+    if images is None:
         return LARGEST
-    share = (wanted + 6 * math.sqrt(wanted) + 16) / rows
-    return LARGEST if share >= 1 else np.uint64(int(share * 2.0**64))
+    rank = wanted + spare(wanted)
+    smallest = np.empty(0, np.uint64)
+    for start in range(0, images, CHUNK):
+        smallest = np.concatenate([smallest, key_of(np.arange(start, min(start + CHUNK, images))).ravel()])
+        if len(smallest) > rank:
+            smallest = np.partition(smallest, rank - 1)[:rank]
+    return smallest.max() if len(smallest) == rank else LARGEST
 
 
 @dataclass(frozen=True)
@@ -55,25 +65,30 @@ class RowChoice:
     """The candidate rows of a grid of P positions whose first ones may be prefix tokens. Layers of equal grid share it."""
 
     def __init__(self, plan: Plan, kinds: NDArray[np.uint8]) -> None:
-        self._seed, self._prefix = plan.seed, np.flatnonzero(kinds)
-        images = plan.images
-        self._below = _threshold(plan.samples, None if images is None else images * len(kinds))
-        self._below_prefix = _threshold(plan.prefix, None if images is None else images * len(self._prefix))
-        self._positions = len(kinds)
+        self._seed, self._prefix, self._positions = plan.seed, np.flatnonzero(kinds), len(kinds)
+        self._below = _threshold(plan.samples, plan.images, self._keys)
+        self._below_prefix = _threshold(plan.prefix, plan.images, lambda images: self._prefix_keys(self._keys(images)))
         self._last: tuple[object, tuple[Rows, Rows]] | None = None
 
     def __call__(self, images: NDArray[np.int64], valid: NDArray[np.bool_] | None) -> tuple[Rows, Rows]:
         """Candidates among all rows and among prefix rows; remembered for the next layer of the batch."""
         if self._last is not None and self._last[0] is images and valid is None:
             return self._last[1]
-        key = keys(self._seed, images, self._positions)
+        key = self._keys(images)
         usable = np.ones(key.shape, bool) if valid is None else valid
         uniform = np.nonzero(usable & (key <= self._below))
-        prefix_key = _mix(key[:, self._prefix])  # other keys than the uniform draw's, else it would be the same rows
+        prefix_key = self._prefix_keys(key)
         b, index = np.nonzero(usable[:, self._prefix] & (prefix_key <= self._below_prefix))
         chosen = Rows(uniform[0], uniform[1], key[uniform]), Rows(b, self._prefix[index], prefix_key[b, index])
         self._last = (images, chosen) if valid is None else None
         return chosen
+
+    def _keys(self, images: NDArray[np.int64]) -> Key:
+        return keys(self._seed, images, self._positions)
+
+    def _prefix_keys(self, key: Key) -> Key:
+        """Other keys than those of the uniform draw, else both would take the same rows."""
+        return _mix(key[:, self._prefix])
 
 
 class SampleBuffer:
@@ -82,7 +97,7 @@ class SampleBuffer:
     def __init__(self, size: int) -> None:
         self.size = size
         self.below = LARGEST
-        self._capacity = size + int(6 * math.sqrt(size)) + 32
+        self._capacity = size + spare(size) + 16
         self._count = 0
         self._key = np.empty(self._capacity, np.uint64)
         self._where = np.empty((self._capacity, 2), np.int32)  # image, position

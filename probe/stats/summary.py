@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from probe.bins import BINS
+from probe.bins import BINS, SUMS
 from probe.stats import kernels, torch_summary
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm
 from probe.stats.records import Bounds, Collect, Summary, new_sums
@@ -74,7 +74,7 @@ def _summarize_planes(observed: Observed, bounds: Bounds, collect: Collect) -> S
     images, channels, size = x.shape
     bits = x.view(np.int32)
     mean, scale = (_float32(t.expand(images, channels)) for t in (observed.norm.mean, observed.norm.scale))
-    cells, sums = _workspace.cells(images, 1, BINS, 4), new_sums(images, channels)
+    cells, sums = _workspace.cells(images, 1, BINS, SUMS), new_sums(images, channels)
     flagged = np.zeros((images, channels), np.uint8)
     low, high = bounds
 
@@ -103,7 +103,7 @@ def _summarize_rows(observed: Observed, bounds: Bounds, collect: Collect) -> Sum
         row_of, stops = np.stack(np.divmod(kept, positions), axis=1), np.cumsum(observed.valid.sum(axis=1))
     starts = np.concatenate([[0], stops[:-1]])
     bits = x.view(np.int32)
-    cells, sums = _workspace.cells(images, 1 + int(observed.kinds.any()), BINS, 4), new_sums(images, channels)
+    cells, sums = _workspace.cells(images, 1 + int(observed.kinds.any()), BINS, SUMS), new_sums(images, channels)
     means, sigmas = np.full((2, len(x)), np.nan)
     flagged = np.zeros(len(x), np.uint8)
     low, high = bounds

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probe.bins import BINS, FIRST, PER_SIGN, SHIFT
+from probe.bins import BINS, FIRST, PER_SIGN, SHIFT, SUMS
 from probe.stats.observed import GivenNorm, Observed, TokenNorm
 from probe.stats.records import Bounds, Collect, Summary
 
@@ -56,8 +56,8 @@ def _cells(x: Tensor, z: Tensor, kept: Tensor, kinds: Tensor) -> Tensor:
     row = torch.arange(images, device=x.device)[:, None] * count + kinds.long()
     index = (row[..., None] * BINS + _bins(x))[kept]
     x64, z64 = x[kept].double(), z[kept].double()
-    values = torch.stack([torch.ones_like(x64), x64, z64, z64.square()], dim=1)
-    return values.new_zeros(images * count * BINS, 4).index_add_(0, index, values).view(images, count, BINS, 4)
+    values = torch.stack([torch.ones_like(x64), x64, z64, z64.square(), x64.square(), x64 * z64], dim=1)
+    return values.new_zeros(images * count * BINS, SUMS).index_add_(0, index, values).view(images, count, BINS, SUMS)
 
 
 def _sums(x: Tensor, z: Tensor, kept: Tensor) -> Tensor:

@@ -20,15 +20,17 @@ def in_bins(x: Values, z: Values, group: NDArray[np.int64] | None = None) -> Bin
     group = np.arange(len(x)) % GROUPS if group is None else np.asarray(group).ravel()
     kept, column = np.unique(bin_of(x), return_inverse=True)
     cell = group * len(kept) + column
-    sums = [np.bincount(cell, each, GROUPS * len(kept)).reshape(GROUPS, -1) for each in (np.ones_like(x), x, z, z * z)]
+    sums = [
+        np.bincount(cell, each, GROUPS * len(kept)).reshape(GROUPS, -1) for each in (np.ones_like(x), x, z, z * z, x * x, x * z)
+    ]
     return BinnedMap(kept, *sums, min_x=float(x.min()), max_x=float(x.max()))
 
 
 def profile_rows(binned: BinnedMap, tokens: str = "patch") -> pd.DataFrame:
     """The PROFILE rows that such a map comes from."""
     g, k = np.nonzero(binned.count)
-    names = ("count", "sum_input", "sum_normalized", "sum_normalized_sq")
-    sums = (binned.count, binned.sum_x, binned.sum_z, binned.sum_zz)
+    names = ("count", "sum_input", "sum_normalized", "sum_normalized_sq", "sum_input_sq", "sum_product")
+    sums = (binned.count, binned.sum_x, binned.sum_z, binned.sum_zz, binned.sum_xx, binned.sum_xz)
     return pd.DataFrame(
         {"layer": "norm", "tokens": tokens, "group": g.astype(np.int16), "bin": binned.bin[k].astype(np.int16)}
         | {name: each[g, k] for name, each in zip(names, sums, strict=True)}

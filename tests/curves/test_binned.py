@@ -15,7 +15,7 @@ def test_from_frame_gives_back_the_sums_of_the_table() -> None:
     x = normal_inputs(5000)
     binned = in_bins(x, np.tanh(x))
     read = BinnedMap.from_frame(profile_rows(binned), binned.min_x, binned.max_x)
-    for name in ("bin", "count", "sum_x", "sum_z", "sum_zz"):
+    for name in ("bin", "count", "sum_x", "sum_z", "sum_zz", "sum_xx", "sum_xz"):
         np.testing.assert_array_equal(getattr(read, name), getattr(binned, name))
     assert (read.min_x, read.max_x, read.tokens) == (binned.min_x, binned.max_x, "all")
 

@@ -7,7 +7,7 @@ import pytest
 from curve_maps import in_bins, normal_inputs
 
 from probe.bins import edges
-from probe.curves.points import Points, in_pairs, problem
+from probe.curves.points import problem
 
 
 @pytest.mark.parametrize(
@@ -20,9 +20,9 @@ def test_second_moments_of_the_points_are_those_of_the_elements(curve: object) -
     points = problem(in_bins(x, z), "population").total
     mean = points.w[0] @ points.x
     assert mean == pytest.approx(x.mean(), abs=1e-12)
-    assert points.w[0] @ (points.x - mean) ** 2 == pytest.approx(x.var(), rel=2e-6)
-    assert points.w[0] @ ((points.x - mean) * points.z[0]) == pytest.approx(np.cov(x, z, bias=True)[0, 1], rel=2e-6)
-    assert points.between[0] == pytest.approx(z.var(), rel=5e-6)
+    assert points.w[0] @ (points.x - mean) ** 2 == pytest.approx(x.var(), rel=1e-9)
+    assert points.w[0] @ ((points.x - mean) * points.z[0]) == pytest.approx(np.cov(x, z, bias=True)[0, 1], rel=1e-9)
+    assert points.between[0] <= z.var() * (1 + 1e-12)
     assert points.tss[0] == pytest.approx(z.var(), rel=1e-12)
 
 
@@ -31,18 +31,6 @@ def test_a_bin_with_one_element_is_that_element() -> None:
     points = problem(in_bins(x, np.sin(x)), "population").total
     np.testing.assert_allclose(np.sort(points.x), np.sort(np.concatenate([x, x])), rtol=1e-12)
     np.testing.assert_allclose(points.z[0], np.sin(points.x), rtol=1e-6)
-
-
-@pytest.mark.parametrize("n", [2, 3, 8])
-def test_the_spread_inside_sparse_bins_is_unbiased(n: int) -> None:
-    """n elements, evenly drawn in each of 3000 bins: the expected variance of x inside is (1 - 1/n) width^2/12."""
-    lower, upper = (np.repeat(each, 200) for each in edges(np.arange(500, 515)))
-    x = lower + (upper - lower) * np.random.default_rng(0).random((n, len(lower)))
-    total = np.stack([np.full(len(lower), float(n)), x.sum(axis=0), x.sum(axis=0), (x * x).sum(axis=0)])
-    means = Points(x.mean(axis=0), total[:1] / total[0].sum(), x.mean(axis=0)[None], np.ones(1))
-    pairs = in_pairs(means, total, lower, upper)
-    h = (pairs.x[len(lower) :] - pairs.x[: len(lower)]) / 2
-    assert np.mean(h**2 / (upper - lower) ** 2) == pytest.approx((1 - 1 / n) / 12, rel=0.03)
 
 
 def test_replicates_leave_one_group_out() -> None:

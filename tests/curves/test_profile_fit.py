@@ -142,7 +142,7 @@ def test_inputs_without_a_curve_have_their_status(kind: str, name: str) -> None:
     binned = (
         in_bins(x, 2 * x + 1)
         if inputs
-        else BinnedMap(np.zeros(0, dtype=np.int64), *[np.zeros((16, 0))] * 4, min_x=math.inf, max_x=-math.inf)
+        else BinnedMap(np.zeros(0, dtype=np.int64), *[np.zeros((16, 0))] * 6, min_x=math.inf, max_x=-math.inf)
     )
     for fit in fit_profile(binned, [name]):
         assert (fit.status, fit.alpha, fit.count, fit.best) == (status, None, len(inputs), False)

@@ -29,7 +29,9 @@ def observed(x: Tensor, norm: str, first: int = 0, prefix: int = 1, valid: np.nd
         mean, scale = torch.linspace(-1, 1, x.shape[2])[None], torch.linspace(0.5, 2, x.shape[2])[None]
         z = (x - mean) * scale
         plane = PlaneNorm(mean, scale, fixed=True)
-        return Observed(x.transpose(1, 2), (z + 1).transpose(1, 2), plane, False, images, images % 16, np.zeros_like(kinds), valid)
+        return Observed(
+            x.transpose(1, 2), (z + 1).transpose(1, 2), plane, False, images, images % 16, np.zeros_like(kinds), valid
+        )
     if norm == "given":
         return Observed(x, torch.tanh(x) + 1, GivenNorm(torch.tanh(x)), True, images, images % 16, kinds, valid)
     kind = TokenNorm(1e-6, centered=norm == "token")

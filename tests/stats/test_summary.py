@@ -7,7 +7,7 @@ import pytest
 import torch
 from observations import NORMS, observed, tokens
 
-from probe.bins import BINS, PER_SIGN, bin_of
+from probe.bins import BINS, PER_SIGN, SUMS, bin_of
 from probe.records import Plan
 from probe.stats import summary, torch_summary
 from probe.stats.layer import LayerStatistics
@@ -36,13 +36,13 @@ def test_cells_hold_count_and_sums_of_every_bin(backend, norm):
     o = observed(tokens(3, 10, 12), norm)
     x, z = reference(o)
     cells = BACKENDS[backend](o, no_tail(12), None).cells
-    expected = np.zeros((3, 1 + int(o.kinds.any()), BINS, 4))
+    expected = np.zeros((3, 1 + int(o.kinds.any()), BINS, SUMS))
     index = bin_of(x) + PER_SIGN
     for image in range(3):
         for kind in range(expected.shape[1]):
             chosen = o.kinds == kind
             bins, xs, zs = index[image, chosen].ravel(), x[image, chosen].ravel(), z[image, chosen].ravel()
-            for column, value in enumerate((np.ones_like(xs), xs, zs, zs**2)):
+            for column, value in enumerate((np.ones_like(xs), xs, zs, zs**2, xs**2, xs * zs)):
                 expected[image, kind, :, column] = np.bincount(bins, value, BINS)
     np.testing.assert_allclose(cells, expected, rtol=1e-6, atol=2e-6)
 
