@@ -127,6 +127,8 @@ def _tokens(tables: FigureTables) -> Figure:
 
 
 def _extremes(tables: FigureTables) -> Figure:
+    if tables.alphas["max_abs_input"].isna().all():
+        raise NothingToDraw("no layer has samples")
     return plots.extremes_by_depth(tables.alphas, frame=tables.frame)
 
 

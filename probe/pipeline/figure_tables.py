@@ -47,7 +47,12 @@ class FigureTables:
 
     @cached_property
     def fits(self) -> pd.DataFrame:
-        return self._mine(self.run.fits())
+        """The fits table; UsageError where it lacks the family to draw."""
+        fits = self._mine(self.run.fits())
+        fitted = fits.loc[fits["status"] != "affine", "family"].unique()
+        if len(fitted) and self.shape.family not in fitted:
+            raise UsageError(f"family {self.shape.family!r} was not fitted in run {self.run.path}; fitted: {', '.join(fitted)}")
+        return fits
 
     @cached_property
     def alphas(self) -> pd.DataFrame:
