@@ -67,9 +67,9 @@ def test_other_ways_to_name_images_give_the_same_pixels(
     folder: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "list.txt").write_text("# two of them\nphotos/dogs/19.PNG\n\nphotos/cats/03.PNG\nphotos/cats/03.PNG\n")
+    (folder / "list.txt").write_text("# two of them\ndogs/19.PNG\n\ncats/03.PNG\ncats/03.PNG\n")
     data = {
-        "list": tmp_path / "list.txt",
+        "list": "photos/list.txt",
         "sequence": ["photos/dogs/19.PNG", Path("photos/cats/03.PNG"), "photos/cats/03.PNG"],
         "string": "photos",
         "single": "photos/cats/03.PNG",
