@@ -59,7 +59,9 @@ class Population:
     def profile(self) -> pd.DataFrame:
         x, z = (self.values[name].astype(np.float64).ravel() for name in ("input", "normalized"))
         group = np.repeat(self.image % 16, CHANNELS)
-        cells = pd.DataFrame({"group": group, "bin": bin_of(x), "x": x, "z": z, "zz": z * z, "xx": x * x, "xz": x * z}).groupby(["group", "bin"])
+        cells = pd.DataFrame({"group": group, "bin": bin_of(x), "x": x, "z": z, "zz": z * z, "xx": x * x, "xz": x * z}).groupby(
+            ["group", "bin"]
+        )
         sums = cells.agg(
             count=("x", "size"),
             sum_input=("x", "sum"),
