@@ -22,9 +22,8 @@ from probe.records import STRATA
 from probe.store.schema import SAMPLE_SCHEMA, TABLES, VALUES
 
 GROUP_ROWS = 1 << 17  # aim of a row group of samples; always whole channels
-PAGE_BYTES = (
-    1 << 21
-)  # zstd works in blocks of 128 kB: in smaller pages a block mixes exponent bytes with mantissa bytes (10 % more)
+# zstd works in blocks of 128 kB; in small pages such a block mixes exponent bytes with mantissa bytes and takes 10 % more.
+PAGE_BYTES = 1 << 21
 _LIMITED = "max_rows_per_page" in signature(pq.ParquetWriter.__init__).parameters  # newer pyarrow cuts pages at 20,000 rows
 _WHOLE_PAGES = {"max_rows_per_page": PAGE_BYTES} if _LIMITED else {}
 _SAMPLE_DICTIONARIES = ("layer", "image", "position", "stratum")
