@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from probe.records import Fit
 
@@ -26,7 +26,7 @@ NO_INTERVAL: Interval = (None, None)
 
 @cache
 def _quantile(k: int) -> float:
-    return float(stats.t.ppf(0.975, k - 1))
+    return float(special.stdtrit(k - 1, 0.975))
 
 
 def half_width(replicates: Floats) -> float | None:

@@ -89,13 +89,14 @@ def capture(
             def done(batch: Inputs) -> None:
                 report("capture", worker.images, stream.images)
 
+            report("capture", 0, stream.images)
             local.run(lambda: worker, stream.batches, done)
         if not worker.images:
             raise ProbeError("no image went through the model: the data gave no batch")
         seconds = time.perf_counter() - began[0]
         found = worker.layers(chosen)
         report("store", 0, len(found))
-        records = _write(writer, loaded.module, found, worker)
+        records = _write(writer, loaded.module, found, report)
         manifest = _manifest(loaded, stream, plan, records, hooks, layers, autocast)
         times = {
             "started": began[1].isoformat(),
@@ -193,7 +194,7 @@ def _dtype(name: str) -> torch.dtype:
 
 
 def _write(
-    writer: RunWriter, module: nn.Module, found: list[tuple[Layer, LayerStatistics | None]], worker: Worker
+    writer: RunWriter, module: nn.Module, found: list[tuple[Layer, LayerStatistics | None]], report: Progress
 ) -> list[dict[str, Any]]:
     """Samples by two threads, then the tables. Returns the manifest's layer records."""
     modules = {name: child for name, child, _ in norm_modules(module)}
@@ -205,7 +206,8 @@ def _write(
             writer.write_samples(layer.depth, layer.name, **tables.sample_columns(statistics))
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(samples, found))
+        for done, _ in enumerate(pool.map(samples, found), start=1):
+            report("store", done, len(found))
     for layer, statistics in found:
         if statistics is None:
             records.append(_record(layer, None, None))
