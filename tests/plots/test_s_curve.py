@@ -45,8 +45,8 @@ def test_the_tail_is_inside_the_axes() -> None:
 
 
 def test_thinning_keeps_the_whole_tail() -> None:
-    ax, _ = panel(points_shown=50)
-    assert len(drawn(ax, "uniform").get_offsets()) <= 50
+    ax, _ = panel(points_shown=10)
+    assert len(drawn(ax, "uniform").get_offsets()) <= 10
     assert len(drawn(ax, "tail").get_offsets()) == figure_data.TAIL
 
 
