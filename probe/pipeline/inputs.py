@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -155,7 +154,14 @@ def _batch_stream(data: Iterable[Any], num_images: int | None, mask: Mask | None
                 return
 
     description = {"kind": "batches", "location": type(data).__name__, "identity": None}
-    return Stream(islice(batches(), None), None, [], description)
+    return Stream(batches(), _length(data, num_images), [], description)
+
+
+def _length(data: Iterable[Any], num_images: int | None) -> int | None:
+    """Number of images where a list of tensors tells it; knowing it saves copying rows that the draw would drop again."""
+    if num_images is not None or not isinstance(data, list | tuple) or not all(isinstance(batch, Tensor) for batch in data):
+        return None
+    return sum(len(batch) for batch in data)
 
 
 def _arguments(batch: Any) -> tuple[tuple, dict[str, Any]]:
