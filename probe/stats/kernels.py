@@ -22,13 +22,11 @@ from numba import njit
 from probe import bins
 
 SHIFT, FIRST, PER_SIGN = bins.SHIFT, bins.FIRST, bins.PER_SIGN
-INFINITE = 0x7F800000
-
-# reductions may be reordered (SIMD), NaN and inf keep their meaning
-FAST = {"reassoc", "contract", "nsz", "arcp"}
-
-_compile = njit(nogil=True, cache=True, fastmath=FAST, boundscheck=False, error_model="numpy")
-_inline = njit(nogil=True, cache=True, fastmath=FAST, boundscheck=False, error_model="numpy", inline="always")
+# Reductions may be reordered (SIMD); NaN and inf keep their meaning, so that a sum tells whether a row or plane is finite.
+_compile = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+# Only for values known to be finite: the compiler vectorizes min and max just where it need not care for NaN.
+_finite = njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+_inline = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", inline="always")
 
 
 @_inline
@@ -45,57 +43,80 @@ def _add(cells: Any, bits: Any, x: Any, z: Any) -> None:
     cell[5] += x64 * z64
 
 
-@_inline
-def _add_channel(sums: Any, c: Any, x: Any, z: Any) -> None:
-    x64, z64 = np.float64(x), np.float64(z)
-    sums[0, c] += x64
-    sums[1, c] += x64 * x64
-    sums[2, c] = min(sums[2, c], x64)
-    sums[3, c] = max(sums[3, c], x64)
-    sums[4, c] += z64
-    sums[5, c] += z64 * z64
-    sums[6, c] = min(sums[6, c], z64)
-    sums[7, c] = max(sums[7, c], z64)
+@_compile
+def _sum(row: Any) -> Any:
+    total = 0.0
+    for c in range(row.shape[0]):
+        total += np.float64(row[c])
+    return total
 
 
-@_inline
-def _outside(x: Any, low: Any, high: Any) -> bool:
+@_compile
+def _sum_of_squares(row: Any, center: Any) -> Any:
+    total = 0.0
+    for c in range(row.shape[0]):
+        d = np.float64(row[c]) - center
+        total += d * d
+    return total
+
+
+@_compile
+def _range(bits: Any, ends: Any) -> None:
+    """Smallest and largest of finite float32 values into ends (2,), as bits. Ordered as integers (the magnitude bits of negative
+    numbers flipped), because the compiler vectorizes a minimum of integers and not one of floats."""
+    smallest, largest = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
+    for c in range(bits.shape[0]):
+        ordered = bits[c] ^ ((bits[c] >> np.int32(31)) & np.int32(0x7FFFFFFF))
+        smallest = min(smallest, ordered)
+        largest = max(largest, ordered)
+    ends[0] = smallest ^ ((smallest >> np.int32(31)) & np.int32(0x7FFFFFFF))
+    ends[1] = largest ^ ((largest >> np.int32(31)) & np.int32(0x7FFFFFFF))
+
+
+@_finite
+def _any_outside(row: Any, low: Any, high: Any) -> Any:
     count = 0
-    for c in range(x.shape[0]):
-        count += (x[c] > high[c]) | (x[c] < low[c])
+    for c in range(row.shape[0]):
+        count += (row[c] > high[c]) | (row[c] < low[c])
     return count > 0
+
+
+@_finite
+def _add_channels(sums: Any, row: Any, m: Any, scale: Any) -> None:
+    """Add a row of finite values, normalized by its m and scale, to the sums of its channels."""
+    x_sum, x_squares, x_min, x_max = sums[0], sums[1], sums[2], sums[3]
+    z_sum, z_squares, z_min, z_max = sums[4], sums[5], sums[6], sums[7]
+    for c in range(row.shape[0]):
+        x = np.float64(row[c])
+        z = (x - m) * scale
+        x_sum[c] += x
+        x_squares[c] += x * x
+        x_min[c] = min(x_min[c], x)
+        x_max[c] = max(x_max[c], x)
+        z_sum[c] += z
+        z_squares[c] += z * z
+        z_min[c] = min(z_min[c], z)
+        z_max[c] = max(z_max[c], z)
 
 
 @_compile
 def token_rows(x, bits, eps, centered, kinds, low, high, cells, sums, means, sigmas, flagged):  # type: ignore[no-untyped-def]
-    """LayerNorm (`centered`) or RMSNorm rows (R, C): z = (x - m) / sqrt(sigma^2 + eps) with the row's own m and sigma (m = 0 for RMS)."""
+    """LayerNorm (`centered`) or RMSNorm rows (R, C): z = (x - m) / sqrt(sigma^2 + eps), the row's own m (0 for RMS) and sigma."""
     rows, channels = x.shape
     bad = 0
     for r in range(rows):
-        row = x[r]
-        m = 0.0
-        if centered:
-            for c in range(channels):
-                m += np.float64(row[c])
-            m /= channels
-        v = 0.0
-        for c in range(channels):
-            d = np.float64(row[c]) - m
-            v += d * d
-        v /= channels
-        means[r] = m
-        sigmas[r] = math.sqrt(v)
+        row, row_bits, cell = x[r], bits[r], cells[kinds[r]]
+        m = _sum(row) / channels if centered else 0.0
+        v = _sum_of_squares(row, m) / channels
+        means[r], sigmas[r] = m, math.sqrt(v)
         scale = 1.0 / math.sqrt(v + eps)
         if not (math.isfinite(v) and math.isfinite(scale)):
             bad += channels
             continue
-        cell = cells[kinds[r]]
-        for c in range(channels):
-            _add_channel(sums, c, row[c], (np.float64(row[c]) - m) * scale)
-        row_bits = bits[r]
+        _add_channels(sums, row, m, scale)
         for c in range(channels):
             _add(cell, row_bits[c], row[c], (np.float64(row[c]) - m) * scale)
-        flagged[r] = _outside(row, low, high)
+        flagged[r] = _any_outside(row, low, high)
     sums[8] += rows - bad // channels
     return bad
 
@@ -105,35 +126,45 @@ def planes(x, bits, mean, scale, low, high, cells, sums, flagged):  # type: igno
     """Channel planes (C, P) of one image: z = (x - mean_c) * scale_c (BatchNorm, InstanceNorm, GroupNorm)."""
     channels, size = x.shape
     bad = 0
+    end_bits = np.empty(2, np.int32)
+    ends = end_bits.view(np.float32)
     for c in range(channels):
-        plane = x[c]
+        plane, plane_bits = x[c], bits[c]
         m, s = np.float64(mean[c]), np.float64(scale[c])
-        total, squares = 0.0, 0.0
-        smallest, largest = np.float32(np.inf), np.float32(-np.inf)
-        for p in range(size):
-            value = plane[p]
-            total += np.float64(value)
-            squares += np.float64(value) * np.float64(value)
-            smallest = min(smallest, value)
-            largest = max(largest, value)
+        total, squares = _sum(plane), _sum_of_squares(plane, 0.0)
         if not (math.isfinite(squares) and math.isfinite(m) and math.isfinite(s)):
             bad += size
             continue
+        _range(plane_bits, end_bits)
+        smallest, largest = np.float64(ends[0]), np.float64(ends[1])
+        z_ends = (smallest - m) * s, (largest - m) * s
         sums[0, c] += total
         sums[1, c] += squares
-        sums[2, c] = min(sums[2, c], np.float64(smallest))
-        sums[3, c] = max(sums[3, c], np.float64(largest))
+        sums[2, c] = min(sums[2, c], smallest)
+        sums[3, c] = max(sums[3, c], largest)
         sums[4, c] += s * (total - size * m)
         sums[5, c] += s * s * (squares - 2.0 * m * total + size * m * m)
-        first, last = (smallest - m) * s, (largest - m) * s
+        sums[6, c] = min(sums[6, c], min(z_ends[0], z_ends[1]))
+        sums[7, c] = max(sums[7, c], max(z_ends[0], z_ends[1]))
         sums[8, c] += size
-        sums[6, c] = min(sums[6, c], min(first, last))
-        sums[7, c] = max(sums[7, c], max(first, last))
-        plane_bits = bits[c]
         for p in range(size):
             _add(cells, plane_bits[p], plane[p], (np.float64(plane[p]) - m) * s)
         flagged[c] = largest > high[c] or smallest < low[c]
     return bad
+
+
+@_inline
+def _add_one(sums: Any, c: Any, x: Any, z: Any) -> None:
+    """Add one finite element to the sums of its channel."""
+    sums[0, c] += x
+    sums[1, c] += x * x
+    sums[2, c] = min(sums[2, c], x)
+    sums[3, c] = max(sums[3, c], x)
+    sums[4, c] += z
+    sums[5, c] += z * z
+    sums[6, c] = min(sums[6, c], z)
+    sums[7, c] = max(sums[7, c], z)
+    sums[8, c] += 1.0
 
 
 @_compile
@@ -145,12 +176,12 @@ def given_rows(x, bits, z, kinds, low, high, cells, sums, flagged):  # type: ign
         cell = cells[kinds[r]]
         for c in range(channels):
             if math.isfinite(x[r, c]) and math.isfinite(z[r, c]):
-                sums[8, c] += 1.0
-                _add_channel(sums, c, x[r, c], z[r, c])
+                if x[r, c] > high[c] or x[r, c] < low[c]:
+                    flagged[r] = True
+                _add_one(sums, c, np.float64(x[r, c]), np.float64(z[r, c]))
                 _add(cell, bits[r, c], x[r, c], z[r, c])
             else:
                 bad += 1
-        flagged[r] = _outside(x[r], low, high)
     return bad
 
 

@@ -61,11 +61,15 @@ def summarize(observed: Observed, bounds: Bounds, collect: Collect) -> Summary:
 
 
 def _run(task: Callable[[int], int], images: int) -> int:
-    """task(image) for every image of the batch over the threads; the sum of what they return."""
-    threads = min(torch.get_num_threads(), images)
-    if threads == 1:
-        return sum(task(b) for b in range(images))
-    return sum(_pool(threads).map(task, range(images)))
+    """task(image) for every image of the batch; the sum of what they return. This thread and its helpers take the next image in turn."""
+    todo = iter(range(images))
+
+    def work() -> int:
+        return sum(task(b) for b in todo)
+
+    helpers = min(torch.get_num_threads(), images) - 1
+    others = [_pool(helpers).submit(work) for _ in range(helpers)]
+    return work() + sum(other.result() for other in others)
 
 
 def _summarize_planes(observed: Observed, bounds: Bounds, collect: Collect) -> Summary:

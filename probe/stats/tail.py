@@ -8,6 +8,7 @@ order (image, position, channel) among those collected.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,21 +24,12 @@ ELEMENT = np.dtype(
 )
 
 
-def _rank_in_channel(channel: NDArray[np.int32]) -> NDArray[np.int64]:
-    """How many earlier entries have the same channel."""
-    order = np.argsort(channel, kind="stable")
-    ordered = channel[order]
-    first = np.searchsorted(ordered, ordered, side="left")
-    rank = np.empty(len(channel), np.int64)
-    rank[order] = np.arange(len(channel)) - first
-    return rank
-
-
 class Tail:
     """Capped extremes of one layer. `bounds` are the values per channel beyond which an element may still enter."""
 
     def __init__(self, channels: int, per_sign: int, per_channel: int) -> None:
         self.per_sign, self.per_channel = per_sign, per_channel
+        self._channels = channels
         self._kept = np.empty(0, ELEMENT)
         self._new: list[NDArray] = []
         self._pending = 0
@@ -71,27 +63,53 @@ class Tail:
         """Reduce to the kept set and tighten the bounds."""
         every = np.concatenate([self._kept, *self._new])
         self._new, self._pending = [], 0
-        every = every[np.lexsort((every["channel"], every["position"], every["image"], every["value"]))]
-        place = (every["channel"], every["position"], every["image"])
-        low, low_channel, smallest = self._extreme(every, np.arange(len(every)), np.float32(np.inf))
-        high, high_channel, largest = self._extreme(every, np.lexsort((*place, -every["value"])), np.float32(-np.inf))
-        magnitude = np.lexsort((*place, -np.abs(every["value"])))[:REGARDLESS]
-        reach = np.abs(every["value"][magnitude[-1]]) if len(magnitude) == REGARDLESS else np.float32(-np.inf)
-        self._kept = every[np.unique(np.concatenate([smallest, largest, magnitude]))]
-        self.bounds = (
-            np.maximum(np.minimum(low, low_channel), -reach).astype(np.float32),
-            np.minimum(np.maximum(high, high_channel), reach).astype(np.float32),
-        )
+        smallest, largest = self._arm(every, every["value"]), self._arm(every, -every["value"])
+        ends = np.union1d(smallest.order[:REGARDLESS], largest.order[:REGARDLESS])
+        farthest = ends[_sorted(every[ends], -np.abs(every["value"][ends]))][:REGARDLESS]
+        reach = np.abs(every["value"][farthest[-1]]) if len(farthest) == REGARDLESS else np.float32(-np.inf)
+        kept = every[np.unique(np.concatenate([smallest.kept, largest.kept, farthest]))]
+        self._kept = kept[_sorted(kept, kept["value"])]
+        self.bounds = np.maximum(smallest.bound, -reach), np.minimum(-largest.bound, reach)
 
-    def _extreme(
-        self, every: NDArray, order: NDArray[np.int64], open_end: np.float32
-    ) -> tuple[np.float32, NDArray[np.float32], NDArray[np.int64]]:
-        """In `order` (most extreme first): bound of all, bound per channel, indices kept; a bound is `open_end` while there is room."""
-        channel = every["channel"][order]
-        rank = _rank_in_channel(channel)
-        per_channel = np.full(len(self.bounds[0]), open_end, np.float32)
+    def _arm(self, every: NDArray, key: NDArray[np.float32]) -> _Arm:
+        """The capped set with the smallest keys. Sorts only as many elements as it needs."""
+        take = 4 * max(self.per_sign, REGARDLESS)
+        while True:
+            everything = take >= len(every)
+            chosen = np.arange(len(every)) if everything else np.flatnonzero(key <= np.partition(key, take - 1)[take - 1])
+            order = chosen[_sorted(every[chosen], key[chosen])]
+            channel = every["channel"][order]
+            rank = _rank_in_channel(channel)
+            kept = order[rank < self.per_channel][: self.per_sign]
+            if everything or len(kept) == self.per_sign:
+                break
+            take *= 4
+        bound = np.full(self._channels, np.inf, np.float32)
         full = rank == self.per_channel - 1
-        per_channel[channel[full]] = every["value"][order[full]]
-        kept = order[rank < self.per_channel][: self.per_sign]
-        bound = every["value"][kept[-1]] if len(kept) == self.per_sign else open_end
-        return bound, per_channel, kept
+        bound[channel[full]] = key[order[full]]
+        if len(kept) == self.per_sign:
+            bound = np.minimum(bound, key[kept[-1]])
+        return _Arm(order, kept, bound)
+
+
+class _Arm(NamedTuple):
+    """One end of the tail: indices in order of the key, those kept, and per channel the key below which an element may enter."""
+
+    order: NDArray[np.int64]
+    kept: NDArray[np.int64]
+    bound: NDArray[np.float32]
+
+
+def _sorted(elements: NDArray, key: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Order by key, then image, position, channel."""
+    return np.lexsort((elements["channel"], elements["position"], elements["image"], key))
+
+
+def _rank_in_channel(channel: NDArray[np.int32]) -> NDArray[np.int64]:
+    """How many earlier entries have the same channel."""
+    order = np.argsort(channel, kind="stable")
+    ordered = channel[order]
+    new = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
+    rank = np.empty(len(channel), np.int64)
+    rank[order] = np.arange(len(channel)) - np.repeat(new, np.diff(new, append=len(channel)))
+    return rank
