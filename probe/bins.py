@@ -16,6 +16,9 @@ MIN_EXPONENT = -16
 MAX_EXPONENT = 15
 PER_SIGN = (MAX_EXPONENT - MIN_EXPONENT + 1) << MANTISSA_BITS  # 1024
 SUMS = 6  # of a profile cell: count, x, z, z^2, x^2, x z
+# While it grows, a profile keeps its cells where a shift finds them: 0 .. 1023 bins 1 .. 1024, 1024 .. 2047 bins -1 .. -1024, then
+# what lies outside these exponents: near zero, beyond the largest, beyond the largest below zero.
+CELLS = 2 * PER_SIGN + 3
 BINS = 2 * PER_SIGN + 1  # array index = bin + PER_SIGN
 FIRST = (127 + MIN_EXPONENT) << MANTISSA_BITS  # bits >> SHIFT of the smallest magnitude that is not bin 0
 
@@ -43,3 +46,13 @@ def edges(bins: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     near = np.where(magnitude > 0, _edge(np.maximum(magnitude, 1)), -(2.0**MIN_EXPONENT))
     far = _edge(magnitude + 1)
     return np.where(k < 0, -far, near), np.where(k < 0, -near, far)
+
+
+def folded(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(..., CELLS, n) as a profile grows to (..., BINS, n) in ascending order of the bins."""
+    positive, negative = cells[..., :PER_SIGN, :], cells[..., PER_SIGN : 2 * PER_SIGN, :]
+    near_zero = cells[..., 2 * PER_SIGN : 2 * PER_SIGN + 1, :]
+    every = np.concatenate([negative[..., ::-1, :], near_zero, positive], axis=-2)
+    every[..., -1, :] += cells[..., -2, :]
+    every[..., 0, :] += cells[..., -1, :]
+    return every

@@ -1,8 +1,8 @@
 """One pass over the input of a norm layer, on the CPU, for one image at a time (numba).
 
-Every kernel reads x once and adds to the image's own accumulators, so the result does not depend on the number of threads:
+Every kernel reads x once and adds to accumulators that no other thread touches meanwhile:
 
-    cells    (kinds, BINS, 6)  per token kind and bin of x: count, sum x, sum z, sum z^2, sum x^2, sum x z
+    cells    (kinds, CELLS, 6) per token kind and bin of x: count, sum x, sum z, sum z^2, sum x^2, sum x z
     sums     (9, C)            per channel: sum x, sum x^2, min x, max x, then the same of z, then the count
     flagged  (rows or C)       rows (planes) that hold a value outside [low_c, high_c]: candidates for the tail
 
@@ -22,6 +22,7 @@ from numba import njit
 from probe import bins
 
 SHIFT, FIRST, PER_SIGN = bins.SHIFT, bins.FIRST, bins.PER_SIGN
+MAGNITUDE = 0x7FFFFFFF >> SHIFT  # of the shifted bits: all but the sign
 # Reductions may be reordered (SIMD); NaN and inf keep their meaning, so that a sum tells whether a row or plane is finite.
 _compile = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 # Only for values known to be finite: the compiler vectorizes min and max just where it need not care for NaN.
@@ -32,8 +33,12 @@ _inline = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "
 @_inline
 def _add(cells: Any, bits: Any, x: Any, z: Any) -> None:
     """Count one finite element in its bin."""
-    k = min(max(((bits & 0x7FFFFFFF) >> SHIFT) - FIRST + 1, 0), PER_SIGN)
-    cell = cells[PER_SIGN - k if bits < 0 else PER_SIGN + k]
+    k = ((bits >> SHIFT) & MAGNITUDE) - FIRST
+    if 0 <= k < PER_SIGN:
+        k += (bits >> 31) & PER_SIGN
+    else:
+        k = 2 * PER_SIGN + (0 if k < 0 else 1 + ((bits >> 31) & 1))
+    cell = cells[k]
     x64, z64 = np.float64(x), np.float64(z)
     cell[0] += 1.0
     cell[1] += x64

@@ -53,16 +53,13 @@ class LayerStatistics:
         self.not_finite = 0
         self.positions = 0  # per image, the largest seen
         self.prefix_tokens = 0
-        self.line: tuple[NDArray[np.float32], NDArray[np.float32]] | None = (
-            None  # mean, scale (C,) of a fixed PlaneNorm: z is a line
-        )
+        # mean and scale (C,) of a fixed PlaneNorm: there z is a line of x
+        self.line: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     def update(self, observed: Observed, choice: RowChoice) -> None:
         """Add one batch. Reads the tensors now and keeps no reference to them."""
-
-        summary = summarize(observed, self.tail.bounds, lambda *candidates: self._collect(observed, *candidates))
+        summary = summarize(observed, self.profile, _Collector(self.tail, observed.images))
         self.moments.update(summary)
-        self.profile.update(summary, observed.groups)
         if summary.sigmas is not None:
             self.scale.update(summary.sigmas)
         self.not_finite += summary.not_finite
@@ -72,13 +69,6 @@ class LayerStatistics:
         self.tail.resolve(normalized.elements)
         for buffer, rows in zip((self.uniform, self.prefix), choice(observed.images, observed.valid), strict=True):
             self._sample(buffer, rows, observed, normalized)
-
-    def _collect(self, observed: Observed, values: NDArray, batch: NDArray, position: NDArray, channel: NDArray) -> Bounds:
-        elements = np.zeros(len(values), ELEMENT)
-        elements["value"], elements["batch"], elements["position"], elements["channel"] = values, batch, position, channel
-        elements["image"] = observed.images[batch]
-        self.tail.add(elements)
-        return self.tail.bounds
 
     def _sample(self, buffer: SampleBuffer, rows: Rows, observed: Observed, normalized: _Normalized) -> None:
         kept = rows.key <= buffer.below
@@ -132,6 +122,26 @@ class SampledRows:
     sigma: NDArray[np.float32] | None
 
 
+class _Collector:
+    """Puts the extreme values of one batch into a tail."""
+
+    def __init__(self, tail: Tail, images: NDArray[np.int64]) -> None:
+        self._tail, self._images = tail, images
+
+    @property
+    def bounds(self) -> Bounds:
+        return self._tail.bounds
+
+    def start(self, sums: NDArray[np.float64]) -> None:
+        self._tail.start(sums[:, 2], sums[:, 3])
+
+    def collect(self, values: NDArray, image: NDArray, position: NDArray, channel: NDArray) -> None:
+        elements = np.zeros(len(values), ELEMENT)
+        elements["value"], elements["batch"], elements["position"], elements["channel"] = values, image, position, channel
+        elements["image"] = self._images[image]
+        self._tail.add(elements)
+
+
 class _Normalized:
     """Looks up z of single elements and of rows of one batch."""
 
@@ -140,7 +150,9 @@ class _Normalized:
 
     def _token(self, batch: NDArray, position: NDArray) -> tuple[NDArray, NDArray, NDArray]:
         norm = self._observed.norm
-        assert isinstance(norm, TokenNorm) and self._summary.means is not None and self._summary.sigmas is not None
+        assert isinstance(norm, TokenNorm)
+        assert self._summary.means is not None
+        assert self._summary.sigmas is not None
         mean, sigma = self._summary.means[batch, position], self._summary.sigmas[batch, position]
         return mean, sigma, 1 / np.sqrt(sigma**2 + norm.eps)
 

@@ -35,7 +35,7 @@ class Moments:
         self.sums = new_sums(1, channels)[0]
 
     def update(self, summary: Summary) -> None:
-        for sums in summary.sums:
+        for sums in summary.sums:  # image by image: the same additions for any cut into batches
             self._add(sums)
 
     def merge(self, other: Moments) -> None:

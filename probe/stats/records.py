@@ -1,9 +1,9 @@
-"""What one batch of one layer is reduced to, and how extreme values travel; shared by the two backends."""
+"""What one batch of one layer is reduced to beside its profile, and who collects the extreme values; shared by the two backends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +11,34 @@ from numpy.typing import NDArray
 
 @dataclass
 class Summary:
-    """One batch of one layer, reduced. `cells` is borrowed: it is overwritten by the next summary."""
+    """One batch of one layer, reduced."""
 
-    cells: NDArray[np.float64]  # (B, kinds, BINS, SUMS)
     sums: NDArray[np.float64]  # (B, 9, C), see kernels
     not_finite: int
     means: NDArray[np.float64] | None  # (B, P) of TokenNorm, NaN at padding
     sigmas: NDArray[np.float64] | None
 
 
-Bounds = tuple[NDArray[np.float32], NDArray[np.float32]]
-# receives (values, image in batch, position, channel) of candidates and returns tighter bounds
-Collect = Callable[[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], Bounds]
+Bounds = tuple[NDArray[np.float32], NDArray[np.float32]]  # low and high (C,)
+
+
+class Extremes(Protocol):
+    """Collects the values outside its bounds, which only ever tighten."""
+
+    @property
+    def bounds(self) -> Bounds: ...
+
+    def start(self, sums: NDArray[np.float64]) -> None:
+        """First bounds from the extremes (B, 9, C) of every image and channel, where there are none yet."""
+
+    def collect(
+        self,
+        values: NDArray[np.float32],
+        image: NDArray[np.int64],
+        position: NDArray[np.int64],
+        channel: NDArray[np.int64],
+    ) -> None:
+        """Take values (n,) with their image in the batch, position and channel."""
 
 
 def new_sums(images: int, channels: int) -> NDArray[np.float64]:

@@ -35,6 +35,19 @@ class Tail:
         self._pending = 0
         self.bounds: Bounds = (np.full(channels, np.inf, np.float32), np.full(channels, -np.inf, np.float32))
 
+    def start(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
+        """First bounds from the extremes (B, C) of each image and channel, each the value of an element; nothing once bounds are set.
+
+        The per_sign-th largest of them bounds what can enter: no channel counts more than its cap. It may enter itself.
+        """
+        if len(self._kept) or len(low) > self.per_channel or low.size < max(self.per_sign, REGARDLESS):
+            return
+        take = max(self.per_sign, REGARDLESS) - 1
+        smallest, largest = np.partition(low, take, axis=None)[take], -np.partition(-high, take, axis=None)[take]
+        ends = np.nextafter(np.float32([smallest, largest]), np.float32([np.inf, -np.inf]))
+        if np.isfinite(ends).all():
+            self.bounds = tuple(np.full(self._channels, end, np.float32) for end in ends)
+
     def add(self, elements: NDArray) -> None:
         """Add ELEMENT records; compacts now and then."""
         self._new.append(elements)
@@ -69,7 +82,8 @@ class Tail:
         reach = np.abs(every["value"][farthest[-1]]) if len(farthest) == REGARDLESS else np.float32(-np.inf)
         kept = every[np.unique(np.concatenate([smallest.kept, largest.kept, farthest]))]
         self._kept = kept[_sorted(kept, kept["value"])]
-        self.bounds = np.maximum(smallest.bound, -reach), np.minimum(-largest.bound, reach)
+        low, high = np.maximum(smallest.bound, -reach), np.minimum(-largest.bound, reach)
+        self.bounds = np.minimum(low, self.bounds[0]), np.maximum(high, self.bounds[1])
 
     def _arm(self, every: NDArray, key: NDArray[np.float32]) -> _Arm:
         """The capped set with the smallest keys. Sorts only as many elements as it needs."""

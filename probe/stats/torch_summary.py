@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probe.bins import BINS, FIRST, PER_SIGN, SHIFT, SUMS
+from probe.bins import CELLS, FIRST, PER_SIGN, SHIFT, SUMS
 from probe.stats.observed import GivenNorm, Observed, TokenNorm
-from probe.stats.records import Bounds, Collect, Summary
+from probe.stats.profile import Profile
+from probe.stats.records import Extremes, Summary
 
 
-def summarize(observed: Observed, bounds: Bounds, collect: Collect) -> Summary:
-    """Statistics of one batch on the device of its tensors; see `summary.summarize`."""
+def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> Summary:
+    """One batch on the device of its tensors; see `summary.summarize`."""
     observed = observed.as_given_rows()
     x = observed.x.detach().float()
     z, means, sigmas = _normalized(x, observed)
@@ -25,10 +26,12 @@ def summarize(observed: Observed, bounds: Bounds, collect: Collect) -> Summary:
         valid = torch.from_numpy(observed.valid).to(x.device)[..., None]
         kept, not_finite = kept & valid, not_finite & valid
         means, sigmas = (None if t is None else t.masked_fill(~valid[..., 0], torch.nan) for t in (means, sigmas))
-    cells = _cells(x, z, kept, torch.from_numpy(observed.kinds).to(x.device))
-    _collect_tail(x, kept, bounds, collect)
+    _add_to_profile(profile, observed, x, z, kept)
+    sums = _sums(x, z, kept).cpu().numpy()
+    extremes.start(sums)
+    _collect_extremes(x, kept, extremes)
     host = (None if t is None else t.cpu().numpy() for t in (means, sigmas))
-    return Summary(cells.cpu().numpy(), _sums(x, z, kept).cpu().numpy(), int(not_finite.sum()), *host)
+    return Summary(sums, int(not_finite.sum()), *host)
 
 
 def _normalized(x: Tensor, observed: Observed) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -44,20 +47,26 @@ def _normalized(x: Tensor, observed: Observed) -> tuple[Tensor, Tensor | None, T
     return (exact - mean[..., None]) * scale[..., None], mean, var.sqrt()
 
 
-def _bins(x: Tensor) -> Tensor:
-    """Index of the bin of each value, 0 .. BINS - 1."""
+def _cell_of(x: Tensor) -> Tensor:
+    """Index of the cell of each value, 0 .. CELLS - 1; see `bins.CELLS`."""
     bits = x.contiguous().view(torch.int32)
-    magnitude = (((bits & 0x7FFFFFFF) >> SHIFT) - FIRST + 1).clamp(0, PER_SIGN)
-    return PER_SIGN + torch.where(bits < 0, -magnitude, magnitude).long()
+    negative = (bits < 0).long()
+    k = ((bits & 0x7FFFFFFF) >> SHIFT).long() - FIRST
+    outside = 2 * PER_SIGN + torch.where(k < 0, 0, 1 + negative)
+    return torch.where((k >= 0) & (k < PER_SIGN), k + PER_SIGN * negative, outside)
 
 
-def _cells(x: Tensor, z: Tensor, kept: Tensor, kinds: Tensor) -> Tensor:
-    images, count = len(x), 1 + int(kinds.any())
-    row = torch.arange(images, device=x.device)[:, None] * count + kinds.long()
-    index = (row[..., None] * BINS + _bins(x))[kept]
+def _add_to_profile(profile: Profile, observed: Observed, x: Tensor, z: Tensor, kept: Tensor) -> None:
+    kinds = 1 + int(observed.kinds.any())
+    groups, group = np.unique(observed.groups, return_inverse=True)
+    kind = torch.from_numpy(observed.kinds.astype(np.int64)).to(x.device)
+    row = kind * len(groups) + torch.from_numpy(group).to(x.device)[:, None]
+    index = (row[..., None] * CELLS + _cell_of(x))[kept]
     x64, z64 = x[kept].double(), z[kept].double()
     values = torch.stack([torch.ones_like(x64), x64, z64, z64.square(), x64.square(), x64 * z64], dim=1)
-    return values.new_zeros(images * count * BINS, SUMS).index_add_(0, index, values).view(images, count, BINS, SUMS)
+    cells = values.new_zeros(kinds * len(groups) * CELLS, SUMS).index_add_(0, index, values)
+    profile.grow(kinds)
+    profile.cells[:kinds, groups] += cells.view(kinds, len(groups), CELLS, SUMS).cpu().numpy()
 
 
 def _sums(x: Tensor, z: Tensor, kept: Tensor) -> Tensor:
@@ -70,11 +79,11 @@ def _sums(x: Tensor, z: Tensor, kept: Tensor) -> Tensor:
     return torch.stack([*parts, kept.sum(dim=1).double()], dim=1)
 
 
-def _collect_tail(x: Tensor, kept: Tensor, bounds: Bounds, collect: Collect) -> None:
+def _collect_extremes(x: Tensor, kept: Tensor, extremes: Extremes) -> None:
     """An image at a time, so that the first image's candidates already tighten the bounds of the next."""
     for b in range(len(x)):
-        low, high = (torch.from_numpy(np.ascontiguousarray(end)).to(x.device) for end in bounds)
+        low, high = (torch.from_numpy(end).to(x.device) for end in extremes.bounds)
         position, channel = torch.nonzero(kept[b] & ((x[b] > high) | (x[b] < low)), as_tuple=True)
         if len(position):
             values = x[b][position, channel].cpu().numpy()
-            bounds = collect(values, np.full(len(values), b), position.cpu().numpy(), channel.cpu().numpy())
+            extremes.collect(values, np.full(len(values), b), position.cpu().numpy(), channel.cpu().numpy())

@@ -7,17 +7,30 @@ import pytest
 import torch
 from observations import NORMS, observed, tokens
 
-from probe.bins import BINS, PER_SIGN, SUMS, bin_of
-from probe.records import Plan
+from probe.bins import BINS, PER_SIGN, SUMS, bin_of, folded
+from probe.records import GROUPS, Plan
 from probe.stats import summary, torch_summary
 from probe.stats.layer import LayerStatistics
+from probe.stats.profile import Profile
 from probe.stats.samples import RowChoice
 
 BACKENDS = {"numba": summary.summarize, "torch": torch_summary.summarize}
 
 
-def no_tail(channels):
-    return np.full(channels, -np.inf, np.float32), np.full(channels, np.inf, np.float32)
+class NoTail:
+    """Extremes that nothing lies beyond."""
+
+    def __init__(self, channels):
+        self.bounds = np.full(channels, -np.inf, np.float32), np.full(channels, np.inf, np.float32)
+
+    def start(self, sums):
+        pass
+
+
+def reduced(backend, o):
+    """Summary and profile of one observation, the tail aside."""
+    profile = Profile()
+    return BACKENDS[backend](o, profile, NoTail(o.channels)), profile
 
 
 def reference(o):
@@ -35,15 +48,15 @@ def reference(o):
 def test_cells_hold_count_and_sums_of_every_bin(backend, norm):
     o = observed(tokens(3, 10, 12), norm)
     x, z = reference(o)
-    cells = BACKENDS[backend](o, no_tail(12), None).cells
-    expected = np.zeros((3, 1 + int(o.kinds.any()), BINS, SUMS))
+    cells = folded(reduced(backend, o)[1].cells)
+    expected = np.zeros((1 + int(o.kinds.any()), GROUPS, BINS, SUMS))
     index = bin_of(x) + PER_SIGN
     for image in range(3):
-        for kind in range(expected.shape[1]):
+        for kind in range(len(expected)):
             chosen = o.kinds == kind
             bins, xs, zs = index[image, chosen].ravel(), x[image, chosen].ravel(), z[image, chosen].ravel()
             for column, value in enumerate((np.ones_like(xs), xs, zs, zs**2, xs**2, xs * zs)):
-                expected[image, kind, :, column] = np.bincount(bins, value, BINS)
+                expected[kind, image, :, column] = np.bincount(bins, value, BINS)
     np.testing.assert_allclose(cells, expected, rtol=1e-6, atol=2e-6)
 
 
@@ -52,7 +65,7 @@ def test_cells_hold_count_and_sums_of_every_bin(backend, norm):
 def test_sums_are_those_of_every_channel(backend, norm):
     o = observed(tokens(3, 10, 12), norm)
     x, z = reference(o)
-    sums = BACKENDS[backend](o, no_tail(12), None).sums
+    sums = reduced(backend, o)[0].sums
     expected = [f(v, axis=1) for v in (x, z) for f in (np.sum, lambda a, axis: (a**2).sum(axis), np.min, np.max)]
     np.testing.assert_allclose(sums, np.stack([*expected, np.full((3, 12), 10.0)], axis=1), rtol=1e-5, atol=1e-5)
 
@@ -64,18 +77,18 @@ def test_padding_and_non_finite_elements_enter_no_sum(backend, norm):
     x[0, 2, 3], x[1, 4, 0] = np.nan, np.inf
     valid = np.ones((2, 6), bool)
     valid[1, 5] = False
-    got = BACKENDS[backend](observed(x, norm, valid=valid), no_tail(8), None)
+    got, profile = reduced(backend, observed(x, norm, valid=valid))
     assert got.not_finite == (16 if norm in ("token", "rms") else 2)  # a token with a NaN has no mean and sigma
-    assert got.cells[..., 0].sum() == 11 * 8 - got.not_finite
+    assert profile.cells[..., 0].sum() == 11 * 8 - got.not_finite
     assert got.sums[:, 8].sum() == 11 * 8 - got.not_finite
-    assert np.isfinite(got.cells).all()
+    assert np.isfinite(profile.cells).all()
 
 
 @pytest.mark.parametrize("norm", ["token", "rms"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_token_statistics_are_mean_and_biased_sigma(backend, norm):
     o = observed(tokens(2, 5, 16), norm)
-    got = BACKENDS[backend](o, no_tail(16), None)
+    got, _ = reduced(backend, o)
     x = o.x.double().numpy()
     mean = x.mean(-1) if norm == "token" else np.zeros((2, 5))
     np.testing.assert_allclose(got.means, mean, atol=1e-12)
@@ -108,13 +121,23 @@ def test_both_backends_keep_the_same(norm, monkeypatch):
         np.testing.assert_allclose(left.normalized, right.normalized, atol=2e-6)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_values_beyond_the_exponents_fall_into_the_end_bins(backend):
+    x = tokens(1, 4, 6)
+    x[0, 0] = torch.tensor([1e-30, -1e-30, 0.0, 1e20, -1e20, 65536.0])
+    cells = folded(reduced(backend, observed(x, "given", prefix=0))[1].cells)[0, 0]
+    assert cells[PER_SIGN, 0] == 3 + int((x[0, 1:] == 0).sum())
+    assert cells[-1, :2].tolist() == [2, pytest.approx(1e20 + 65536, rel=1e-7)]
+    assert cells[0, :2].tolist() == [1, pytest.approx(-1e20, rel=1e-7)]
+
+
+@pytest.mark.parametrize("norm", ["token", "planes"])
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_the_number_of_threads_changes_no_bit(threads, monkeypatch):
-    o = observed(tokens(5, 30, 12), "token")
+def test_the_number_of_threads_changes_no_bit(threads, norm, monkeypatch):
+    o = observed(tokens(20, 30, 12), norm)  # groups 0 to 3 hold two images
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    expected = summary.summarize(o, no_tail(12), None)
-    cells, sums = expected.cells.copy(), expected.sums.copy()
+    expected, profile = reduced("numba", o)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    got = summary.summarize(o, no_tail(12), None)
-    assert np.array_equal(got.cells, cells)
-    assert np.array_equal(got.sums, sums)
+    got, other = reduced("numba", o)
+    assert np.array_equal(other.cells, profile.cells)
+    assert np.array_equal(got.sums, expected.sums)
