@@ -52,7 +52,6 @@ class BinnedMap:
             raise UsageError(f"tokens {tokens!r} is unknown; known: all, {', '.join(TOKENS)}")
         if tokens != "all":
             rows = rows[rows["tokens"] == tokens]
-        names = ("count", "sum_input", "sum_normalized", "sum_normalized_sq", "sum_input_sq", "sum_product")
         kept, column = np.unique(rows["bin"].to_numpy(dtype=np.int64), return_inverse=True)
         cell = rows["group"].to_numpy(dtype=np.int64) * len(kept) + column
 
@@ -60,7 +59,19 @@ class BinnedMap:
             weights = rows[name].to_numpy(dtype=np.float64)
             return np.bincount(cell, weights, GROUPS * len(kept)).astype(np.float64).reshape(GROUPS, len(kept))
 
-        return cls(kept, *(table(name) for name in names), *_narrowed(kept, min_x, max_x), tokens)
+        min_x, max_x = _narrowed(kept, min_x, max_x)
+        return cls(
+            bin=kept,
+            count=table("count"),
+            sum_x=table("sum_input"),
+            sum_z=table("sum_normalized"),
+            sum_zz=table("sum_normalized_sq"),
+            sum_xx=table("sum_input_sq"),
+            sum_xz=table("sum_product"),
+            min_x=min_x,
+            max_x=max_x,
+            tokens=tokens,
+        )
 
     @cached_property
     def edges(self) -> tuple[Floats, Floats]:

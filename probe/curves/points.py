@@ -93,8 +93,9 @@ def _at_means(x: Floats, sums: Floats, width: Floats | None) -> Points:
 
 
 def _chance(means: Points, total: Floats, pooled: bool) -> float:
-    """sum w p s^2 / n over bins, with p what a bin shows of itself: its mean and, under `population`, its own slope from two elements on.
+    """sum w p s^2 / n over bins, with p what a bin shows of itself.
 
+    That is its mean and, under `population`, its own slope from two elements on.
     s^2 is pooled, as most bins of the far ends hold one element, or that of each bin where all hold ten.
     """
     count = total[0]

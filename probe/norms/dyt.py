@@ -1,7 +1,8 @@
 """Dynamic Tanh: y = weight * tanh(alpha * x) + bias.
 
 Zhu et al. 2025, Transformers without Normalization, https://arxiv.org/abs/2503.10622.
-x is (B, ..., C) if channels_last, else (B, C, ...). alpha is one scalar per layer, of shape (1,); checkpoints with shape () load too.
+x is (B, ..., C) if channels_last, else (B, C, ...). alpha is one scalar per layer, of shape (1,); checkpoints with shape ()
+load too.
 """
 
 from __future__ import annotations

@@ -51,13 +51,15 @@ def bench_time(name: str, out: Path, pairs: int) -> None:
         bare.append(forward(module, batches))
         full.append(captured(module, batches, out, 256))
     ratios = ", ".join(f"{b / a:.3f}" for a, b in zip(bare, full, strict=True))
-    print(f"{name}: forward {min(bare):.2f} s, capture {min(full):.2f} s, ratio of the best {min(full) / min(bare):.3f} (pairs: {ratios})")
+    times = f"forward {min(bare):.2f} s, capture {min(full):.2f} s"
+    print(f"{name}: {times}, ratio of the best {min(full) / min(bare):.3f} (pairs: {ratios})")
 
 
 def bench_memory(name: str, out: Path) -> None:
     for images in (64, 256):
         command = [sys.executable, __file__, name, "--peak", str(images), "--out", str(out)]
-        print(f"{name}: {images} images, peak {subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()} MB")
+        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        print(f"{name}: {images} images, peak {found} MB")
 
 
 def peak(name: str, images: int, out: Path) -> None:

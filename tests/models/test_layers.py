@@ -40,8 +40,6 @@ def test_torchvision_models_are_listed_like_timm_models():
     assert convnext[0].kind == "layer_norm_2d"
 
 
-
-
 LlamaRMSNorm = type("LlamaRMSNorm", (nn.Module,), {})
 
 

@@ -45,7 +45,9 @@ def trained(module):
     with torch.no_grad():
         for name, value in [*module.named_parameters(), *module.named_buffers()]:
             if value.is_floating_point():
-                value.copy_(torch.rand(value.shape, generator=rng) + 0.5 if "var" in name or "weight" in name else torch.randn(value.shape, generator=rng))
+                positive = "var" in name or "weight" in name
+                draw = torch.rand if positive else torch.randn
+                value.copy_(draw(value.shape, generator=rng) + 0.5 * positive)
     return module
 
 

@@ -102,7 +102,10 @@ def test_export_fits_first_where_nothing_is_fitted(tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "scope", "message"),
-    [("a.txt", "channel", r"accepted: a file ending in \.csv, \.json or \.safetensors"), ("a.csv", "token", "--scope 'token' is unknown")],
+    [
+        ("a.txt", "channel", r"accepted: a file ending in \.csv, \.json or \.safetensors"),
+        ("a.csv", "token", "--scope 'token' is unknown"),
+    ],
 )
 def test_wrong_exports_get_one_line(path, scope, message, vit_run, tmp_path):
     with pytest.raises(UsageError, match=message):

@@ -51,7 +51,7 @@ def test_scope_channel_gives_back_weight_and_bias_of_a_dyt_output(tmp_path):
     with torch.no_grad():
         module.weight.copy_(torch.linspace(-2, 2, 24))
         module.bias.copy_(torch.linspace(1, 3, 24))
-    run, fits = fitted(module, tokens(), tmp_path)
+    run, _ = fitted(module, tokens(), tmp_path)
     rows = run.samples("0", stratum="uniform")
     x, y = (rows[name].to_numpy().reshape(24, -1).T for name in ("input", "output"))
     scope = fit_channels(x, y, np.arange(len(x)) % 16, families=("tanh",))
@@ -103,8 +103,6 @@ def test_a_straight_map_is_linear_with_its_slope(tmp_path):
     row = one(fitted(nn.LayerNorm(24, eps=0.0), x - x.mean(-1, keepdim=True), tmp_path)[1], "tanh")
     assert (row["status"], pd.isna(row["alpha"])) == ("linear", True)
     assert row["slope"] == pytest.approx(0.5 * (24 / 23) ** 0.5, rel=1e-3)
-
-
 
 
 @pytest.mark.parametrize(
@@ -171,7 +169,9 @@ def test_extremes_and_massive_activations_are_named_by_channel(tmp_path):
     assert channels.loc[channels["massive"], "channel"].tolist() == [7]
     assert channels["max_abs_input"].max() == 500
     assert run.alphas()["massive_channels"].tolist() == [1]
-    assert channels["extremes"].sum() == pytest.approx(1) or channels["extremes"].isna().all() or (channels["extremes"] == 0).all()
+    assert (
+        channels["extremes"].sum() == pytest.approx(1) or channels["extremes"].isna().all() or (channels["extremes"] == 0).all()
+    )
 
 
 def test_alphas_stand_beside_what_they_should_be_read_with(vit_run):

@@ -7,6 +7,7 @@ bins.
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
@@ -67,12 +68,18 @@ def test_moments_are_those_of_every_element(vit_run, population):
             for statistic in ("mean", "min", "max"):
                 error = np.abs(moments[f"{statistic}_{side}"] - getattr(values, statistic)(0)) / std
                 # the stored output is weight * normalized + bias, the module's own is rounded to float32
-                assert error.max() < 1e-6 + (1.2e-7 * np.abs(values).max(0) / std).max() * (side == "output"), (name, side, statistic)
+                rounding = (1.2e-7 * np.abs(values).max(0) / std).max() if side == "output" else 0
+                assert error.max() < 1e-6 + rounding, (name, side, statistic)
+
+
+def population_fits(run, family):
+    fits = run.fits()
+    wanted = {"family": family, "scope": "layer", "weighting": "population", "tokens": "all"}
+    return fits[(fits[list(wanted)] == pd.Series(wanted)).all(axis=1)]
 
 
 def test_slope_and_r2_of_the_line_are_those_of_every_element(vit_run, population):
-    fits = vit_run.fits()
-    chosen = fits[(fits["family"] == "linear") & (fits["scope"] == "layer") & (fits["weighting"] == "population") & (fits["tokens"] == "all")]
+    chosen = population_fits(vit_run, "linear")
     assert len(chosen) == 17
     for row in chosen.itertuples():
         x, z, _ = population[row.layer]
@@ -82,14 +89,8 @@ def test_slope_and_r2_of_the_line_are_those_of_every_element(vit_run, population
 
 
 def test_alpha_of_curved_layers_is_that_of_every_element(vit_run, population):
-    fits = vit_run.fits()
-    curved = fits[
-        (fits["family"] == "tanh")
-        & (fits["scope"] == "layer")
-        & (fits["weighting"] == "population")
-        & (fits["tokens"] == "all")
-        & (fits["status"] == "curved")
-    ]
+    fits = population_fits(vit_run, "tanh")
+    curved = fits[fits["status"] == "curved"]
     assert len(curved) >= 3
     for row in curved.itertuples():
         x, z, _ = (values.ravel() for values in population[row.layer])
