@@ -1,7 +1,7 @@
 """Which modules are normalization layers, and what each computes.
 
-A `NormType` says for a class of modules: its kind, where its channels are, and its z. The type of the module decides, never the rank of
-its input: a LayerNorm over NHWC tensors is channels-last, a LayerNorm2d over NCHW tensors is not.
+A `NormType` says for a class of modules: its kind, where its channels are, and its z. The type of the module decides, never
+the rank of its input: a LayerNorm over NHWC tensors is channels-last, a LayerNorm2d over NCHW tensors is not.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import torch
@@ -141,6 +142,7 @@ def _named(pattern: str) -> Callable[[nn.Module], bool]:
 
 _is_rms = _named(r"\w*(RMSNorm|RmsNorm|Rmsnorm)(Act)?(2d)?(Fp32)?")
 _is_simple = _named(r"SimpleNorm(2d)?(Fp32)?")
+_is_frozen = _named(r"FrozenBatchNorm(Act)?2d")
 _is_dynamic_tanh = _named(r"DyT|DynamicTanh")
 
 
@@ -156,43 +158,37 @@ def _is_derf(module: nn.Module, planes: bool = False) -> bool:
     return isinstance(module, Derf) and module.channels_last is not planes
 
 
+def _dyt(module: Any, x: Tensor) -> Norm:
+    return GivenNorm(torch.tanh(module.alpha * x.float()))
+
+
+def _derf(module: Any, x: Tensor) -> Norm:
+    return GivenNorm(torch.erf(module.alpha * x.float() + module.shift))
+
+
+def _either(*classes: type[nn.Module]) -> Callable[[nn.Module], bool]:
+    return lambda module: isinstance(module, classes)
+
+
+def _planes_of(matches: Callable[[nn.Module], bool]) -> Callable[[nn.Module], bool]:
+    return lambda module: matches(module) and _on_planes(module)
+
+
+# The first that matches counts, so the form on planes stands before the plain one.
 NORM_TYPES: tuple[NormType, ...] = (
-    NormType("dyt", _is_dyt, lambda m, x: GivenNorm(torch.tanh(m.alpha * x.float()))),
-    NormType(
-        "dyt_2d", lambda m: _is_dyt(m, planes=True), lambda m, x: GivenNorm(torch.tanh(m.alpha * x.float())), channels_last=False
-    ),
-    NormType("derf", _is_derf, lambda m, x: GivenNorm(torch.erf(m.alpha * x.float() + m.shift))),
-    NormType(
-        "derf_2d",
-        lambda m: _is_derf(m, planes=True),
-        lambda m, x: GivenNorm(torch.erf(m.alpha * x.float() + m.shift)),
-        channels_last=False,
-    ),
-    NormType(
-        "batch_norm", lambda m: isinstance(m, _BatchNorm), _batch_norm, channels_last=False, affine=_uses_running_statistics
-    ),
-    NormType(
-        "batch_norm",
-        _named(r"FrozenBatchNorm(Act)?2d"),
-        lambda m, x: _running(m),
-        channels_last=False,
-        affine=_uses_running_statistics,
-    ),
-    NormType(
-        "instance_norm",
-        lambda m: isinstance(m, _InstanceNorm),
-        _instance_norm,
-        channels_last=False,
-        affine=_uses_running_statistics,
-    ),
-    NormType("group_norm", lambda m: isinstance(m, nn.GroupNorm), _group_norm, channels_last=False),
-    NormType(
-        "layer_norm_2d", lambda m: isinstance(m, nn.LayerNorm) and _on_planes(m), _token_norm(centered=True), channels_last=False
-    ),
-    NormType("layer_norm", lambda m: isinstance(m, nn.LayerNorm), _token_norm(centered=True)),
-    NormType("rms_norm_2d", lambda m: _is_rms(m) and _on_planes(m), _token_norm(centered=False), channels_last=False),
+    NormType("dyt", _is_dyt, _dyt),
+    NormType("dyt_2d", partial(_is_dyt, planes=True), _dyt, channels_last=False),
+    NormType("derf", _is_derf, _derf),
+    NormType("derf_2d", partial(_is_derf, planes=True), _derf, channels_last=False),
+    NormType("batch_norm", _either(_BatchNorm), _batch_norm, channels_last=False, affine=_uses_running_statistics),
+    NormType("batch_norm", _is_frozen, lambda m, x: _running(m), channels_last=False, affine=_uses_running_statistics),
+    NormType("instance_norm", _either(_InstanceNorm), _instance_norm, channels_last=False, affine=_uses_running_statistics),
+    NormType("group_norm", _either(nn.GroupNorm), _group_norm, channels_last=False),
+    NormType("layer_norm_2d", _planes_of(_either(nn.LayerNorm)), _token_norm(centered=True), channels_last=False),
+    NormType("layer_norm", _either(nn.LayerNorm), _token_norm(centered=True)),
+    NormType("rms_norm_2d", _planes_of(_is_rms), _token_norm(centered=False), channels_last=False),
     NormType("rms_norm", lambda m: isinstance(m, nn.RMSNorm) or _is_rms(m), _token_norm(centered=False)),
-    NormType("simple_norm_2d", lambda m: _is_simple(m) and _on_planes(m), _simple_norm, channels_last=False),
+    NormType("simple_norm_2d", _planes_of(_is_simple), _simple_norm, channels_last=False),
     NormType("simple_norm", _is_simple, _simple_norm),
 )
 
@@ -225,11 +221,17 @@ def unwrapped(module: nn.Module) -> nn.Module:
             raise UsageError(
                 f"this model is a TorchScript module{where}: hooks never see its layers; give the nn.Module it was made from"
             )
-        if getattr(child, "_compiled_call_impl", None) is not None or isinstance(getattr(child, "_orig_mod", None), nn.Module):
+        if _compiled_in_place(child):
             raise UsageError(
-                f"this model was compiled in place{where}: a compiled call skips hooks added later; give the model as it was before compiling"
+                f"this model was compiled in place{where}: a compiled call skips hooks added later; "
+                "give the model as it was before compiling"
             )
     return module
+
+
+def _compiled_in_place(module: nn.Module) -> bool:
+    compiled = getattr(module, "_compiled_call_impl", None) is not None
+    return compiled or isinstance(getattr(module, "_orig_mod", None), nn.Module)
 
 
 def list_norm_layers(module: nn.Module, layers: str = "*") -> list[Layer]:
@@ -252,7 +254,8 @@ def list_norm_layers(module: nn.Module, layers: str = "*") -> list[Layer]:
         names = [layer.name for layer in found]
         close = nearest(layers, names) or ", ".join(names[:3])
         raise UsageError(
-            f"--layers {layers!r} matches none of the {len(names)} normalization layers (such as {close}); globs like 'blocks.*' work"
+            f"--layers {layers!r} matches none of the {len(names)} normalization layers (such as {close}); "
+            "globs like 'blocks.*' work"
         )
     return chosen
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.instancenorm import _InstanceNorm
 
-from probe.models.layers import NormType
+from probe.models.layers import Norm, NormType
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm
 
 # q/k norms see (B, heads, tokens, head channels): a position is (head, token)
@@ -29,33 +31,56 @@ class BatchContext:
 
 def observe(name: str, module: nn.Module, kind: NormType, x: Tensor, y: Tensor, context: BatchContext) -> Observed:
     """The observation of one call of the norm layer `name`, with x its input and y its output."""
-    if (
-        not kind.channels_last
-        and isinstance(module, nn.modules.instancenorm._InstanceNorm)
-        and x.ndim == module._get_no_batch_dim()
-    ):
-        x, y = x[None], y[None]
+    x, y = _with_batch_axis(module, x, y)
     norm = kind.norm(module, x)
-    axes = len(getattr(module, "normalized_shape", (1,))) if kind.channels_last else 1
-    if kind.channels_last and axes > 1:  # LayerNorm over (C, H, W): every normalized entry is a channel
-        x, y = x.flatten(-axes), y.flatten(-axes)
-    channels_last = kind.channels_last
-    if not channels_last:
-        x, y = x.flatten(2) if x.ndim > 2 else x[..., None], y.flatten(2) if y.ndim > 2 else y[..., None]
-        norm = replace(norm, z=norm.z.reshape(x.shape)) if isinstance(norm, GivenNorm) else norm
-        if not isinstance(norm, PlaneNorm):  # a token norm on NCHW
-            x, y, channels_last = x.transpose(1, 2), y.transpose(1, 2), True
-            norm = replace(norm, z=norm.z.transpose(1, 2)) if isinstance(norm, GivenNorm) else norm
-    elif isinstance(norm, GivenNorm):
-        norm = replace(norm, z=norm.z.reshape(x.shape))
+    if kind.channels_last:
+        x, y, norm = _on_rows(module, x, y, norm)
+        channels_last = True
+    else:
+        x, y, norm, channels_last = _on_planes(x, y, norm)
     heads, tokens = _heads_and_tokens(name, x, kind)
     observed = Observed(x, y, norm, channels_last, context.images, context.groups, np.zeros(0, np.uint8))
     observed = _by_image(observed, len(context.images))
     positions = observed.positions
-    kinds = np.zeros(positions, np.uint8)
-    if context.prefix_tokens and tokens > context.prefix_tokens and heads * tokens == positions:
-        kinds.reshape(heads, tokens)[:, : context.prefix_tokens] = 1
+    kinds = _prefix_positions(context.prefix_tokens, heads, tokens, positions)
     return replace(observed, kinds=kinds, valid=_valid(context, heads, tokens, positions))
+
+
+def _with_batch_axis(module: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """InstanceNorm takes a single image without a batch axis."""
+    if isinstance(module, _InstanceNorm) and x.ndim == module._get_no_batch_dim():
+        return x[None], y[None]
+    return x, y
+
+
+def _on_rows(module: nn.Module, x: Tensor, y: Tensor, norm: Norm) -> tuple[Tensor, Tensor, Norm]:
+    """(..., C); of a LayerNorm over (C, H, W) every normalized entry is a channel."""
+    axes = len(getattr(module, "normalized_shape", (1,)))
+    if axes > 1:
+        x, y = x.flatten(-axes), y.flatten(-axes)
+    return x, y, _reshaped(norm, lambda z: z.reshape(x.shape))
+
+
+def _on_planes(x: Tensor, y: Tensor, norm: Norm) -> tuple[Tensor, Tensor, Norm, bool]:
+    """(B, C, ...) as (B, C, P), where the norm is one per plane; else (B, P, C), channels last."""
+    x, y = (t.flatten(2) if t.ndim > 2 else t[..., None] for t in (x, y))
+    norm = _reshaped(norm, lambda z: z.reshape(x.shape))
+    if isinstance(norm, PlaneNorm):
+        return x, y, norm, False
+    return x.transpose(1, 2), y.transpose(1, 2), _reshaped(norm, lambda z: z.transpose(1, 2)), True
+
+
+def _reshaped(norm: Norm, shape: Callable[[Tensor], Tensor]) -> Norm:
+    """A norm that is given as a tensor follows its input."""
+    return GivenNorm(shape(norm.z)) if isinstance(norm, GivenNorm) else norm
+
+
+def _prefix_positions(prefix_tokens: int, heads: int, tokens: int, positions: int) -> NDArray[np.uint8]:
+    """(P,) 1 at class and register tokens (of every head), where the positions are tokens at all."""
+    kinds = np.zeros(positions, np.uint8)
+    if prefix_tokens and tokens > prefix_tokens and heads * tokens == positions:
+        kinds.reshape(heads, tokens)[:, :prefix_tokens] = 1
+    return kinds
 
 
 def _heads_and_tokens(name: str, x: Tensor, kind: NormType) -> tuple[int, int]:
@@ -72,8 +97,8 @@ def _heads_and_tokens(name: str, x: Tensor, kind: NormType) -> tuple[int, int]:
 def _by_image(observed: Observed, batch: int) -> Observed:
     """Bring the tensors into (B, P, C) or (B, C, P) with B the images of the batch.
 
-    Sequence-first tensors are turned; a first axis that is a multiple of the batch (windows, pixel groups) splits into images, batch
-    major. Where the batch is not found, everything counts as one image with index -1.
+    Sequence-first tensors are turned; a first axis that is a multiple of the batch (windows, pixel groups) splits into
+    images, batch major. Where the batch is not found, everything counts as one image with index -1.
     """
     x = observed.x
     if observed.channels_last:
@@ -91,12 +116,8 @@ def _by_image(observed: Observed, batch: int) -> Observed:
     return _shaped(unknown, lambda t: t.reshape(1, -1, t.shape[-1]))
 
 
-def _shaped(observed: Observed, shape: object) -> Observed:
-    assert callable(shape)
-    norm = observed.norm
-    if isinstance(norm, GivenNorm):
-        norm = GivenNorm(shape(norm.z))
-    return replace(observed, x=shape(observed.x), y=shape(observed.y), norm=norm)
+def _shaped(observed: Observed, shape: Callable[[Tensor], Tensor]) -> Observed:
+    return replace(observed, x=shape(observed.x), y=shape(observed.y), norm=_reshaped(observed.norm, shape))
 
 
 def _valid(context: BatchContext, heads: int, tokens: int, positions: int) -> NDArray[np.bool_] | None:

@@ -1,8 +1,8 @@
 """Read every normalization layer while a model runs. The only place that registers hooks for capture.
 
 1. Names are resolved first, hooks are registered under try/finally, and none is left afterwards, also after an exception.
-2. A forward hook sees input and output before a later in-place ReLU or residual add can overwrite them, and hands them on at once; no
-   reference is kept.
+2. A forward hook sees input and output before a later in-place ReLU or residual add can overwrite them, and hands them on at
+   once; no reference is kept.
 3. A norm+activation module of timm applies its activation inside: there the output is read where it enters the module's `drop`.
 """
 
