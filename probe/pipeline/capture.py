@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import os
-import platform
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from probe.engines import local
-from probe.errors import ProbeError, UsageError
+from probe.errors import ProbeError, UsageError, unknown
 from probe.models.layers import affine_of, list_norm_layers, norm_modules
 from probe.models.load import Model
-from probe.models.observe import BatchContext
-from probe.models.tap import Tap, tap
 from probe.pipeline import tables
-from probe.pipeline.inputs import Inputs, Mask, Stream, describe, open_model, open_stream
-from probe.records import Layer, Plan, finite_or_none
+from probe.pipeline.inputs import Mask, Stream, open_model, open_stream
+from probe.pipeline.manifest import layer_record, manifest_of
+from probe.pipeline.worker import Found, Worker, autocast_dtype
+from probe.records import Layer, Plan
 from probe.stats.layer import LayerStatistics
-from probe.stats.observed import Observed
-from probe.stats.samples import RowChoice
 from probe.store import Run, RunWriter, open_run
 
 Progress = Callable[..., None]
@@ -61,49 +55,40 @@ def capture(
 ) -> Run:
     """Run `model` over `data` and write moments, profile and samples of every normalization layer to the folder `out`.
 
-    model: a name (`vit_base_patch16_224`, `torchvision:resnet50`, `bundled:vit_cifar10`), a loaded Model, or any torch.nn.Module, which
-    is run as it is, in the mode it is in.
-    data: None (bundled photographs), a folder, a file list, paths, a timm dataset URI, or an iterable of batches: tensors, tuples whose
-    first item is the input, or mapping passed as keyword arguments.
+    model: a name (`vit_base_patch16_224`, `torchvision:resnet50`, `bundled:vit_cifar10`), a loaded Model, or any
+    torch.nn.Module, which is run as it is, in the mode it is in.
+    data: None (bundled photographs), a folder, a file list, paths, a timm dataset URI, or an iterable of batches: tensors,
+    tuples whose first item is the input, or mappings passed as keyword arguments.
+    num_images: how many of the images, chosen by the seed; None: all of them (the command line's default is 64). Of an
+    iterable: batches are read until so many were seen.
     mask: for padded batches, a function of the batch that returns a boolean (B, T) tensor, True at valid positions.
-    samples: rows per layer; tail: extreme elements per layer; autocast: dtype of torch.autocast; prefix_tokens: class and register
-    tokens at the start of the sequence, where a plain module does not say.
+    samples: rows per layer. tail: extreme elements per layer. autocast: dtype of torch.autocast.
+    prefix_tokens: class and register tokens at the start of the sequence, where a plain module does not say.
+    progress: called as progress(stage, done, total).
 
     Raises UsageError for wrong arguments and ProbeError where the job fails; `out` then holds no run.
     """
     _check(samples, tail, engine, num_images)
-    report = progress or (lambda *args, **kwargs: None)
+    cast = autocast_dtype(autocast)
+    report = progress or (lambda *args: None)
     with RunWriter(Path(out), overwrite) as writer:
         loaded = open_model(model, weights=weights, device=device, dtype=dtype, seed=seed, offline=offline)
         chosen = list_norm_layers(loaded.module, layers)
         stream = open_stream(
             loaded, data, num_images=num_images, batch_size=batch_size, workers=workers, seed=seed, mask=mask, transform=transform
         )
-        plan = Plan(images=stream.images, samples=samples, tail=tail, seed=seed, batch_size=batch_size)
         if prefix_tokens is not None:
-            loaded.prefix_tokens = prefix_tokens
-        began = time.perf_counter(), datetime.now(UTC)
-        with tap(loaded.module, layers, receive=lambda *seen: worker.receive(*seen)) as hooks:
-            worker = Worker(loaded, plan, hooks, autocast)
-
-            def done(batch: Inputs) -> None:
-                report("capture", worker.images, stream.images)
-
-            report("capture", 0, stream.images)
-            local.run(lambda: worker, stream.batches, done)
-        if not worker.images:
-            raise ProbeError("no image went through the model: the data gave no batch")
-        seconds = time.perf_counter() - began[0]
-        found = worker.layers(chosen)
-        report("store", 0, len(found))
-        records = _write(writer, loaded.module, found, report)
-        manifest = _manifest(loaded, stream, plan, records, hooks, layers, autocast)
-        times = {
-            "started": began[1].isoformat(),
-            "seconds": round(seconds, 3),
-            "images_per_second": round(worker.images / seconds, 3),
-        }
-        writer.finish(manifest | {"images_seen": worker.images, "times": times})
+            loaded = replace(loaded, prefix_tokens=prefix_tokens)
+        # the draw of rows counts on every position of the planned images, and a mask leaves some out
+        plan = Plan(None if mask else stream.images, samples, tail, seed, batch_size)
+        started, began = datetime.now(UTC), time.perf_counter()
+        with Worker(loaded, plan, layers, cast) as worker:
+            _run(worker, stream, report)
+        seconds = time.perf_counter() - began
+        records = _write(writer, loaded.module, worker.layers(chosen), report)
+        manifest = manifest_of(loaded, autocast, stream, plan, layers, records)
+        seen = {"not_captured": worker.functional, "images_seen": worker.images}
+        writer.finish(manifest | seen | {"times": _times(started, seconds, worker.images)})
     return open_run(out)
 
 
@@ -115,157 +100,53 @@ def _check(samples: int, tail: int, engine: str, num_images: int | None) -> None
     if num_images is not None and num_images < 1:
         raise UsageError(f"--num-images {num_images}: must be at least 1")
     if engine != "local":
-        raise UsageError(f"--engine {engine!r} is unknown; known: local")
+        raise unknown("--engine", engine, ("local",))
 
 
-class Worker:
-    """Runs batches and keeps one accumulator per layer call. Memory does not grow with the number of images."""
-
-    def __init__(self, model: Model, plan: Plan, hooks: Tap, autocast: str | None) -> None:
-        self.images = 0
-        self.statistics: dict[tuple[str, int], LayerStatistics] = {}
-        self._model, self._plan, self._hooks = model, plan, hooks
-        self._choices: dict[bytes, RowChoice] = {}
-        self._device = next((p.device for p in model.module.parameters()), torch.device("cpu"))
-        self._autocast = _dtype(autocast) if autocast else None
-
-    def update(self, batch: Inputs) -> None:
-        """One forward pass without gradients; the hooks do the rest."""
-        context = BatchContext(batch.images, batch.groups, self._model.prefix_tokens, batch.valid)
-        self._hooks.begin(context)
-        args, kwargs = _to(batch.args, self._device), _to(batch.kwargs, self._device)
-        first = self._hooks.counting_functional(self._model.module) if not self.images else nullcontext()
-        cast = torch.autocast(self._device.type, self._autocast) if self._autocast else nullcontext()
-        with torch.no_grad(), first, cast:
-            self._model.module(*args, **kwargs)
-        self.images += len(batch)
-
-    def receive(self, name: str, call: int, observed: Observed) -> None:
-        key = (name, call)
-        if key not in self.statistics:
-            self.statistics[key] = LayerStatistics(self._plan, observed.channels)
-        grid = observed.kinds.tobytes()
-        if grid not in self._choices:
-            self._choices[grid] = RowChoice(self._plan, observed.kinds)
-        self.statistics[key].update(observed, self._choices[grid])
-
-    def merge(self, other: Worker) -> None:
-        for key, statistics in other.statistics.items():
-            if key in self.statistics:
-                self.statistics[key].merge(statistics)
-            else:
-                self.statistics[key] = statistics
-        self.images += other.images
-
-    def layers(self, chosen: list[Layer]) -> list[tuple[Layer, LayerStatistics | None]]:
-        """Layers in execution order, then those never called. A module called k times is k layers `name#1` .. `name#k`."""
-        known = {layer.module: layer for layer in chosen}
-        several = {name for name, call in self.statistics if call > 1}
-        found: list[tuple[Layer, LayerStatistics | None]] = []
-        for (name, call), statistics in self.statistics.items():
-            layer = known[name]
-            full = f"{name}#{call}" if name in several else name
-            channels = len(statistics.moments.count)
-            found.append((Layer(full, name, len(found), layer.kind, channels, layer.eps, layer.affine), statistics))
-        called = {name for name, _ in self.statistics}
-        for layer in chosen:
-            if layer.module not in called:
-                found.append(
-                    (Layer(layer.name, layer.name, len(found), layer.kind, layer.channels, layer.eps, layer.affine), None)
-                )
-        return found
+def _run(worker: Worker, stream: Stream, report: Progress) -> None:
+    """Every batch of the stream through the worker. Raises ProbeError where there was none."""
+    report("capture", 0, stream.images)
+    local.run(lambda: worker, stream.batches, lambda _batch: report("capture", worker.images, stream.images))
+    if not worker.images:
+        raise ProbeError("no image went through the model: the data gave no batch")
 
 
-def _to(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: _to(item, device) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(_to(item, device) for item in value)
-    return value
+def _times(started: datetime, seconds: float, images: int) -> dict[str, Any]:
+    """The only part of a run that differs from one time to the next."""
+    speed = round(images / seconds, 3)
+    return {"started": started.isoformat(), "seconds": round(seconds, 3), "images_per_second": speed}
 
 
-def _dtype(name: str) -> torch.dtype:
-    known = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name not in known:
-        raise UsageError(f"--autocast {name!r} is unknown; known: {', '.join(known)}")
-    return known[name]
-
-
-def _write(
-    writer: RunWriter, module: nn.Module, found: list[tuple[Layer, LayerStatistics | None]], report: Progress
-) -> list[dict[str, Any]]:
-    """Samples by two threads, then the tables. Returns the manifest's layer records."""
+def _write(writer: RunWriter, module: nn.Module, found: Found, report: Progress) -> list[dict[str, Any]]:
+    """Samples, then the tables. Returns the manifest's layer records."""
+    _write_samples(writer, found, report)
     modules = {name: child for name, child, _ in norm_modules(module)}
-    moments, profiles, tokens, records = [], [], [], []
-
-    def samples(item: tuple[Layer, LayerStatistics | None]) -> None:
-        layer, statistics = item
-        if statistics is not None:
-            writer.write_samples(layer.depth, layer.name, **tables.sample_columns(statistics))
-
-    with ThreadPoolExecutor(2) as pool:
-        for done, _ in enumerate(pool.map(samples, found), start=1):
-            report("store", done, len(found))
+    frames: dict[str, list[pd.DataFrame]] = {"moments": [], "profile": [], "rows": []}
+    records = []
     for layer, statistics in found:
         if statistics is None:
-            records.append(_record(layer, None, None))
+            records.append(layer_record(layer, None))
             continue
         weight, bias = (values.numpy() for values in affine_of(modules[layer.module], layer.channels))
-        moments.append(tables.moments_columns(layer, statistics, weight, bias))
-        profiles.append(tables.profile_columns(layer, statistics))
-        tokens.append(tables.token_columns(layer, statistics))
-        records.append(_record(layer, statistics, tables.affine_error(statistics, weight, bias)))
-    for name, frames in (("moments", moments), ("profile", profiles), ("rows", [frame for frame in tokens if frame is not None])):
-        writer.write_table(name, pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=tables.EMPTY[name]))
+        frames["moments"].append(tables.moments_columns(layer, statistics, weight, bias))
+        frames["profile"].append(tables.profile_columns(layer, statistics))
+        frames["rows"].append(tables.token_columns(layer, statistics))
+        records.append(layer_record(layer, statistics, tables.affine_error(statistics, weight, bias)))
+    for name, parts in frames.items():
+        filled = [part for part in parts if len(part)]
+        writer.write_table(name, pd.concat(filled, ignore_index=True) if filled else tables.empty(name))
     return records
 
 
-def _record(layer: Layer, statistics: LayerStatistics | None, error: float | None) -> dict[str, Any]:
-    record: dict[str, Any] = {"layer": layer.name} | {k: v for k, v in layer.as_dict().items() if k != "name"}
-    if statistics is None:
-        return record | {"status": "not_called"}
-    inverse, sigma, cv = statistics.scale.read()
-    return record | {
-        "status": "not_finite" if statistics.not_finite else "captured",
-        "positions": statistics.positions,
-        "prefix_tokens": statistics.prefix_tokens,
-        "not_finite": statistics.not_finite,
-        "count": int(statistics.moments.count.sum()),
-        "inverse_sigma_mean": finite_or_none(inverse),
-        "sigma_mean": finite_or_none(sigma),
-        "sigma_cv": finite_or_none(cv),
-        "affine_error": finite_or_none(error),
-    }
+def _write_samples(writer: RunWriter, found: Found, report: Progress) -> None:
+    """By two threads: the compression releases the GIL."""
+    called = [(layer, statistics) for layer, statistics in found if statistics is not None]
+    report("store", 0, len(called))
 
+    def write(item: tuple[Layer, LayerStatistics]) -> None:
+        layer, statistics = item
+        writer.write_samples(layer.depth, layer.name, **tables.sample_columns(statistics))
 
-def _manifest(
-    model: Model, stream: Stream, plan: Plan, records: list[dict[str, Any]], hooks: Tap, layers: str, autocast: str | None
-) -> dict[str, Any]:
-    packages = ("torch", "torchvision", "timm", "numpy", "numba", "pyarrow", "pandas", "scipy")
-    return {
-        "model": describe(model) | {"autocast": autocast},
-        "data": stream.description
-        | {
-            "images": stream.ids,
-            "groups": stream.groups,
-            "skipped": [{"image": name, "reason": why} for name, why in stream.skipped],
-        },
-        "plan": {
-            "images": plan.images,
-            "samples": plan.samples,
-            "tail": plan.tail,
-            "seed": plan.seed,
-            "batch_size": plan.batch_size,
-        }
-        | {"layers": layers, "engine": "local"},
-        "layers": records,
-        "not_captured": dict(sorted(hooks.functional.items())),
-        "versions": {name: version(name) for name in packages}
-        | {
-            "python": platform.python_version(),
-            "platform": f"{sys.platform} {platform.machine()}",
-            "threads": torch.get_num_threads(),
-        },
-    }
+    with ThreadPoolExecutor(2) as pool:
+        for done, _ in enumerate(pool.map(write, called), start=1):
+            report("store", done, len(called))

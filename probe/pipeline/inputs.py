@@ -113,7 +113,10 @@ def open_stream(
     mask: Mask | None,
     transform: Callable[[Any], Tensor] | None,
 ) -> Stream:
-    """The batches of `data` for `model`. Raises UsageError where they cannot be made (no images, no transform)."""
+    """The batches of `data` for `model`. Raises UsageError where they cannot be made (no images, no transform).
+
+    num_images: of image files so many are chosen by the seed, of batches so many are read (to the end of a batch); None: all.
+    """
     if batch_size < 1:
         raise UsageError(f"--batch-size {batch_size}: must be at least 1")
     if is_images(data):
@@ -127,7 +130,10 @@ def open_stream(
     return _batch_stream(data.split(batch_size) if isinstance(data, Tensor) else data, num_images, mask)
 
 
-def _image_stream(model: Model, source: ImageSource, transform: Any, batch_size: int, workers: int, mask: Mask | None) -> Stream:
+def _image_stream(
+    model: Model, source: ImageSource, transform: Callable[[Any], Tensor], batch_size: int, workers: int, mask: Mask | None
+) -> Stream:
+    """Batches of image files, in the parameters' dtype."""
     floating = next((p.dtype for p in model.module.parameters() if p.is_floating_point()), torch.float32)
     stream = Stream(iter(()), len(source), list(source.ids), dict(source.description), source.groups.tolist())
 
@@ -143,6 +149,8 @@ def _image_stream(model: Model, source: ImageSource, transform: Any, batch_size:
 
 
 def _batch_stream(data: Iterable[Any], num_images: int | None, mask: Mask | None) -> Stream:
+    """Batches as they come; images are counted, having no names."""
+
     def batches() -> Iterator[Inputs]:
         start = 0
         for batch in data:

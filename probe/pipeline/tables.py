@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probe.records import STRATA, TOKENS, Layer
+from probe.records import TOKENS, Layer
 from probe.stats.layer import LayerStatistics, SampledRows
+from probe.store.schema import TABLES
 
 Columns = dict[str, NDArray[Any]]
 
@@ -48,36 +49,41 @@ def profile_columns(layer: Layer, statistics: LayerStatistics) -> pd.DataFrame:
     )
 
 
-def sample_columns(statistics: LayerStatistics) -> dict[str, Columns | None]:
+class Strata(TypedDict):
+    """What RunWriter.write_samples takes."""
+
+    uniform: Columns
+    prefix: Columns | None
+    tail: Columns
+
+
+def sample_columns(statistics: LayerStatistics) -> Strata:
     """Uniform rows, prefix rows that the uniform draw did not take, and tail elements."""
-    uniform, prefix, tail = statistics.rows(statistics.uniform), statistics.rows(statistics.prefix), statistics.tail.elements()
+    uniform, prefix = statistics.rows(statistics.uniform), statistics.rows(statistics.prefix)
     taken = set(zip(uniform.image.tolist(), uniform.position.tolist(), strict=True))
-    new = np.array(
-        [where not in taken for where in zip(prefix.image.tolist(), prefix.position.tolist(), strict=True)], dtype=bool
-    )
-    return dict(
-        zip(
-            STRATA,
-            (
-                _row_columns(uniform, slice(None)),
-                _row_columns(prefix, new) if new.any() else None,
-                {name: tail[name] for name in ("image", "position", "channel", "normalized", "output")}
-                | {"input": tail["value"]},
-            ),
-            strict=True,
-        )
-    )
+    places = zip(prefix.image.tolist(), prefix.position.tolist(), strict=True)
+    new = np.array([place not in taken for place in places], dtype=bool)
+    return {
+        "uniform": _row_columns(uniform, slice(None)),
+        "prefix": _row_columns(prefix, new) if new.any() else None,
+        "tail": _tail_columns(statistics),
+    }
 
 
-def _row_columns(rows: SampledRows, chosen: Any) -> Columns:
+def _tail_columns(statistics: LayerStatistics) -> Columns:
+    tail = statistics.tail.elements()
+    return {"input": tail["value"]} | {name: tail[name] for name in ("image", "position", "channel", "normalized", "output")}
+
+
+def _row_columns(rows: SampledRows, chosen: slice | NDArray[np.bool_]) -> Columns:
     return {name: getattr(rows, name)[chosen] for name in ("image", "position", "input", "normalized", "output")}
 
 
-def token_columns(layer: Layer, statistics: LayerStatistics) -> pd.DataFrame | None:
-    """Mean and sigma of the sampled rows, uniform and prefix, sorted; None for layers without token statistics."""
+def token_columns(layer: Layer, statistics: LayerStatistics) -> pd.DataFrame:
+    """Mean and sigma of the sampled rows, uniform and prefix, sorted; no row for layers without token statistics."""
     parts = [rows for rows in map(statistics.rows, (statistics.uniform, statistics.prefix)) if rows.sigma is not None]
     if not parts:
-        return None
+        return empty("rows")
     columns = {name: np.concatenate([getattr(rows, name) for rows in parts]) for name in ("image", "position", "mean", "sigma")}
     frame = pd.DataFrame({"layer": layer.name, **columns}).drop_duplicates(["image", "position"])
     return frame.sort_values(["image", "position"], ignore_index=True)
@@ -92,8 +98,6 @@ def affine_error(statistics: LayerStatistics, weight: NDArray[np.float64], bias:
     return float(np.nanmax(error) / max(1.0, np.nanmax(np.abs(rows.output))))
 
 
-EMPTY = {
-    "moments": ["layer", "channel", "count"],
-    "profile": ["layer", "tokens", "group", "bin", "count"],
-    "rows": ["layer", "image", "position", "mean", "sigma"],
-}
+def empty(table: str) -> pd.DataFrame:
+    """A table without rows."""
+    return pd.DataFrame(columns=TABLES[table].names)

@@ -1,0 +1,113 @@
+"""What a capture does with each batch: one forward pass under the hooks, one accumulator per layer call."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probe.errors import unknown
+from probe.models.load import Model
+from probe.models.observe import BatchContext
+from probe.models.tap import Tap, tap
+from probe.pipeline.inputs import Inputs
+from probe.records import Layer, Plan
+from probe.stats.layer import LayerStatistics
+from probe.stats.observed import Observed
+from probe.stats.samples import RowChoice
+
+Found = list[tuple[Layer, LayerStatistics | None]]
+
+_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def autocast_dtype(name: str | None) -> torch.dtype | None:
+    """The dtype of torch.autocast by its name; None: no autocast. Raises UsageError for any other name."""
+    if name is not None and name not in _AUTOCAST:
+        raise unknown("--autocast", name, _AUTOCAST)
+    return _AUTOCAST[name] if name is not None else None
+
+
+class Worker:
+    """Runs batches and keeps one accumulator per layer call. Memory does not grow with the number of images.
+
+    A context manager: the hooks on the layers that match the glob `layers` are there inside of the block only.
+    """
+
+    def __init__(self, model: Model, plan: Plan, layers: str = "*", autocast: torch.dtype | None = None) -> None:
+        self.images = 0
+        self.statistics: dict[tuple[str, int], LayerStatistics] = {}  # (module path, call): in execution order
+        self.functional: dict[str, int] = {}  # functional norms of a forward pass, which no hook sees: calls by module
+        self._model, self._plan, self._autocast = model, plan, autocast
+        self._tap = tap(model.module, layers, self._receive)
+        self._hooks: Tap | None = None
+        self._choices: dict[bytes, RowChoice] = {}  # layers of equal grid share theirs
+        self._device = next((p.device for p in model.module.parameters()), torch.device("cpu"))
+
+    def __enter__(self) -> Worker:
+        self._hooks = self._tap.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._tap.__exit__(*error)
+
+    def update(self, batch: Inputs) -> None:
+        """One forward pass without gradients; the hooks do the rest."""
+        assert self._hooks is not None, "update works inside of the with block only"
+        self._hooks.begin(BatchContext(batch.images, batch.groups, self._model.prefix_tokens, batch.valid))
+        args, kwargs = _to(batch.args, self._device), _to(batch.kwargs, self._device)
+        # counting functional norms costs time, so only the first forward pass is looked at
+        counting = nullcontext() if self.images else self._hooks.counting_functional(self._model.module)
+        cast = torch.autocast(self._device.type, self._autocast) if self._autocast else nullcontext()
+        with torch.no_grad(), counting, cast:
+            self._model.module(*args, **kwargs)
+        self.functional = dict(sorted(self._hooks.functional.items()))
+        self.images += len(batch)
+
+    def _receive(self, name: str, call: int, observed: Observed) -> None:
+        """What a hook saw: the `call`-th call of the layer `name` in the running pass."""
+        key = (name, call)
+        if key not in self.statistics:
+            self.statistics[key] = LayerStatistics(self._plan, observed.channels)
+        grid = observed.kinds.tobytes()
+        if grid not in self._choices:
+            self._choices[grid] = RowChoice(self._plan, observed.kinds)
+        self.statistics[key].update(observed, self._choices[grid])
+
+    def merge(self, other: Worker) -> None:
+        """Take over what another worker saw of other batches."""
+        for key, statistics in other.statistics.items():
+            if key in self.statistics:
+                self.statistics[key].merge(statistics)
+            else:
+                self.statistics[key] = statistics
+        self.images += other.images
+
+    def layers(self, chosen: list[Layer]) -> Found:
+        """Layers in execution order, then those never called. A module called k times is k layers `name#1` .. `name#k`."""
+        known = {layer.module: layer for layer in chosen}
+        several = {name for name, call in self.statistics if call > 1}
+        found: Found = []
+        for (name, call), statistics in self.statistics.items():
+            full = f"{name}#{call}" if name in several else name
+            channels = len(statistics.moments.count)
+            found.append((replace(known[name], name=full, depth=len(found), channels=channels), statistics))
+        called = {name for name, _ in self.statistics}
+        for layer in chosen:
+            if layer.module not in called:
+                found.append((replace(layer, depth=len(found)), None))
+        return found
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    """Tensors on the device, in whatever they are packed."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _to(item, device) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_to(item, device) for item in value)
+    return value
