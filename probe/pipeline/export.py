@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from probe.errors import UsageError, unknown
-from probe.pipeline.fit_run import fit
+from probe.pipeline.fit_run import by_layer, fit
+from probe.pipeline.fit_tables import largest_input
 from probe.store import Run, open_run, write_alphas, write_state
 
 LINE_REACH = 0.05  # alpha * max|input| of a line written as a tanh: it deviates from the line by at most 0.1 %
@@ -19,7 +20,8 @@ LINE_REACH = 0.05  # alpha * max|input| of a line written as a tanh: it deviates
 def export_alphas(run: Run | str, path: str | os.PathLike[str], scope: str = "channel") -> Path:
     """Write the alphas of a run to `path`: .csv or .json (one row per layer), or .safetensors (`<layer>.alpha .weight .bias`).
 
-    Fits first if nothing is fitted yet. scope, for safetensors: `channel` (one gamma and beta per channel) or `layer` (one of each).
+    Fits first if nothing is fitted yet. scope, for safetensors: `channel` (one gamma and beta per channel) or `layer` (one of
+    each). Raises UsageError for another scope or ending.
     """
     run = open_run(run)
     path = Path(path)
@@ -38,14 +40,14 @@ def export_alphas(run: Run | str, path: str | os.PathLike[str], scope: str = "ch
 def stand_ins(run: Run, scope: str = "channel") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """alpha (1,), weight (C,), bias (C,) float32 of a DyT in place of each layer, and what the file's metadata says.
 
-    DyT(x) = w gamma tanh(alpha x) + (w beta + b) with the layer's own affine w, b. A layer without alpha is written as its line, a tanh
-    that stays within its straight part. Constant, too small, not finite and never called layers are left out and listed.
+    DyT(x) = w gamma tanh(alpha x) + (w beta + b) with the layer's own affine w, b. A layer without alpha is written as its
+    line, a tanh that stays within its straight part. Constant, too small, not finite and never called layers are left out and
+    listed.
     """
     arrays: dict[str, np.ndarray] = {}
     forms: dict[str, str] = {}
     left_out: dict[str, str] = {}
-    channel_fits = {name: rows for name, rows in run.channel_fits().groupby("layer", sort=False)}
-    moments = {name: rows for name, rows in run.moments().groupby("layer", sort=False)}
+    channel_fits, moments = by_layer(run.channel_fits()), by_layer(run.moments())
     for row in run.alphas().to_dict("records"):
         name, status = row["layer"], row["status"]
         if name not in moments or status in ("constant", "too_few", "not_finite", "not_called"):
@@ -57,18 +59,12 @@ def stand_ins(run: Run, scope: str = "channel") -> tuple[dict[str, np.ndarray], 
             continue
         forms[name], alpha, gain, offset = stand_in
         weight, bias = (moments[name][column].to_numpy() for column in ("weight", "bias"))
-        values = {"alpha": np.array([alpha]), "weight": weight * gain, "bias": weight * offset + bias}
-        arrays |= {
-            f"{name}.{key}": np.broadcast_to(value, weight.shape if key != "alpha" else (1,)).astype(np.float32)
-            for key, value in values.items()
-        }
+        arrays[f"{name}.alpha"] = np.array([alpha], dtype=np.float32)
+        arrays[f"{name}.weight"] = (weight * gain).astype(np.float32)
+        arrays[f"{name}.bias"] = (weight * offset + bias).astype(np.float32)
     model = run.manifest["model"]
     metadata = {"format": "probe-dyt", "scope": scope, "stand_in": forms, "left_out": left_out}
-    return arrays, metadata | {
-        "model": model.get("name"),
-        "weights": model.get("weights"),
-        "fingerprint": model.get("fingerprint"),
-    }
+    return arrays, metadata | {"model": model.get("name")} | {key: model.get(key) for key in ("weights", "fingerprint")}
 
 
 def _stand_in(
@@ -82,7 +78,7 @@ def _stand_in(
     slope, offset = row["slope"], row["beta"]
     if scope == "channel" or row["status"] == "affine":
         slope, offset = channels["slope"].to_numpy(), channels["offset"].to_numpy()
-    largest = float(np.maximum(moments["min_input"].abs(), moments["max_input"].abs()).max())
+    largest = float(largest_input(moments).max())
     if not largest > 0 or not np.isfinite(slope).all() or not np.isfinite(offset).all():
         return None
     alpha = LINE_REACH / largest
