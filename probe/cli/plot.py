@@ -45,12 +45,18 @@ def plot(
     from probe.cli.output import print_json, print_lines
     from probe.cli.progress import progress_bar
 
-    with progress_bar(quiet, "figures", run):
+    with progress_bar(quiet, "figures", run) as progress:
         from probe.pipeline.draw import plot as job
         from probe.store.run import open_run
 
-        chosen = list(layers) if layers else None
-        paths = job(open_run(run), kinds=list(kind) if kind else None, layers=chosen, formats=tuple(format), out=out)
+        paths = job(
+            open_run(run),
+            kinds=list(kind) if kind else None,
+            layers=list(layers) if layers else None,
+            formats=tuple(format),
+            out=out,
+            progress=progress,
+        )
     if json:
         print_json({"run": run, "figures": [str(path) for path in paths]})
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,22 +19,22 @@ def analyze(
     model: str | Model | nn.Module,
     data: Any = None,
     *,
-    out: str,
+    out: str | os.PathLike[str],
     figures: bool = True,
     progress: Callable[..., None] | None = None,
     **options: Any,
 ) -> Run:
     """Capture `model` on `data` into the run `out`, fit its curves, write the alphas, draw the figures. Returns the run.
 
-    Takes the options of `capture`. What is finished stays on disk if a later step fails.
+    options: those of `capture`, and as there `num_images=None` takes all images (the command line's default is 64).
+    figures: False draws none. progress: called as progress(stage, done, total, message); stages capture, store, fit, figures.
+    What is finished stays on disk if a later step fails.
     """
     run = capture(model, data, out=out, progress=progress, **options)
     fit(run, progress=progress)
     export_alphas(run, run.path / "alpha.safetensors")
     if figures:
-        from probe.pipeline.draw import plot
+        from probe.pipeline.draw import plot  # matplotlib and seaborn take their time, which then runs under the progress bar
 
-        if progress:
-            progress("figures", 0, None, "")
-        plot(run)
+        plot(run, progress=progress)
     return run

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -33,21 +33,25 @@ def plot(
     formats: Sequence[str] = ("png", "svg"),
     out: str | Path | None = None,
     family: str = "tanh",
+    progress: Callable[..., None] | None = None,
 ) -> list[Path]:
     """Writes the figures of `run` into `out` (default: its `figures/`) and returns their paths.
 
     `kinds`: names of KINDS, default all that the run has data for (why another was left out is logged); `layers`: names or globs;
-    `family`: whose curve is drawn. Raises UsageError for an unknown name, ProbeError if a figure asked for by name has no data.
+    `family`: whose curve is drawn; `progress`: called as progress("figures", done, total, name of the next figure).
+    Raises UsageError for an unknown name, ProbeError if a figure asked for by name has no data.
     """
     chosen = _known("figure", kinds, KINDS)
     endings = _known("format", formats, FORMATS)
+    report = progress or (lambda *args: None)
     run = open_run(run)
     tables = FigureTables(run, layers, plots.Shape(family, family_of(family).value))
     folder = Path(out).expanduser() if out is not None else run.path / "figures"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
-    for kind in chosen:
+    for done, kind in enumerate(chosen):
+        report("figures", done, len(chosen), kind)
         try:
             figure = KINDS[kind](tables)
         except NothingToDraw as reason:
@@ -56,6 +60,7 @@ def plot(
             _log.info("figure %s left out: %s", kind, reason)
             continue
         paths += save(figure, folder / kind, endings)
+    report("figures", len(chosen), len(chosen), "")
     return paths
 
 
@@ -70,10 +75,10 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "svg")) ->
     return paths
 
 
-def _known(
-    what: str, names: Sequence[str] | None, accepted: Sequence[str] | dict[str, Callable[[FigureTables], Figure]]
-) -> list[str]:
-    chosen = list(accepted) if names is None else [names] if isinstance(names, str) else list(dict.fromkeys(names))
+def _known(what: str, names: Sequence[str] | None, accepted: Collection[str]) -> list[str]:
+    """The chosen names, each once; None: all. Raises UsageError for an unknown one and for none at all."""
+    wanted = accepted if names is None else [names] if isinstance(names, str) else names
+    chosen = list(dict.fromkeys(wanted))
     for name in chosen:
         if name not in accepted:
             raise unknown(what, name, accepted)
@@ -83,6 +88,7 @@ def _known(
 
 
 def _s_curves(tables: FigureTables) -> Figure:
+    """Every layer."""
     return plots.s_curve_grid(
         tables.thin(tables.names),
         tables.fits,
@@ -95,8 +101,14 @@ def _s_curves(tables: FigureTables) -> Figure:
 
 
 def _s_curves_selected(tables: FigureTables) -> Figure:
+    """Four layers, as figure 2 of DyT."""
     return plots.s_curve_grid(
-        tables.thin(tables.selected), tables.fits, layers=tables.selected, fan=tables.fan, shape=tables.shape, frame=tables.frame
+        tables.thin(tables.selected),
+        tables.fits,
+        layers=tables.selected,
+        fan=tables.fan,
+        shape=tables.shape,
+        frame=tables.frame,
     )
 
 
@@ -121,9 +133,8 @@ def _families(tables: FigureTables) -> Figure:
 
 
 def _tokens(tables: FigureTables) -> Figure:
-    return plots.token_grid(
-        tables.with_tokens(), tables.fits, tables.selected_with_prefix, frame=tables.frame, shape=tables.shape
-    )
+    layers = tables.selected_with_prefix
+    return plots.token_grid(tables.with_tokens(), tables.fits, layers, frame=tables.frame, shape=tables.shape)
 
 
 def _extremes(tables: FigureTables) -> Figure:

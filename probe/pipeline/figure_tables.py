@@ -67,19 +67,20 @@ class FigureTables:
         """layer, channel, slope, offset, low, high of the layers that are affine per channel."""
         affine = set(self.layers.loc[self.layers["affine"], "layer"])
         moments = self.run.moments()
-        lines = moments[moments["layer"].isin(affine) & moments["slope"].notna() & (moments["max_input"] >= moments["min_input"])]
-        return lines.rename(columns={"min_input": "low", "max_input": "high"})[
-            ["layer", "channel", "slope", "offset", "low", "high"]
-        ]
+        seen = moments["max_input"] >= moments["min_input"]
+        lines = moments[moments["layer"].isin(affine) & moments["slope"].notna() & seen]
+        lines = lines.rename(columns={"min_input": "low", "max_input": "high"})
+        return lines[["layer", "channel", "slope", "offset", "low", "high"]]
 
     @cached_property
     def drawn(self) -> list[str]:
-        """Layers with samples to show."""
-        return [
-            name
-            for name in self.names
-            if self.statuses[name] == "captured" or (self.statuses[name] == "not_finite" and not self._one_thin(name).empty)
-        ]
+        """Layers with samples to show: also those that saw infinities, where finite samples are left."""
+
+        def has_samples(name: str) -> bool:
+            status = self.statuses[name]
+            return status == "captured" or (status == "not_finite" and not self._one_thin(name).empty)
+
+        return [name for name in self.names if has_samples(name)]
 
     @cached_property
     def selected(self) -> list[str]:
@@ -113,9 +114,8 @@ class FigureTables:
         parts = {}
         for name in self.selected_with_prefix:
             samples = self._one_full(name)
-            prefix = is_prefix(
-                samples["position"].to_numpy(), self.layers[self.layers["layer"] == name].iloc[0], self._model_prefix
-            )
+            layer = self.layers[self.layers["layer"] == name].iloc[0]
+            prefix = is_prefix(samples["position"].to_numpy(), layer, self._model_prefix)
             parts[name] = samples.assign(tokens=np.where(prefix, "prefix", "patch"))
         return parts
 
@@ -173,9 +173,11 @@ def _matching(run: Run, layers: str | Sequence[str] | None) -> pd.DataFrame:
         return run.layers
     patterns = [layers] if isinstance(layers, str) else list(layers)
     known = [str(name) for name in run.layers["layer"]]
+    chosen: set[str] = set()
     for pattern in patterns:
-        if not any(name == pattern or fnmatchcase(name, pattern) for name in known):
+        found = {name for name in known if name == pattern or fnmatchcase(name, pattern)}
+        if not found:
             close = nearest(pattern, known) or ", ".join(known[:4])
             raise UsageError(f"layer {pattern!r} is not in run {run.path}; nearest: {close}")
-    keep = [any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns) for name in known]
-    return run.layers[keep]
+        chosen |= found
+    return run.layers[[name in chosen for name in known]]
