@@ -40,6 +40,11 @@ def central_slope(row: Row) -> str:
     return number(row.get("slope_median") if value is None else value)
 
 
+def shown_r2(row: Row) -> float | None:
+    """R2 of what stands in the row: of the tanh where there is one, else of the line."""
+    return row.get("r2" if row["status"] in SHAPED else "linear_r2")
+
+
 def layer_columns(rows: Sequence[Row]) -> list[Column]:
     """The columns of the table for these rows.
 
@@ -53,7 +58,7 @@ def layer_columns(rows: Sequence[Row]) -> list[Column]:
         return len({row[name] for row in rows}) == 1
 
     curves = any(row["status"] != "affine" for row in rows)
-    line = "line" if curves else "R2 one line"
+    line = "R2 line" if curves else "R2 one line"
     columns = {
         Column("layer", lambda row: str(row["layer"]), left=True): True,
         # what all layers share is said below the table as well, so it goes first
@@ -63,7 +68,7 @@ def layer_columns(rows: Sequence[Row]) -> list[Column]:
         Column("alpha [95 %]", interval, rank=1, left=True): has("alpha"),
         Column("slope", central_slope): True,
         Column("slopes", slopes, rank=1): has("slope_min"),
-        Column("R2 tanh", lambda row: quality(row.get("r2"))): curves and has("r2"),
+        Column("R2", lambda row: quality(shown_r2(row))): curves and has("r2"),
         Column(line, lambda row: quality(row.get("linear_r2")), rank=2): has("linear_r2"),
         Column("ceiling", lambda row: quality(row.get("r2_ceiling")), rank=3): has("r2_ceiling"),
         Column("best", best, rank=9, left=True): curves,

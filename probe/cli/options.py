@@ -105,7 +105,7 @@ NumImages = Annotated[int | None, number_option("--num-images", 1, "Images to us
 BatchSize = Annotated[int, number_option("--batch-size", 1, "Images per forward pass.")]
 Workers = Annotated[int, number_option("--workers", 0, "Extra processes that read images.")]
 Seed = Annotated[int, number_option("--seed", 0, "Decides images, rows and random weights.")]
-Device = Annotated[str | None, text_option("--device", "DEVICE", "cpu, cuda, cuda:1, mps.  [default: the fastest found]")]
+Device = Annotated[str | None, text_option("--device", "DEVICE", "cpu, cuda, cuda:1.  [default: cuda, where there is one]")]
 Dtype = Annotated[
     str | None,
     typer.Option(

@@ -83,12 +83,11 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     """The device, checked by putting a tensor on it; None is the first CUDA GPU, else the CPU. Raises UsageError."""
     try:
         wanted = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
-        if wanted.type == "meta":
-            raise RuntimeError("holds no values")
+        if wanted.type in ("meta", "mps"):
+            raise RuntimeError("holds no values, or none in float64, in which statistics are summed")
         torch.zeros(1, device=wanted)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises each, by device type
         here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        here += ["mps"] if torch.backends.mps.is_available() else []
         raise UsageError(f"--device {str(device)!r} is not available here; available: {', '.join(here)}") from error
     return wanted
 

@@ -34,7 +34,7 @@ def test_no_row_is_wider_than_the_terminal_and_none_wraps(
 @pytest.mark.parametrize(
     ("width", "headers"),
     [
-        (80, ["layer", "status", "alpha [95 %]", "slope", "R2 tanh", "line", "ceiling"]),
+        (80, ["layer", "status", "alpha [95 %]", "slope", "R2", "R2 line", "ceiling"]),
         (
             120,
             [
@@ -43,8 +43,8 @@ def test_no_row_is_wider_than_the_terminal_and_none_wraps(
                 "status",
                 "alpha [95 %]",
                 "slope",
-                "R2 tanh",
-                "line",
+                "R2",
+                "R2 line",
                 "ceiling",
                 "best",
                 "1/std",
@@ -60,6 +60,15 @@ def test_columns_go_by_priority(width: int, headers: list[str]) -> None:
     assert [column.header for column in grid.columns] == headers
 
 
+def test_r2_is_that_of_what_the_row_reports() -> None:
+    """A straight layer reports a line, so the R2 of the tanh has no place beside it."""
+    facts = {"r2": 0.91, "linear_r2": 0.87, "alpha": 0.1}
+    rows = [alpha_row(0, "s", status="curved", **facts), alpha_row(1, "straight", **facts | {"alpha": None})]
+    grid = fit_columns(layer_columns(rows), rows, 200)
+    at = [column.header for column in grid.columns].index("R2")
+    assert [cells[at] for cells in grid.cells] == ["0.910", "0.870"]
+
+
 def test_what_is_left_out_is_said_unless_all_rows_share_it() -> None:
     rows = records(vit_alphas())
     narrow = left_out(fit_columns(layer_columns(rows), rows, 80))
@@ -71,7 +80,7 @@ def test_every_width_keeps_layer_status_slope_and_r2() -> None:
     rows = records(vit_alphas())
     for width in range(10, 150):
         grid = fit_columns(layer_columns(rows), rows, width)
-        assert {"layer", "status", "slope", "R2 tanh"} <= {column.header for column in grid.columns}
+        assert {"layer", "status", "slope", "R2"} <= {column.header for column in grid.columns}
 
 
 def test_long_layer_names_keep_their_end() -> None:
