@@ -28,6 +28,7 @@ from probe.store.schema import (
     SAMPLE_SCHEMA,
     SAMPLES,
     VERSION,
+    missing_columns,
     sample_name,
 )
 
@@ -145,7 +146,10 @@ class Run:
     def _table(self, name: str, layer: str | None) -> pd.DataFrame:
         path = self._existing(name, self.path / f"{name}.parquet")
         filters = None if layer is None else [("layer", "==", self._known(layer))]
-        return self._read(path, filters).to_pandas()
+        table = self._read(path, filters)
+        if missing := missing_columns(name, table.schema):
+            raise ProbeError(f"{path}: {missing}")
+        return table.to_pandas()
 
     def _existing(self, name: str, path: Path) -> Path:
         if path.exists():

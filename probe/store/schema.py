@@ -73,6 +73,16 @@ TABLES: dict[str, pa.Schema] = {
 # Which command makes a table that a finished capture does not hold.
 MADE_BY = {"fits": "fit", "channel_fits": "fit", "alphas": "export"}
 
+
+def missing_columns(name: str, found: pa.Schema) -> str:
+    """What to say of a stored table that lacks columns; empty if it has all. Such runs come from older versions."""
+    missing = [column for column in TABLES[name].names if column not in found.names]
+    if not missing:
+        return ""
+    again = f"`probe-norms {MADE_BY[name]}` makes it anew" if name in MADE_BY else "capture the run again"
+    return f"no column {', '.join(missing)}, which this version needs (an older one wrote it): {again}"
+
+
 # The records of manifest["layers"]: column -> value that stands for a missing one.
 LAYERS: dict[str, object] = {
     "layer": "",

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from probe.errors import ProbeError
 from probe.store.run import Run, open_run
-from probe.store.schema import CAPTURED, MADE_BY, SAMPLES, VALUES
+from probe.store.schema import CAPTURED, MADE_BY, SAMPLES, VALUES, missing_columns
 
 _SIDES = ("input", "output")
 
@@ -25,9 +25,9 @@ def verify_run(path: str | os.PathLike[str] | Run) -> list[str]:
     manifest agree about how much was seen; sampled inputs lie within the exact range of their channel.
     """
     run = open_run(path)
-    problems = list(_files(run))
+    problems = list(_files(run)) or list(_older(run))
     if problems:
-        return problems  # the contents of damaged files say nothing
+        return problems  # the contents of damaged files, or of older ones, say nothing
     problems += _derived(run)
     moments, profile = run.moments(), run.profile()
     captured = run.layers[run.layers["status"] == "captured"].set_index("layer")
@@ -57,6 +57,13 @@ def _files(run: Run) -> Iterator[str]:
     present = {f"{SAMPLES}/{path.name}" for path in (run.path / SAMPLES).glob("*")}
     for name in sorted(present - set(files)):
         yield f"{name}: not in the manifest"
+
+
+def _older(run: Run) -> Iterator[str]:
+    """Tables of another version of this package."""
+    for name in CAPTURED:
+        if missing := missing_columns(name, pq.read_schema(run.path / f"{name}.parquet")):
+            yield f"{name}.parquet: {missing}"
 
 
 def _derived(run: Run) -> Iterator[str]:
@@ -109,16 +116,33 @@ def _samples(run: Run, layer: str, moments: pd.DataFrame) -> Iterator[str]:
     if not np.isfinite(samples[list(VALUES)].to_numpy()).all():
         yield f"layer {layer}: samples are not finite"
     moments = moments.set_index("channel")
-    uniform = samples[samples["stratum"] == "uniform"].groupby("channel").size().reindex(moments.index, fill_value=0)
-    expected = moments["count"].clip(upper=_wanted(run.manifest))
-    if uniform.nunique() > 1:
-        yield f"layer {layer}: {uniform.min()} to {uniform.max()} uniform samples in its channels, not the same number in each"
-    elif (uniform > moments["count"]).any() or ((uniform != expected).any() and _wanted(run.manifest) is not None):
-        yield f"layer {layer}: {uniform.max()} uniform samples in each channel, {expected.max()} are due"
+    yield from _uniform(layer, samples, moments, run.manifest)
     span = samples.groupby("channel")["input"].agg(["min", "max"])
     exact = moments.reindex(span.index)
     if ((span["min"] < exact["min_input"]) | (span["max"] > exact["max_input"])).any():
         yield f"layer {layer}: samples of the input lie outside the exact range in the moments"
+
+
+def _uniform(layer: str, samples: pd.DataFrame, moments: pd.DataFrame, manifest: dict[str, Any]) -> Iterator[str]:
+    """The number of uniform rows: in all channels the same, and as planned. moments: those of the layer, by channel.
+
+    Skipped images may cost rows, as these are drawn before it is known which images can be read.
+    """
+    found = samples[samples["stratum"] == "uniform"].groupby("channel").size().reindex(moments.index, fill_value=0)
+    due = moments["count"].clip(upper=_wanted(manifest))
+    if found.nunique() > 1:
+        yield f"layer {layer}: {found.min()} to {found.max()} uniform samples in its channels, not the same number in each"
+        return
+    too_many = bool((found > due).any())
+    too_few = bool((found < due).any()) and _wanted(manifest) is not None and not _skipped(manifest)
+    if too_many or too_few:
+        yield f"layer {layer}: {found.max()} uniform samples in each channel, {due.max()} are due"
+
+
+def _skipped(manifest: dict[str, Any]) -> bool:
+    """Were there images that could not be read?"""
+    data = manifest.get("data")
+    return bool(data.get("skipped")) if isinstance(data, dict) else False
 
 
 def _wanted(manifest: dict[str, Any]) -> int | None:
