@@ -21,7 +21,8 @@ from torch import nn
 from probe.errors import ProbeError, UsageError
 from probe.pipeline.capture import capture
 from probe.pipeline.fit_run import fit
-from probe.store import open_run
+from probe.pipeline.inputs import open_model
+from probe.store import open_run, verify_run
 
 
 def same_tables(a, b, *, rtol):
@@ -89,6 +90,29 @@ def test_a_mask_leaves_padding_out(tmp_path):
     rows = run.samples("norm1")
     assert (rows["position"].to_numpy() < lengths.numpy()[rows["image"].to_numpy() % 8]).all()
     assert run.moments("head_norm")["count"].tolist() == [40] * 8
+
+
+def test_a_mask_costs_no_sampled_rows(tmp_path):
+    """With nine of ten positions masked, all the rows asked for still come, as long as there are so many."""
+    mask = torch.arange(10)[None].expand(8, -1) == 3
+    run = capture(Tokens(), token_batches(), out=tmp_path / "run", samples=32, mask=lambda batch: mask[: len(batch)])
+    rows = run.samples("norm1", channels=[0], stratum="uniform")
+    assert len(rows) == 32
+    assert set(rows["position"]) == {3}
+
+
+def test_prefix_tokens_given_for_a_run_do_not_stick_to_the_model(tmp_path):
+    model = open_model(Tokens())
+    capture(model, token_batches(), out=tmp_path / "run", prefix_tokens=2)
+    assert model.prefix_tokens == 0
+
+
+def test_layers_that_are_never_called_make_an_empty_run(tmp_path):
+    run = capture(Tokens(), token_batches(), out=tmp_path / "run", layers="unused")
+    assert run.layers["status"].tolist() == ["not_called"]
+    assert len(fit(run)) > 0
+    assert run.alphas()["status"].tolist() == ["not_called"]
+    assert verify_run(run) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

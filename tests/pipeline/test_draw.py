@@ -47,6 +47,12 @@ def test_the_same_run_gives_the_same_bytes(vit: Run, tmp_path: Path) -> None:
     assert b"<dc:date>" not in first[1].read_bytes()
 
 
+def test_progress_names_each_figure_and_comes_to_its_end(resnet: Run) -> None:
+    said: list[tuple] = []
+    plot(resnet, ["s_curves", "extremes"], formats=["svg"], progress=lambda *report: said.append(report))
+    assert said == [("figures", 0, 2, "s_curves"), ("figures", 1, 2, "extremes"), ("figures", 2, 2, "")]
+
+
 def test_dense_marks_are_an_image_inside_the_svg(vit: Run) -> None:
     (svg,) = plot(vit, ["s_curves_selected"], formats=["svg"])
     text = svg.read_text(encoding="utf-8")

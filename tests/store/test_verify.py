@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
-from probe.errors import UsageError
+from probe.errors import ProbeError, UsageError
 from probe.store import RunWriter, open_run, verify_run, write_alphas
 from probe.store.schema import TABLES
 
@@ -129,6 +132,52 @@ def test_too_few_uniform_samples_are_named(tmp_path: Path, kit) -> None:
 
     expected = ["layer blocks.0.norm1: 31 uniform samples in each channel, 32 are due"]
     assert verify_run(write(tmp_path / "run", kit, samples=shorten)) == expected
+
+
+def test_skipped_images_may_cost_uniform_samples(tmp_path: Path, kit) -> None:
+    """Rows are drawn before it is known which images can be read; too many, or not the same in all channels, stay a problem."""
+
+    def shorten(rows: dict[str, Any]) -> dict[str, Any]:
+        rows["uniform"] = {name: array[:-1] for name, array in rows["uniform"].items()}
+        return rows
+
+    path = write(tmp_path / "run", kit, samples=shorten)
+    change_manifest(path, lambda manifest: manifest.update(data={"skipped": [{"image": "a.png", "reason": "broken"}]}))
+    assert verify_run(path) == []
+    change_manifest(path, lambda manifest: manifest["plan"].update(samples=30))
+    assert verify_run(path) == ["layer blocks.0.norm1: 31 uniform samples in each channel, 30 are due"]
+
+
+def change_manifest(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    manifest = json.loads((path / "manifest.json").read_text())
+    change(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def as_an_older_version_wrote_it(path: Path) -> None:
+    """The profile without its second moments of the input, and a manifest that knows this file."""
+    table = pq.read_table(path / "profile.parquet").drop_columns(["sum_input_sq", "sum_product"])
+    pq.write_table(table, path / "profile.parquet")
+    digest = hashlib.sha256((path / "profile.parquet").read_bytes()).hexdigest()
+    change_manifest(path, lambda manifest: manifest["files"]["profile.parquet"].update(sha256=digest))
+
+
+OLDER = "no column sum_input_sq, sum_product, which this version needs (an older one wrote it): capture the run again"
+
+
+def test_a_run_of_an_older_version_is_told_in_one_line(run_path: Path) -> None:
+    as_an_older_version_wrote_it(run_path)
+    assert verify_run(run_path) == [f"profile.parquet: {OLDER}"]
+    with pytest.raises(ProbeError, match=re.escape(f"profile.parquet: {OLDER}")):
+        open_run(run_path).profile()
+
+
+def test_fits_of_an_older_version_ask_for_a_new_fit(run_path: Path) -> None:
+    frame = pd.DataFrame({"layer": ["blocks.0.norm1"], "family": ["tanh"]})
+    frame.to_parquet(run_path / "fits.parquet")
+    (problem,) = verify_run(run_path)
+    assert problem.startswith("fits.parquet: unreadable (")
+    assert problem.endswith("`probe-norms fit` makes it anew)")
 
 
 def test_derived_tables_are_checked_too(run_path: Path, alphas: pd.DataFrame) -> None:
