@@ -223,3 +223,25 @@ def scan_planes(x, flagged, low, high, start, values, rows, channels):  # type: 
                 values[count], rows[count], channels[count] = value, p, c
                 count += 1
     return count, x.shape[0]
+
+
+@_compile
+def capped(order, key, channel, cap, kept, bound):  # type: ignore[no-untyped-def]
+    """Fill `kept` with the first indices of `order` of which at most `cap` share a channel; returns how many. bound (C,) becomes the key
+    beyond which no element of the channel can enter, where there is one."""
+    seen = np.zeros(bound.shape[0], np.int64)
+    count = 0
+    for index in order:
+        c = channel[index]
+        seen[c] += 1
+        if seen[c] > cap:
+            continue
+        if seen[c] == cap:
+            bound[c] = key[index]
+        kept[count] = index
+        count += 1
+        if count == kept.shape[0]:
+            for other in range(bound.shape[0]):
+                bound[other] = min(bound[other], key[index])
+            break
+    return count

@@ -1,8 +1,8 @@
 """The tail: the extreme inputs of a layer, where the S-curve lives.
 
 Kept are the `per_sign` largest and smallest inputs, at most `per_channel` of one channel and sign, and the 50 largest |input| whatever
-their channel. Capped top-k sets merge exactly: the set of a union is the set of the union of the sets. Equal values are taken in the
-order (image, position, channel) among those collected.
+their channel. Capped top-k sets merge exactly: the set of a union is the set of the union of the sets. Which of several equal values at
+the edge of the set are kept depends on the order in which they came.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from probe.stats import kernels
 from probe.stats.records import Bounds
 
 REGARDLESS = 50  # largest |input| kept whatever their channel
@@ -78,32 +79,19 @@ class Tail:
         self._new, self._pending = [], 0
         smallest, largest = self._arm(every, every["value"]), self._arm(every, -every["value"])
         ends = np.union1d(smallest.order[:REGARDLESS], largest.order[:REGARDLESS])
-        farthest = ends[_sorted(every[ends], -np.abs(every["value"][ends]))][:REGARDLESS]
+        farthest = ends[np.argsort(-np.abs(every["value"][ends]), kind="stable")][:REGARDLESS]
         reach = np.abs(every["value"][farthest[-1]]) if len(farthest) == REGARDLESS else np.float32(-np.inf)
         kept = every[np.unique(np.concatenate([smallest.kept, largest.kept, farthest]))]
-        self._kept = kept[_sorted(kept, kept["value"])]
+        self._kept = kept[np.lexsort([kept[name] for name in ("channel", "position", "image", "value")])]
         low, high = np.maximum(smallest.bound, -reach), np.minimum(-largest.bound, reach)
         self.bounds = np.minimum(low, self.bounds[0]), np.maximum(high, self.bounds[1])
 
     def _arm(self, every: NDArray, key: NDArray[np.float32]) -> _Arm:
-        """The capped set with the smallest keys. Sorts only as many elements as it needs."""
-        take = 4 * max(self.per_sign, REGARDLESS)
-        while True:
-            everything = take >= len(every)
-            chosen = np.arange(len(every)) if everything else np.flatnonzero(key <= np.partition(key, take - 1)[take - 1])
-            order = chosen[_sorted(every[chosen], key[chosen])]
-            channel = every["channel"][order]
-            rank = _rank_in_channel(channel)
-            kept = order[rank < self.per_channel][: self.per_sign]
-            if everything or len(kept) == self.per_sign:
-                break
-            take *= 4
-        bound = np.full(self._channels, np.inf, np.float32)
-        full = rank == self.per_channel - 1
-        bound[channel[full]] = key[order[full]]
-        if len(kept) == self.per_sign:
-            bound = np.minimum(bound, key[kept[-1]])
-        return _Arm(order, kept, bound)
+        """The capped set with the smallest keys."""
+        order = np.argsort(key)
+        kept, bound = np.empty(self.per_sign, np.int64), np.full(self._channels, np.inf, np.float32)
+        count = kernels.capped(order, key, every["channel"], self.per_channel, kept, bound)
+        return _Arm(order, kept[:count], bound)
 
 
 class _Arm(NamedTuple):
@@ -112,18 +100,3 @@ class _Arm(NamedTuple):
     order: NDArray[np.int64]
     kept: NDArray[np.int64]
     bound: NDArray[np.float32]
-
-
-def _sorted(elements: NDArray, key: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Order by key, then image, position, channel."""
-    return np.lexsort((elements["channel"], elements["position"], elements["image"], key))
-
-
-def _rank_in_channel(channel: NDArray[np.int32]) -> NDArray[np.int64]:
-    """How many earlier entries have the same channel."""
-    order = np.argsort(channel, kind="stable")
-    ordered = channel[order]
-    new = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
-    rank = np.empty(len(channel), np.int64)
-    rank[order] = np.arange(len(channel)) - np.repeat(new, np.diff(new, append=len(channel)))
-    return rank
