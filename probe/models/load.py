@@ -81,14 +81,17 @@ def split_name(name: str) -> tuple[str, str]:
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
     """The device, checked by putting a tensor on it; None is the first CUDA GPU, else the CPU. Raises UsageError."""
+    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    problem = "is not available here"
     try:
         wanted = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+        if wanted.type == "mps":
+            problem = "has no float64, in which statistics are summed"
         if wanted.type in ("meta", "mps"):
-            raise RuntimeError("holds no values, or none in float64, in which statistics are summed")
+            raise RuntimeError("holds no values that could be read")
         torch.zeros(1, device=wanted)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises each, by device type
-        here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise UsageError(f"--device {str(device)!r} is not available here; available: {', '.join(here)}") from error
+        raise UsageError(f"--device {str(device)!r} {problem}; available: {', '.join(here)}") from error
     return wanted
 
 

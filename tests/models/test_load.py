@@ -113,7 +113,10 @@ def test_an_unknown_name_lists_the_nearest(name: str) -> None:
 WRONG = {
     "device of another machine": ({"device": "cuda:63"}, "--device 'cuda:63' is not available here; available: cpu"),
     "device that is none": ({"device": "gpu"}, "--device 'gpu' is not available here"),
-    "device without float64": ({"device": "mps"}, "--device 'mps' is not available here"),
+    "device without float64": (
+        {"device": "mps"},
+        "--device 'mps' has no float64, in which statistics are summed; available: cpu",
+    ),
     "device without values": ({"device": "meta"}, "--device 'meta' is not available here"),
     "dtype": ({"dtype": "int8"}, "dtype 'int8' is unknown; accepted: float32, float16, bfloat16"),
     "dtype of torch": ({"dtype": torch.int8}, "dtype 'torch.int8' is unknown"),
