@@ -5,6 +5,7 @@ from __future__ import annotations
 from probe.curves.binned import BinnedMap, beyond_linear, median_abs, saturation, share_outside
 from probe.curves.channel_fit import CHANNEL_FAMILIES, ChannelScope, fit_channels
 from probe.curves.families import FAMILIES, Family, families_of, family_of, predict
+from probe.curves.pooled import pooled_line
 from probe.curves.profile_fit import WEIGHTINGS, fit_profile
 from probe.curves.selection import interval, status_of, tied_with_best, without_curve
 
@@ -22,6 +23,7 @@ __all__ = [
     "fit_profile",
     "interval",
     "median_abs",
+    "pooled_line",
     "predict",
     "saturation",
     "share_outside",

@@ -118,8 +118,23 @@ def _times(started: datetime, seconds: float, images: int) -> dict[str, Any]:
 
 
 def _write(writer: RunWriter, module: nn.Module, found: Found, report: Progress) -> list[dict[str, Any]]:
-    """Samples, then the tables. Returns the manifest's layer records."""
-    _write_samples(writer, found, report)
+    """Samples by two threads, whose compression releases the GIL, and the tables meanwhile. Returns the manifest's layer records."""
+    called = [(layer, statistics) for layer, statistics in found if statistics is not None]
+    report("store", 0, len(called))
+
+    def write_samples(layer: Layer, statistics: LayerStatistics) -> None:
+        writer.write_samples(layer.depth, layer.name, **tables.sample_columns(statistics))
+
+    with ThreadPoolExecutor(2) as pool:
+        written = [pool.submit(write_samples, *item) for item in called]
+        records = _write_tables(writer, module, found)
+        for done, sample in enumerate(written, start=1):
+            sample.result()
+            report("store", done, len(called))
+    return records
+
+
+def _write_tables(writer: RunWriter, module: nn.Module, found: Found) -> list[dict[str, Any]]:
     modules = {name: child for name, child, _ in norm_modules(module)}
     frames: dict[str, list[pd.DataFrame]] = {"moments": [], "profile": [], "rows": []}
     records = []
@@ -136,17 +151,3 @@ def _write(writer: RunWriter, module: nn.Module, found: Found, report: Progress)
         filled = [part for part in parts if len(part)]
         writer.write_table(name, pd.concat(filled, ignore_index=True) if filled else tables.empty(name))
     return records
-
-
-def _write_samples(writer: RunWriter, found: Found, report: Progress) -> None:
-    """By two threads: the compression releases the GIL."""
-    called = [(layer, statistics) for layer, statistics in found if statistics is not None]
-    report("store", 0, len(called))
-
-    def write(item: tuple[Layer, LayerStatistics]) -> None:
-        layer, statistics = item
-        writer.write_samples(layer.depth, layer.name, **tables.sample_columns(statistics))
-
-    with ThreadPoolExecutor(2) as pool:
-        for done, _ in enumerate(pool.map(write, called), start=1):
-            report("store", done, len(called))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probe.curves import FAMILIES, BinnedMap, ChannelScope, fit_channels, fit_profile
+from probe.curves import FAMILIES, BinnedMap, ChannelScope, fit_channels, fit_profile, pooled_line
 from probe.errors import unknown
 from probe.pipeline.fit_tables import alpha_row, channel_rows
 from probe.records import GROUPS, Fit
@@ -145,8 +145,8 @@ def _without_fit(layer: dict[str, Any], families: list[str], moments: pd.DataFra
 def _lines(data: LayerData, binned: BinnedMap, families: list[str]) -> tuple[list[Fit], ChannelScope]:
     """A layer that is affine per channel: the line over all channels, and one for each. No family says more."""
     scope = fit_channels(data.x, data.z, data.groups, families=("linear",))
-    fits = fit_profile(binned, families=["linear"], weightings=("population",)) + scope.fits
-    return [replace(row, status="affine", alpha=None) for row in fits], scope
+    moments = (data.moments[name].to_numpy() for name in ("count", "mean_input", "var_input", "slope", "offset"))
+    return [pooled_line(*moments, binned), *(replace(row, status="affine", alpha=None) for row in scope.fits)], scope
 
 
 def _curves(data: LayerData, binned: BinnedMap, families: list[str]) -> tuple[list[Fit], ChannelScope]:

@@ -31,8 +31,10 @@ def moments_columns(
 
 
 def profile_columns(layer: Layer, statistics: LayerStatistics) -> pd.DataFrame:
-    """One row per non-empty cell."""
+    """One row per non-empty cell; without second moments for an affine layer, whose channels are lines."""
     kind, group, index, cells = statistics.profile.rows()
+    if layer.affine:
+        cells[:, 3:] = np.nan
     return pd.DataFrame(
         {
             "layer": layer.name,

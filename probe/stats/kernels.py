@@ -31,14 +31,18 @@ _inline = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "
 
 
 @_inline
+def _cell(bits: Any) -> Any:
+    """Index of the cell of a finite value; see `bins.CELLS`."""
+    k = ((bits >> SHIFT) & MAGNITUDE) - FIRST
+    if k & -PER_SIGN == 0:  # 0 <= k < PER_SIGN, a power of two, in one test
+        return k + ((bits >> 31) & PER_SIGN)
+    return 2 * PER_SIGN + (0 if k < 0 else 1 + ((bits >> 31) & 1))
+
+
+@_inline
 def _add(cells: Any, bits: Any, x: Any, z: Any) -> None:
     """Count one finite element in its bin."""
-    k = ((bits >> SHIFT) & MAGNITUDE) - FIRST
-    if 0 <= k < PER_SIGN:
-        k += (bits >> 31) & PER_SIGN
-    else:
-        k = 2 * PER_SIGN + (0 if k < 0 else 1 + ((bits >> 31) & 1))
-    cell = cells[k]
+    cell = cells[_cell(bits)]
     x64, z64 = np.float64(x), np.float64(z)
     cell[0] += 1.0
     cell[1] += x64
@@ -127,8 +131,11 @@ def token_rows(x, bits, eps, centered, kinds, low, high, cells, sums, means, sig
 
 
 @_compile
-def planes(x, bits, mean, scale, low, high, cells, sums, flagged):  # type: ignore[no-untyped-def]
-    """Channel planes (C, P) of one image: z = (x - mean_c) * scale_c (BatchNorm, InstanceNorm, GroupNorm)."""
+def planes(x, bits, mean, scale, second, low, high, cells, sums, flagged):  # type: ignore[no-untyped-def]
+    """Channel planes (C, P) of one image: z = (x - mean_c) * scale_c (BatchNorm, InstanceNorm, GroupNorm).
+
+    Without `second`, the cells get count, sum x and sum z only: where every channel is a line, its moments say the rest.
+    """
     channels, size = x.shape
     bad = 0
     end_bits = np.empty(2, np.int32)
@@ -152,8 +159,15 @@ def planes(x, bits, mean, scale, low, high, cells, sums, flagged):  # type: igno
         sums[6, c] = min(sums[6, c], min(z_ends[0], z_ends[1]))
         sums[7, c] = max(sums[7, c], max(z_ends[0], z_ends[1]))
         sums[8, c] += size
-        for p in range(size):
-            _add(cells, plane_bits[p], plane[p], (np.float64(plane[p]) - m) * s)
+        if second:
+            for p in range(size):
+                _add(cells, plane_bits[p], plane[p], (np.float64(plane[p]) - m) * s)
+        else:
+            for p in range(size):
+                cell = cells[_cell(plane_bits[p])]
+                cell[0] += 1.0
+                cell[1] += np.float64(plane[p])
+                cell[2] += (np.float64(plane[p]) - m) * s
         flagged[c] = largest > high[c] or smallest < low[c]
     return bad
 

@@ -35,11 +35,10 @@ class Moments:
         self.sums = new_sums(1, channels)[0]
 
     def update(self, summary: Summary) -> None:
-        for sums in summary.sums:  # image by image: the same additions for any cut into batches
-            self._add(sums)
+        self._add(summary.sums)
 
     def merge(self, other: Moments) -> None:
-        self._add(other.sums)
+        self._add(other.sums[None])
 
     @property
     def count(self) -> NDArray[np.int64]:
@@ -47,11 +46,13 @@ class Moments:
         return self.sums[8].astype(np.int64)
 
     def _add(self, sums: NDArray[np.float64]) -> None:
-        for offset in (0, 4):
-            self.sums[offset : offset + 2] += sums[offset : offset + 2]
-            np.minimum(self.sums[offset + 2], sums[offset + 2], out=self.sums[offset + 2])
-            np.maximum(self.sums[offset + 3], sums[offset + 3], out=self.sums[offset + 3])
-        self.sums[8] += sums[8]
+        """Add the sums (n, 9, C) of n images."""
+        total = sums.sum(axis=0)
+        for rows in (slice(0, 2), slice(4, 6), slice(8, 9)):
+            self.sums[rows] += total[rows]
+        smallest, largest = slice(2, 7, 4), slice(3, 8, 4)
+        np.minimum(self.sums[smallest], sums[:, smallest].min(axis=0), out=self.sums[smallest])
+        np.maximum(self.sums[largest], sums[:, largest].max(axis=0), out=self.sums[largest])
 
     def _spread(self, offset: int) -> Spread:
         total, squares, smallest, largest = self.sums[offset : offset + 4]

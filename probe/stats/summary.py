@@ -46,7 +46,7 @@ def _summarize_planes(observed: Observed, norm: PlaneNorm, profile: Profile, ext
     low, high = extremes.bounds
 
     def task(b: int, cells: NDArray[np.float64]) -> int:
-        return int(kernels.planes(x[b], bits[b], mean[b], scale[b], low, high, cells[0], sums[b], flagged[b]))
+        return int(kernels.planes(x[b], bits[b], mean[b], scale[b], not norm.fixed, low, high, cells[0], sums[b], flagged[b]))
 
     bad = _run(task, observed, profile)
     if flagged.any():

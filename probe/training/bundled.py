@@ -90,7 +90,13 @@ def train(name: str, data: Path, out: Path, epochs: int, batch_size: int, lr: fl
     test = read_split(data, "test")
     steps = len(images) // batch_size
     scheduler = CosineLRScheduler(
-        optimizer, t_initial=epochs * steps, warmup_t=2 * steps, warmup_lr_init=lr / 100, lr_min=lr / 1000, warmup_prefix=False, t_in_epochs=False
+        optimizer,
+        t_initial=epochs * steps,
+        warmup_t=2 * steps,
+        warmup_lr_init=lr / 100,
+        lr_min=lr / 1000,
+        warmup_prefix=False,
+        t_in_epochs=False,
     )
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
@@ -121,7 +127,13 @@ def train(name: str, data: Path, out: Path, epochs: int, batch_size: int, lr: fl
         for buffer, shadow in zip(model.buffers(), work.buffers(), strict=True):
             buffer.copy_(shadow)
         top1 = accuracy(model, *test)
-        record = {"epoch": epoch + 1, "epochs": epochs, "loss": round(sum(losses) / len(losses), 4), "top1": round(top1, 2), "seconds": round(time.perf_counter() - began, 1)}
+        record = {
+            "epoch": epoch + 1,
+            "epochs": epochs,
+            "loss": round(sum(losses) / len(losses), 4),
+            "top1": round(top1, 2),
+            "seconds": round(time.perf_counter() - began, 1),
+        }
         with open(out / "log.jsonl", "a") as log:
             log.write(json.dumps(record) + "\n")
         print(record, flush=True)

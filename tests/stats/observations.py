@@ -8,7 +8,7 @@ from torch import Tensor
 
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm
 
-NORMS = ("token", "rms", "planes", "given")
+NORMS = ("token", "rms", "planes", "lines", "given")
 
 
 def tokens(images: int, positions: int, channels: int, seed: int = 0) -> Tensor:
@@ -21,14 +21,14 @@ def tokens(images: int, positions: int, channels: int, seed: int = 0) -> Tensor:
 
 
 def observed(x: Tensor, norm: str, first: int = 0, prefix: int = 1, valid: np.ndarray | None = None) -> Observed:
-    """An observation of x (B, P, C), normalized in one of the ways of NORMS; `planes` lays it out (B, C, P)."""
+    """An observation of x (B, P, C), normalized in one of the ways of NORMS; `planes` and `lines` lay it out (B, C, P)."""
     images = np.arange(first, first + len(x))
     kinds = np.zeros(x.shape[1], np.uint8)
     kinds[:prefix] = 1
-    if norm == "planes":
+    if norm in ("planes", "lines"):
         mean, scale = torch.linspace(-1, 1, x.shape[2])[None], torch.linspace(0.5, 2, x.shape[2])[None]
         z = (x - mean) * scale
-        plane = PlaneNorm(mean, scale, fixed=True)
+        plane = PlaneNorm(mean, scale, fixed=norm == "lines")
         return Observed(
             x.transpose(1, 2), (z + 1).transpose(1, 2), plane, False, images, images % 16, np.zeros_like(kinds), valid
         )

@@ -57,7 +57,8 @@ def test_cells_hold_count_and_sums_of_every_bin(backend, norm):
             bins, xs, zs = index[image, chosen].ravel(), x[image, chosen].ravel(), z[image, chosen].ravel()
             for column, value in enumerate((np.ones_like(xs), xs, zs, zs**2, xs**2, xs * zs)):
                 expected[kind, image, :, column] = np.bincount(bins, value, BINS)
-    np.testing.assert_allclose(cells, expected, rtol=1e-6, atol=2e-6)
+    kept = 3 if norm == "lines" else SUMS  # where every channel is a line, the second moments are not kept
+    np.testing.assert_allclose(cells[..., :kept], expected[..., :kept], rtol=1e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -112,7 +113,8 @@ def test_both_backends_keep_the_same(norm, monkeypatch):
     a, b = (gather(backend, batches, monkeypatch) for backend in BACKENDS)
     np.testing.assert_allclose(a.moments.sums, b.moments.sums, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(a.profile.cells[..., 0], b.profile.cells[..., 0])
-    np.testing.assert_allclose(a.profile.cells, b.profile.cells, rtol=1e-6, atol=1e-6)
+    kept = 3 if norm == "lines" else SUMS
+    np.testing.assert_allclose(a.profile.cells[..., :kept], b.profile.cells[..., :kept], rtol=1e-6, atol=1e-6)
     for name in ("image", "position", "channel", "value"):
         np.testing.assert_array_equal(a.tail.elements()[name], b.tail.elements()[name])
     for buffers in ((a.uniform, b.uniform), (a.prefix, b.prefix)):
