@@ -33,8 +33,18 @@ def pooled_line(count: Floats, mean: Floats, var: Floats, slope: Floats, offset:
     ceiling = float(binned.total @ (means - w @ z_mean) ** 2 / n / zz)
     r2 = float(xz * xz / (xx * zz))
     rise = float(xz / xx)
-    facts = {"slope": rise, "beta": float(w @ z_mean - rise * (w @ mean)), "r2": r2, "linear_r2": r2, "gain": 0.0}
-    rmse = math.sqrt(max(zz * (1 - r2), 0))
     return Fit(
-        "linear", "layer", "population", "affine", r2_ceiling=max(ceiling, r2), rmse=rmse, best=True, count=int(n), **facts
+        family="linear",
+        scope="layer",
+        weighting="population",
+        status="affine",
+        beta=float(w @ z_mean - rise * (w @ mean)),
+        slope=rise,
+        r2=r2,
+        r2_ceiling=max(ceiling, r2),
+        linear_r2=r2,
+        gain=0.0,
+        rmse=math.sqrt(max(zz * (1 - r2), 0)),
+        best=True,
+        count=int(n),
     )

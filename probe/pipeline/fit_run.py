@@ -130,7 +130,7 @@ def _uniform(run: Run, layer: str, groups: Groups) -> tuple[NDArray[np.float32],
 
 def _fit_layer(layer: dict[str, Any], data: LayerData, families: list[str]) -> LayerFit:
     binned = data.binned()
-    fits, scope = (_lines if layer["affine"] else _curves)(data, binned, families)
+    fits, scope = _lines(data, binned) if layer["affine"] else _curves(data, binned, families)
     channels = channel_rows(layer["layer"], data.moments, scope, binned, data.x, fits)
     return LayerFit(fits, alpha_row(layer, fits, data.moments, binned, channels), channels)
 
@@ -142,11 +142,14 @@ def _without_fit(layer: dict[str, Any], families: list[str], moments: pd.DataFra
     return LayerFit(fits, alpha_row(layer, fits, moments))
 
 
-def _lines(data: LayerData, binned: BinnedMap, families: list[str]) -> tuple[list[Fit], ChannelScope]:
+def _lines(data: LayerData, binned: BinnedMap) -> tuple[list[Fit], ChannelScope]:
     """A layer that is affine per channel: the line over all channels, and one for each. No family says more."""
     scope = fit_channels(data.x, data.z, data.groups, families=("linear",))
-    moments = (data.moments[name].to_numpy() for name in ("count", "mean_input", "var_input", "slope", "offset"))
-    return [pooled_line(*moments, binned), *(replace(row, status="affine", alpha=None) for row in scope.fits)], scope
+    count, mean, var, slope, offset = (
+        data.moments[name].to_numpy() for name in ("count", "mean_input", "var_input", "slope", "offset")
+    )
+    pooled = pooled_line(count, mean, var, slope, offset, binned)
+    return [pooled, *(replace(row, status="affine", alpha=None) for row in scope.fits)], scope
 
 
 def _curves(data: LayerData, binned: BinnedMap, families: list[str]) -> tuple[list[Fit], ChannelScope]:
