@@ -79,7 +79,8 @@ def main() -> None:
         curved = [fit for fit in fits if fit.alpha_low is not None]
         inside = sum(fit.alpha_low <= truth.alpha <= fit.alpha_high for fit in curved)
         held, total = held + inside, total + len(curved)
-        print(f"{layer}: alpha {truth.alpha:.4f} of {len(images)} images; {len(curved)} of {len(draws)} draws curved, {inside} intervals hold it")
+        counts = f"{len(curved)} of {len(draws)} draws curved, {inside} intervals hold it"
+        print(f"{layer}: alpha {truth.alpha:.4f} of {len(images)} images; {counts}")
     print(f"all curved layers: {held} of {total} intervals hold ({held / max(total, 1):.1%})")
 
 
