@@ -9,10 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
-import pandas as pd
 from torch import Tensor, nn
 
 from probe.engines import local
@@ -122,38 +120,34 @@ def _write(writer: RunWriter, module: nn.Module, found: Found, report: Progress)
     """Samples by two threads, whose compression releases the GIL, and the tables meanwhile. Returns the manifest's layer records."""
     called = [(layer, statistics) for layer, statistics in found if statistics is not None]
     report("store", 0, len(called))
-    reading = Lock()  # a sample buffer rearranges its rows when it is read
+    for _, statistics in called:
+        statistics.settle()
 
     def write_samples(layer: Layer, statistics: LayerStatistics) -> None:
-        with reading:
-            columns = tables.sample_columns(statistics)
-        writer.write_samples(layer.depth, layer.name, **columns)
+        writer.write_samples(layer.depth, layer.name, **tables.sample_columns(statistics))
 
     with ThreadPoolExecutor(2) as pool:
         written = [pool.submit(write_samples, *item) for item in called]
-        records = _write_tables(writer, module, found, reading)
+        records = _write_tables(writer, module, found)
         for done, sample in enumerate(written, start=1):
             sample.result()
             report("store", done, len(called))
     return records
 
 
-def _write_tables(writer: RunWriter, module: nn.Module, found: Found, reading: Lock) -> list[dict[str, Any]]:
+def _write_tables(writer: RunWriter, module: nn.Module, found: Found) -> list[dict[str, Any]]:
     modules = {name: child for name, child, _ in norm_modules(module)}
-    frames: dict[str, list[pd.DataFrame]] = {"moments": [], "profile": [], "rows": []}
+    parts: dict[str, list[Any]] = {"moments": [], "profile": [], "rows": []}
     records = []
     for layer, statistics in found:
         if statistics is None:
             records.append(layer_record(layer, None))
             continue
         weight, bias = (values.numpy() for values in affine_of(modules[layer.module], layer.channels))
-        frames["moments"].append(tables.moments_columns(layer, statistics, weight, bias))
-        frames["profile"].append(tables.profile_columns(layer, statistics))
-        with reading:
-            frames["rows"].append(tables.token_columns(layer, statistics))
-            error = tables.affine_error(statistics, weight, bias)
-        records.append(layer_record(layer, statistics, error))
-    for name, parts in frames.items():
-        filled = [part for part in parts if len(part)]
-        writer.write_table(name, pd.concat(filled, ignore_index=True) if filled else tables.empty(name))
+        parts["moments"].append(tables.moments_columns(layer, statistics, weight, bias))
+        parts["profile"].append(tables.profile_columns(layer, statistics))
+        parts["rows"].append(tables.token_columns(layer, statistics))
+        records.append(layer_record(layer, statistics, tables.affine_error(statistics, weight, bias)))
+    for name, some in parts.items():
+        writer.write_table(name, tables.joined(name, [part for part in some if part is not None]))
     return records

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from probe.records import TOKENS, Layer
@@ -13,42 +13,33 @@ from probe.stats.layer import LayerStatistics, SampledRows
 from probe.store.schema import TABLES
 
 Columns = dict[str, NDArray[Any]]
+SUM_COLUMNS = ("sum_input", "sum_normalized", "sum_normalized_sq", "sum_input_sq", "sum_product")  # of a cell, after its count
 
 
 def moments_columns(
     layer: Layer, statistics: LayerStatistics, weight: NDArray[np.float64], bias: NDArray[np.float64]
-) -> pd.DataFrame:
+) -> pa.Table:
     """One row per channel. The output's moments are those of weight * normalized + bias, exact in float64."""
     moments = statistics.moments
-    columns: dict[str, Any] = {"layer": layer.name, "channel": np.arange(layer.channels, dtype=np.int32), "count": moments.count}
+    columns: Columns = {"channel": np.arange(layer.channels, dtype=np.int32), "count": moments.count}
     for side, spread in (("input", moments.input), ("output", moments.normalized.scaled(weight, bias))):
         columns |= {f"{name}_{side}": getattr(spread, name) for name in ("mean", "var", "min", "max")}
-    columns |= {"weight": weight, "bias": bias, "slope": np.nan, "offset": np.nan}
+    nothing = np.full(layer.channels, np.nan)
+    columns |= {"weight": weight, "bias": bias, "slope": nothing, "offset": nothing}
     if layer.affine and statistics.line is not None:
         mean, scale = (values.astype(np.float64) for values in statistics.line)
         columns |= {"slope": scale, "offset": -mean * scale}
-    return pd.DataFrame(columns)
+    return _table(layer, columns)
 
 
-def profile_columns(layer: Layer, statistics: LayerStatistics) -> pd.DataFrame:
+def profile_columns(layer: Layer, statistics: LayerStatistics) -> pa.Table:
     """One row per non-empty cell; without second moments for an affine layer, whose channels are lines."""
     kind, group, index, cells = statistics.profile.rows()
     if layer.affine:
         cells[:, 3:] = np.nan
-    return pd.DataFrame(
-        {
-            "layer": layer.name,
-            "tokens": np.array(TOKENS)[kind],
-            "group": group.astype(np.int16),
-            "bin": index.astype(np.int16),
-            "count": cells[:, 0].astype(np.int64),
-            "sum_input": cells[:, 1],
-            "sum_normalized": cells[:, 2],
-            "sum_normalized_sq": cells[:, 3],
-            "sum_input_sq": cells[:, 4],
-            "sum_product": cells[:, 5],
-        }
-    )
+    tokens = pa.DictionaryArray.from_arrays(kind.astype(np.int8), pa.array(TOKENS)).cast(pa.string())
+    columns = {"tokens": tokens, "group": group, "bin": index, "count": cells[:, 0].astype(np.int64)}
+    return _table(layer, columns | {name: cells[:, i] for i, name in enumerate(SUM_COLUMNS, start=1)})
 
 
 class Strata(TypedDict):
@@ -81,14 +72,14 @@ def _row_columns(rows: SampledRows, chosen: slice | NDArray[np.bool_]) -> Column
     return {name: getattr(rows, name)[chosen] for name in ("image", "position", "input", "normalized", "output")}
 
 
-def token_columns(layer: Layer, statistics: LayerStatistics) -> pd.DataFrame:
-    """Mean and sigma of the sampled rows, uniform and prefix, sorted; no row for layers without token statistics."""
+def token_columns(layer: Layer, statistics: LayerStatistics) -> pa.Table | None:
+    """Mean and sigma of the sampled rows, uniform and prefix, sorted; None for layers without token statistics."""
     parts = [rows for rows in map(statistics.rows, (statistics.uniform, statistics.prefix)) if rows.sigma is not None]
     if not parts:
-        return empty("rows")
+        return None
     columns = {name: np.concatenate([getattr(rows, name) for rows in parts]) for name in ("image", "position", "mean", "sigma")}
-    frame = pd.DataFrame({"layer": layer.name, **columns}).drop_duplicates(["image", "position"])
-    return frame.sort_values(["image", "position"], ignore_index=True)
+    _, first = np.unique(np.stack([columns["image"], columns["position"]]), axis=1, return_index=True)
+    return _table(layer, {name: values[first] for name, values in columns.items()})
 
 
 def affine_error(statistics: LayerStatistics, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> float | None:
@@ -100,6 +91,11 @@ def affine_error(statistics: LayerStatistics, weight: NDArray[np.float64], bias:
     return float(np.nanmax(error) / max(1.0, np.nanmax(np.abs(rows.output))))
 
 
-def empty(table: str) -> pd.DataFrame:
-    """A table without rows."""
-    return pd.DataFrame(columns=TABLES[table].names)
+def joined(table: str, parts: list[pa.Table]) -> pa.Table:
+    """The parts of all layers as one table, or the table without rows."""
+    return pa.concat_tables(parts) if parts else TABLES[table].empty_table()
+
+
+def _table(layer: Layer, columns: dict[str, Any]) -> pa.Table:
+    rows = len(next(iter(columns.values())))
+    return pa.table({"layer": pa.repeat(layer.name, rows), **columns})

@@ -83,6 +83,12 @@ class LayerStatistics:
             columns += normalized.rows(x, batch, position)
         buffer.add(rows.key[kept], observed.images[batch], position, columns)
 
+    def settle(self) -> None:
+        """Bring samples and tail into their final form; reading them changes nothing after that, so several threads may."""
+        for buffer in (self.uniform, self.prefix):
+            buffer.settle()
+        self.tail.elements()
+
     def merge(self, other: LayerStatistics) -> None:
         self.moments.merge(other.moments)
         self.profile.merge(other.profile)
@@ -105,8 +111,8 @@ class LayerStatistics:
         if self.line is not None:
             mean, scale = self.line
             return SampledRows(image, position, x, (x - mean) * scale, y, None, None)
-        mean, sigma = (rest[1], rest[2]) if len(rest) == 3 else (None, None)
-        return SampledRows(image, position, x, rest[0], y, mean, sigma)
+        z, *token = rest
+        return SampledRows(image, position, x, z, y, *(token if token else (None, None)))
 
 
 @dataclass(frozen=True)
@@ -171,11 +177,10 @@ class _Normalized:
     def elements(self, elements: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """z and y of ELEMENT records."""
         norm, observed = self._observed.norm, self._observed
-        where = tuple(elements[name].astype(np.int64) for name in ("batch", "position", "channel"))
-        y = elements_of(observed.y, *where, observed.channels_last)
+        batch, position, channel = (elements[name].astype(np.int64) for name in ("batch", "position", "channel"))
+        y = elements_of(observed.y, batch, position, channel, observed.channels_last)
         if isinstance(norm, GivenNorm):
-            return elements_of(norm.z, *where, observed.channels_last), y
-        batch, position, channel = where
+            return elements_of(norm.z, batch, position, channel, observed.channels_last), y
         x = elements["value"].astype(np.float64)
         if isinstance(norm, PlaneNorm):
             mean, scale = (

@@ -121,7 +121,7 @@ class SampleBuffer:
             self._count = into.stop
             done += into.stop - into.start
             if self._count == self._capacity:
-                self._keep_smallest()
+                self.settle()
 
     def merge(self, other: SampleBuffer) -> None:
         if other._count:
@@ -129,18 +129,20 @@ class SampleBuffer:
             where = other._where[:n].astype(np.int64)
             self.add(other._key[:n], where[:, 0], where[:, 1], [column[:n] for column in other._columns])
 
-    def _keep_smallest(self) -> None:
+    def settle(self) -> None:
+        """Drop all but the `size` smallest keys."""
         if self._count <= self.size:
             return
         kept = np.sort(np.argpartition(self._key[: self._count], self.size - 1)[: self.size])
-        for array in (self._key, self._where, *self._columns):
+        arrays: list[NDArray] = [self._key, self._where, *self._columns]
+        for array in arrays:
             array[: self.size] = array[kept]
         self._count = self.size
         self.below = self._key[: self.size].max()
 
     def rows(self) -> tuple[NDArray[np.int32], NDArray[np.int32], list[NDArray[np.float32]]]:
         """Image (n,), position (n,) and the columns, sorted by (image, position)."""
-        self._keep_smallest()
+        self.settle()
         where = self._where[: self._count]
         order = np.lexsort((where[:, 1], where[:, 0]))
         return where[order, 0], where[order, 1], [column[: self._count][order] for column in self._columns]

@@ -53,7 +53,7 @@ def _summarize_planes(observed: Observed, norm: PlaneNorm, profile: Profile, ext
         extremes.start(sums)
         low, high = extremes.bounds
         flagged &= (sums[:, 3] > high) | (sums[:, 2] < low)
-        for b in np.flatnonzero(flagged.any(axis=1)):
+        for b in np.flatnonzero(flagged.any(axis=1)).tolist():
 
             def collect(values: NDArray, positions: NDArray, channels: NDArray, b: int = b) -> None:
                 extremes.collect(values, np.full(len(values), b), positions, channels)
@@ -92,7 +92,8 @@ def _summarize_rows(observed: Observed, norm: TokenNorm | GivenNorm, profile: Pr
         extremes.start(sums)
 
         def collect(values: NDArray, rows: NDArray, channels: NDArray) -> None:
-            extremes.collect(values, *np.divmod(kept[rows], positions), channels)
+            image, position = np.divmod(kept[rows], positions)
+            extremes.collect(values, image, position, channels)
 
         _scan(kernels.scan_rows, x, flagged, extremes, collect, capacity=max(CANDIDATES, channels))
     if isinstance(norm, GivenNorm):

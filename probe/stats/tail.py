@@ -44,10 +44,10 @@ class Tail:
         if len(self._kept) or len(low) > self.per_channel or low.size < max(self.per_sign, REGARDLESS):
             return
         take = max(self.per_sign, REGARDLESS) - 1
-        smallest, largest = np.partition(low, take, axis=None)[take], -np.partition(-high, take, axis=None)[take]
-        ends = np.nextafter(np.float32([smallest, largest]), np.float32([np.inf, -np.inf]))
+        ends = np.array([np.partition(low, take, axis=None)[take], -np.partition(-high, take, axis=None)[take]], np.float32)
         if np.isfinite(ends).all():
-            self.bounds = tuple(np.full(self._channels, end, np.float32) for end in ends)
+            below, above = np.nextafter(ends, np.array([np.inf, -np.inf], np.float32))
+            self.bounds = np.full(self._channels, below), np.full(self._channels, above)
 
     def add(self, elements: NDArray) -> None:
         """Add ELEMENT records; compacts now and then."""

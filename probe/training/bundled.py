@@ -117,6 +117,7 @@ def train(name: str, data: Path, out: Path, epochs: int, batch_size: int, lr: fl
             loss = F.cross_entropy(logits, y, label_smoothing=0.1)
             loss.backward()
             for weight, shadow in zip(model.parameters(), work.parameters(), strict=True):
+                assert shadow.grad is not None  # every parameter takes part in the loss
                 weight.grad, shadow.grad = shadow.grad.to(weight.dtype), None
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -124,8 +125,8 @@ def train(name: str, data: Path, out: Path, epochs: int, batch_size: int, lr: fl
                 for weight, shadow in zip(model.parameters(), work.parameters(), strict=True):
                     shadow.copy_(weight)
             losses.append(loss.item())
-        for buffer, shadow in zip(model.buffers(), work.buffers(), strict=True):
-            buffer.copy_(shadow)
+        for buffer, computed in zip(model.buffers(), work.buffers(), strict=True):
+            buffer.copy_(computed)
         top1 = accuracy(model, *test)
         record = {
             "epoch": epoch + 1,

@@ -44,9 +44,10 @@ A stand-in for trying probe without a network connection. It is a toy: nothing m
 {table}
 """
 
-CURVES = """`gain` is R2 of the fitted tanh less R2 of a line over all elements; `curved` needs a gain of 0.001 whose 95 % jackknife interval over
-photographs excludes 0."""
-LINES = """Every channel is exactly a line (`affine`); `slope` is the median over channels of 1/sqrt(var + eps), `cv` its coefficient of variation."""
+CURVES = """`gain` is R2 of the fitted tanh less R2 of a line over all elements; `curved` needs a gain of 0.001 whose 95 % jackknife
+interval over photographs excludes 0."""
+LINES = """Every channel is exactly a line (`affine`); `slope` is the median over channels of 1/sqrt(var + eps), `cv` its coefficient of
+variation."""
 
 
 def schedule_of(log: list[dict[str, Any]]) -> str:
@@ -61,10 +62,14 @@ def schedule_of(log: list[dict[str, Any]]) -> str:
 def layer_table(fits: pd.DataFrame, alphas: pd.DataFrame) -> str:
     """One markdown row per layer."""
     if (alphas["status"] == "affine").all():
-        rows = alphas[["layer", "channels", "status", "slope_median", "slope_cv"]].rename(columns={"slope_median": "slope", "slope_cv": "cv"})
+        rows = alphas[["layer", "channels", "status", "slope_median", "slope_cv"]].rename(
+            columns={"slope_median": "slope", "slope_cv": "cv"}
+        )
     else:
         tanh = fits.query("family == 'tanh' and scope == 'layer' and weighting == 'population' and tokens == 'all'")
-        rows = alphas[["layer", "status", "alpha", "slope", "linear_r2"]].merge(tanh[["layer", "gain", "gain_low", "gain_high"]], on="layer")
+        rows = alphas[["layer", "status", "alpha", "slope", "linear_r2"]].merge(
+            tanh[["layer", "gain", "gain_low", "gain_high"]], on="layer"
+        )
     shown = rows.map(lambda value: "-" if pd.isna(value) else f"{value:.4f}" if isinstance(value, float) else str(value))
     lines = ["| " + " | ".join(shown.columns) + " |", "|" + "---|" * len(shown.columns)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in shown.to_numpy()])

@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import timm
 import torch
 
+from probe.models.load import Model, load_model
 from probe.pipeline.capture import capture
 
 
@@ -31,25 +31,25 @@ def forward(module: torch.nn.Module, batches: list[torch.Tensor]) -> float:
     return time.perf_counter() - began
 
 
-def captured(module: torch.nn.Module, batches: list[torch.Tensor], out: Path, samples: int) -> float:
+def captured(model: Model, batches: list[torch.Tensor], out: Path, samples: int) -> float:
     began = time.perf_counter()
-    capture(module, batches, out=out, samples=samples, overwrite=True)
+    capture(model, batches, out=out, samples=samples, overwrite=True)
     return time.perf_counter() - began
 
 
-def prepare(name: str, images: int) -> tuple[torch.nn.Module, list[torch.Tensor]]:
-    torch.manual_seed(0)
-    return timm.create_model(name).eval(), list(torch.randn(images, 3, 224, 224).split(8))
+def prepare(name: str, images: int) -> tuple[Model, list[torch.Tensor]]:
+    model = load_model(name, weights="random", device="cpu")
+    return model, list(torch.randn(images, 3, 224, 224, generator=torch.Generator().manual_seed(0)).split(8))
 
 
 def bench_time(name: str, out: Path, pairs: int) -> None:
-    module, batches = prepare(name, 64)
-    forward(module, batches[:1])
-    captured(module, batches[:1], out, 256)  # compiles the kernels or loads them from the cache
+    model, batches = prepare(name, 64)
+    forward(model.module, batches[:1])
+    captured(model, batches[:1], out, 256)  # compiles the kernels or loads them from the cache
     bare, full = [], []
     for _ in range(pairs):
-        bare.append(forward(module, batches))
-        full.append(captured(module, batches, out, 256))
+        bare.append(forward(model.module, batches))
+        full.append(captured(model, batches, out, 256))
     ratios = ", ".join(f"{b / a:.3f}" for a, b in zip(bare, full, strict=True))
     times = f"forward {min(bare):.2f} s, capture {min(full):.2f} s"
     print(f"{name}: {times}, ratio of the best {min(full) / min(bare):.3f} (pairs: {ratios})")
@@ -64,15 +64,15 @@ def bench_memory(name: str, out: Path) -> None:
 
 def peak(name: str, images: int, out: Path) -> None:
     """Batches are made on the fly, so that only what capture keeps can grow with their number."""
-    module, _ = prepare(name, 0)
+    model, _ = prepare(name, 0)
     rng = torch.Generator().manual_seed(0)
-    capture(module, (torch.randn(8, 3, 224, 224, generator=rng) for _ in range(images // 8)), out=out, overwrite=True)
+    capture(model, (torch.randn(8, 3, 224, 224, generator=rng) for _ in range(images // 8)), out=out, overwrite=True)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
 def bench_disk(name: str, out: Path) -> None:
-    module, batches = prepare(name, 64)
-    run = capture(module, batches, out=out, overwrite=True)
+    model, batches = prepare(name, 64)
+    run = capture(model, batches, out=out, overwrite=True)
     size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
     print(f"{name}: default run {size / 1e6:.0f} MB on disk")
 

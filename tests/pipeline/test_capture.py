@@ -19,7 +19,6 @@ from captures import Tokens, arrays, token_batches
 from torch import nn
 
 from probe.errors import ProbeError, UsageError
-from probe.pipeline import tables
 from probe.pipeline.capture import capture
 from probe.pipeline.fit_run import fit
 from probe.pipeline.inputs import open_model
@@ -173,27 +172,6 @@ def test_stored_samples_are_what_the_module_computes(tmp_path):
     expected = module.norm1(torch.from_numpy(x.copy())).detach().numpy()
     np.testing.assert_allclose(y, expected, atol=1e-6)
     np.testing.assert_allclose(z, expected, atol=2e-6)  # weight 1, bias 0
-
-
-def test_sample_buffers_are_read_by_one_thread_at_a_time(tmp_path, monkeypatch):
-    """Reading rearranges a buffer; samples are written by two threads while the tables are made from the same buffers."""
-    inside, most = 0, 0
-
-    def watched(read):
-        def call(*args):
-            nonlocal inside, most
-            inside += 1
-            most = max(most, inside)
-            time.sleep(0.005)
-            inside -= 1
-            return read(*args)
-
-        return call
-
-    for name in ("sample_columns", "token_columns", "affine_error"):
-        monkeypatch.setattr(tables, name, watched(getattr(tables, name)))
-    capture(Tokens(), token_batches(), out=tmp_path / "run")
-    assert most == 1
 
 
 def test_prefix_tokens_are_kept_apart(tmp_path):

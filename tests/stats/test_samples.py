@@ -88,3 +88,16 @@ def test_another_seed_draws_other_rows():
     x = tokens(32, 9, 8)
     a, b = (sampled(cut(x, 8), Plan(images=32, samples=40, seed=seed)) for seed in (0, 1))
     assert facts(a.rows(a.uniform)) != facts(b.rows(b.uniform))
+
+
+def test_reading_settled_statistics_changes_nothing():
+    """Two threads write samples while the tables are made from the same buffers."""
+    statistics = sampled(cut(tokens(32, 9, 8), 8), Plan(images=None, samples=40))
+    statistics.settle()
+    buffers = (statistics.uniform, statistics.prefix)
+    before = [(b._count, b._key.tobytes(), b._where.tobytes(), [c.tobytes() for c in b._columns]) for b in buffers]
+    kept = statistics.tail.elements().tobytes()
+    for buffer in buffers:
+        statistics.rows(buffer)
+    assert [(b._count, b._key.tobytes(), b._where.tobytes(), [c.tobytes() for c in b._columns]) for b in buffers] == before
+    assert statistics.tail.elements().tobytes() == kept
