@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 import warnings
@@ -65,6 +66,8 @@ def say_warning(message: Any, *_details: Any, **_more: Any) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of the console script: 0 done, 1 the job failed, 2 wrong usage."""
+    # torch's OpenMP threads spin for a while after each operation and would take the core that the statistics need
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     with warnings.catch_warnings():
         warnings.showwarning = say_warning
         try:

@@ -9,6 +9,7 @@ does not depend on them. Memory: peak of a fresh process with 64 and with 256 im
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch, as the command line does; it holds for the bare forward pass too
 
 import torch
 
