@@ -30,10 +30,10 @@ class Tail:
 
     def __init__(self, channels: int, per_sign: int, per_channel: int) -> None:
         self.per_sign, self.per_channel = per_sign, per_channel
-        self._channels = channels
-        self._kept = np.empty(0, ELEMENT)
-        self._new: list[NDArray] = []
-        self._pending = 0
+        # one block for good: small arrays that come and go between a model's activations would leave holes in the heap
+        self._records = np.empty(8 * per_sign + REGARDLESS, ELEMENT)
+        self._count = 0
+        self._compact = False
         self.bounds: Bounds = (np.full(channels, np.inf, np.float32), np.full(channels, -np.inf, np.float32))
 
     def start(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
@@ -41,55 +41,57 @@ class Tail:
 
         The per_sign-th largest of them bounds what can enter: no channel counts more than its cap. It may enter itself.
         """
-        if len(self._kept) or len(low) > self.per_channel or low.size < max(self.per_sign, REGARDLESS):
+        if self._count or len(low) > self.per_channel or low.size < max(self.per_sign, REGARDLESS):
             return
         take = max(self.per_sign, REGARDLESS) - 1
         ends = np.array([np.partition(low, take, axis=None)[take], -np.partition(-high, take, axis=None)[take]], np.float32)
         if np.isfinite(ends).all():
             below, above = np.nextafter(ends, np.array([np.inf, -np.inf], np.float32))
-            self.bounds = np.full(self._channels, below), np.full(self._channels, above)
+            self.bounds[0][:], self.bounds[1][:] = below, above
 
     def add(self, elements: NDArray) -> None:
-        """Add ELEMENT records; compacts now and then."""
-        self._new.append(elements)
-        self._pending += len(elements)
-        if self._pending > 4 * self.per_sign or not len(self._kept):
-            self.compact()
+        """Add ELEMENT records; compacts when they do not fit."""
+        if not self._count or self._count + len(elements) > len(self._records):
+            self._select(np.concatenate([self._records[: self._count], elements]))
+            return
+        self._records[self._count : self._count + len(elements)] = elements
+        self._count += len(elements)
+        self._compact = False
 
     def resolve(self, look_up: Callable[[NDArray], tuple[NDArray, NDArray]]) -> None:
         """Fill in normalized and output of the elements that the current batch brought: look_up(elements) returns both."""
-        for elements in (self._kept, *self._new):
-            fresh = np.flatnonzero(elements["batch"] >= 0)
-            if len(fresh):
-                elements["normalized"][fresh], elements["output"][fresh] = look_up(elements[fresh])
-                elements["batch"][fresh] = -1
+        elements = self._records[: self._count]
+        fresh = np.flatnonzero(elements["batch"] >= 0)
+        if len(fresh):
+            elements["normalized"][fresh], elements["output"][fresh] = look_up(elements[fresh])
+            elements["batch"][fresh] = -1
 
     def merge(self, other: Tail) -> None:
         self.add(other.elements())
 
     def elements(self) -> NDArray:
         """The tail as ELEMENT records, sorted by value, then image, position, channel."""
-        if self._new:
-            self.compact()
-        return self._kept
+        if not self._compact:
+            self._select(self._records[: self._count].copy())
+        return self._records[: self._count]
 
-    def compact(self) -> None:
-        """Reduce to the kept set and tighten the bounds."""
-        every = np.concatenate([self._kept, *self._new])
-        self._new, self._pending = [], 0
+    def _select(self, every: NDArray) -> None:
+        """Reduce to the kept set of `every` and tighten the bounds."""
         smallest, largest = self._arm(every, every["value"]), self._arm(every, -every["value"])
         ends = np.union1d(smallest.order[:REGARDLESS], largest.order[:REGARDLESS])
         farthest = ends[np.argsort(-np.abs(every["value"][ends]), kind="stable")][:REGARDLESS]
         reach = np.abs(every["value"][farthest[-1]]) if len(farthest) == REGARDLESS else np.float32(-np.inf)
         kept = every[np.unique(np.concatenate([smallest.kept, largest.kept, farthest]))]
-        self._kept = kept[np.lexsort([kept[name] for name in ("channel", "position", "image", "value")])]
-        low, high = np.maximum(smallest.bound, -reach), np.minimum(-largest.bound, reach)
-        self.bounds = np.minimum(low, self.bounds[0]), np.maximum(high, self.bounds[1])
+        self._count, self._compact = len(kept), True
+        self._records[: len(kept)] = kept[np.lexsort([kept[name] for name in ("channel", "position", "image", "value")])]
+        low, high = self.bounds
+        np.minimum(low, np.maximum(smallest.bound, -reach), out=low)
+        np.maximum(high, np.minimum(-largest.bound, reach), out=high)
 
     def _arm(self, every: NDArray, key: NDArray[np.float32]) -> _Arm:
         """The capped set with the smallest keys."""
         order = np.argsort(key)
-        kept, bound = np.empty(self.per_sign, np.int64), np.full(self._channels, np.inf, np.float32)
+        kept, bound = np.empty(self.per_sign, np.int64), np.full(len(self.bounds[0]), np.inf, np.float32)
         count = kernels.capped(order, key, every["channel"], self.per_channel, kept, bound)
         return _Arm(order, kept[:count], bound)
 
