@@ -11,13 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probe.norms.dyt import ElementwiseNorm
+from probe.norms.base import ElementwiseNorm
 
 
 class Derf(ElementwiseNorm):
     """y = weight * erf(alpha * x + shift) + bias; alpha starts at `alpha_init`, shift at `shift_init`, weight at 1, bias at 0."""
-
-    scalars = ("alpha", "shift")
 
     def __init__(
         self,
@@ -25,21 +23,23 @@ class Derf(ElementwiseNorm):
         *,
         alpha_init: float = 0.5,
         shift_init: float = 0.0,
+        affine: bool = True,
+        bias: bool = True,
         channels_last: bool = True,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(channels, channels_last=channels_last, device=device, dtype=dtype)
+        super().__init__(channels, affine=affine, bias=bias, channels_last=channels_last, device=device, dtype=dtype)
         self.alpha_init, self.shift_init = alpha_init, shift_init
         self.alpha = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
         self.shift = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        super().reset_parameters()
         nn.init.constant_(self.alpha, self.alpha_init)
         nn.init.constant_(self.shift, self.shift_init)
-        nn.init.ones_(self.weight)
-        nn.init.zeros_(self.bias)
 
     def normalized(self, x: Tensor) -> Tensor:
+        """erf(alpha * x + shift)."""
         return torch.erf(self.alpha * x + self.shift)
