@@ -87,9 +87,25 @@ class Fit:
         return asdict(self)
 
 
+@dataclass(frozen=True, eq=False)
+class StandIn:
+    """An element-wise map in place of a whole layer, its affine included: output = weight * f(alpha * x + shift) + bias.
+
+    f by `form`: tanh, erf, isru (u / sqrt(1 + u^2)), or line (f(u) = u). A line comes with so small an alpha * max|x| that each of
+    the three curves, divided by its slope at zero, can play it.
+    """
+
+    layer: str
+    form: str
+    alpha: float
+    shift: float
+    weight: Any  # numpy array (C,)
+    bias: Any  # numpy array (C,)
+
+
 def finite_or_none(value: float | None) -> float | None:
     """JSON has no NaN: null instead."""
     return value if value is not None and math.isfinite(value) else None
 
 
-__all__ = ["GROUPS", "STRATA", "TOKENS", "Fit", "Layer", "Plan", "finite_or_none"]
+__all__ = ["GROUPS", "STRATA", "TOKENS", "Fit", "Layer", "Plan", "StandIn", "finite_or_none"]
