@@ -21,6 +21,7 @@ from probe.store.disk import replace_file
 from probe.store.encode import table_bytes
 from probe.store.places import is_hidden
 from probe.store.schema import (
+    ATTENTION,
     FORMAT,
     LAYERS,
     MADE_BY,
@@ -99,6 +100,21 @@ class Run:
         """Curves of scope `channel`, one row per layer and channel."""
         return self._table("channel_fits", layer)
 
+    @property
+    def attention_only(self) -> bool:
+        """Is this a run of `attention_distance`, which looks at no normalization layer?"""
+        return self.manifest.get("job") == ATTENTION
+
+    def attention(self) -> pd.DataFrame:
+        """Attention distance, one row per attention layer and head in execution order: columns of schema.TABLES.
+
+        Raises UsageError where the run has none, with the reason.
+        """
+        path = self.path / f"{ATTENTION}.parquet"
+        if not path.exists() and path.name not in self.manifest.get("files", {}):
+            raise UsageError(f"run {self.path} has no attention table: {_no_attention(self.manifest)}")
+        return self._table(ATTENTION, None)
+
     def alphas(self) -> pd.DataFrame:
         """The exported table: one row per layer."""
         return read_alphas(self._existing("alphas", self.path / "alpha.csv"))
@@ -154,6 +170,11 @@ class Run:
     def _existing(self, name: str, path: Path) -> Path:
         if path.exists():
             return path
+        if self.attention_only and name != ATTENTION:
+            model = _model_option(self.manifest)
+            raise UsageError(
+                f"run {self.path} holds attention distances only, no {name}: `probe-norms {model}` makes a whole run"
+            )
         if name in MADE_BY:
             raise UsageError(f"run {self.path} has no {name} yet: `probe-norms {MADE_BY[name]} {self.path}` makes them")
         raise ProbeError(f"run {self.path} is damaged: {path.name} is missing; capture it again")
@@ -174,6 +195,23 @@ class Run:
         head = "".join(f"<tr><th>{name}</th><td>{fact}</td></tr>" for name, fact in known.items())
         table = self.layers[["layer", "kind", "channels", "status", "count"]].to_html(max_rows=12, index=False)
         return f"<table>{head}</table>{table}"
+
+
+def _no_attention(manifest: dict[str, Any]) -> str:
+    """Why a run has no attention table, and what makes one."""
+    told = manifest.get("attention") or {}
+    if told.get("status") == "none":
+        return "no attention was seen in its model"
+    if told.get("status") == "unreadable":
+        reasons = [f"{path}: {reason}" for path, reason in (told.get("unreadable") or {}).items()]
+        return f"none of its model's attention can be read ({'; '.join(reasons[:3])}{'; ...' if len(reasons) > 3 else ''})"
+    return f"it was captured without; `probe-norms attention {_model_option(manifest)} --out DIR` measures it"
+
+
+def _model_option(manifest: dict[str, Any]) -> str:
+    """The option that names the model of a run again; `--model M` where it has no name."""
+    model = manifest.get("model") or {}
+    return "--model M" if model.get("origin") in (None, "module") else f"--model {model.get('name')}"
 
 
 def _default(value: Any, default: Any) -> Any:

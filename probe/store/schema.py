@@ -14,11 +14,12 @@ VERSION = 1  # a reader refuses runs of a higher version
 MANIFEST = "manifest.json"
 SAMPLES = "samples"
 CAPTURED = ("moments", "profile", "rows")  # tables that a capture writes; the others come later, from `Run.save_table`
+ATTENTION = "attention"  # a table that a capture writes where it was asked to; the only one of a run whose job it is
 
 # Everything that this package puts into a run. Overwriting refuses to delete a run that holds anything else.
 CONTENTS = frozenset(
-    (MANIFEST, SAMPLES, "figures", "report.html", "attention.parquet", "alpha.csv", "alpha.json", "alpha.safetensors")
-    + tuple(f"{name}.parquet" for name in (*CAPTURED, "fits", "channel_fits"))
+    (MANIFEST, SAMPLES, "figures", "report.html", "alpha.csv", "alpha.json", "alpha.safetensors")
+    + tuple(f"{name}.parquet" for name in (*CAPTURED, ATTENTION, "fits", "channel_fits"))
 )
 
 VALUES = ("input", "normalized", "output")
@@ -67,6 +68,12 @@ TABLES: dict[str, pa.Schema] = {
         [("layer", pa.string()), ("channel", pa.int32())]
         + _floats("alpha", "gamma", "beta", "r2", "slope", "offset", "extremes", "max_abs_input")
         + [("massive", pa.bool_())]
+    ),
+    ATTENTION: pa.schema(
+        [("layer", pa.string()), ("head", pa.int32())]
+        + _floats("distance_px", "distance_px_raw", "distance_patches", "distance_px_std", "prefix_mass", "entropy")
+        + [("token_stride", pa.float64()), ("grid", pa.string()), ("uniform_px", pa.float64()), ("images", pa.int64())]
+        + [(name, pa.int32()) for name in ("depth", "windows", "prefix_tokens")]
     ),
 }
 

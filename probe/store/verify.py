@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from probe.errors import ProbeError
 from probe.store.run import Run, open_run
-from probe.store.schema import CAPTURED, MADE_BY, SAMPLES, VALUES, missing_columns
+from probe.store.schema import ATTENTION, CAPTURED, MADE_BY, SAMPLES, VALUES, missing_columns
 
 _SIDES = ("input", "output")
 
@@ -22,12 +22,17 @@ def verify_run(path: str | os.PathLike[str] | Run) -> list[str]:
     """Problems of a run, empty where there is none. Raises UsageError where `path` is no finished run at all.
 
     Checked: every file is there with its bytes and rows; statistics are finite and ordered; moments, profile, samples and the
-    manifest agree about how much was seen; sampled inputs lie within the exact range of their channel.
+    manifest agree about how much was seen; sampled inputs lie within the exact range of their channel; attention distances lie
+    within their grid.
     """
     run = open_run(path)
     problems = list(_files(run)) or list(_older(run))
     if problems:
         return problems  # the contents of damaged files, or of older ones, say nothing
+    if f"{ATTENTION}.parquet" in run.manifest.get("files", {}):
+        problems += _attention(run.attention())
+    if run.attention_only:
+        return problems
     problems += _derived(run)
     moments, profile = run.moments(), run.profile()
     captured = run.layers[run.layers["status"] == "captured"].set_index("layer")
@@ -40,7 +45,7 @@ def verify_run(path: str | os.PathLike[str] | Run) -> list[str]:
 
 def _files(run: Run) -> Iterator[str]:
     files = run.manifest.get("files", {})
-    for name in CAPTURED:
+    for name in _due(run):
         if f"{name}.parquet" not in files:
             yield f"{name}.parquet: never written"
     for name, expected in files.items():
@@ -59,9 +64,15 @@ def _files(run: Run) -> Iterator[str]:
         yield f"{name}: not in the manifest"
 
 
+def _due(run: Run) -> tuple[str, ...]:
+    """The tables that a run of its kind must hold."""
+    return (ATTENTION,) if run.attention_only else CAPTURED
+
+
 def _older(run: Run) -> Iterator[str]:
     """Tables of another version of this package."""
-    for name in CAPTURED:
+    written = [name for name in (*CAPTURED, ATTENTION) if f"{name}.parquet" in run.manifest.get("files", {})]
+    for name in written:
         if missing := missing_columns(name, pq.read_schema(run.path / f"{name}.parquet")):
             yield f"{name}.parquet: {missing}"
 
@@ -111,6 +122,18 @@ def _profile(profile: pd.DataFrame, moments: pd.DataFrame, captured: pd.DataFram
     for layer in captured.index:
         if seen.get(layer, 0) != exact.get(layer, 0):
             yield f"layer {layer}: the profile saw {seen.get(layer, 0)} elements, the moments {exact.get(layer, 0)}"
+
+
+def _attention(table: pd.DataFrame) -> Iterator[str]:
+    """Every head once, shares within 0 to 1, distances within the diagonal of the grid. A missing number is no problem."""
+    sides = table["grid"].str.extract(r"^(\d+)x(\d+)$").astype(float)
+    diagonal = np.hypot(sides[0] - 1, sides[1] - 1)
+    far = (table["distance_patches"] < 0) | (table["distance_patches"] > diagonal + 1e-6) | (table["distance_px"] < 0)
+    yield from _where(table, far.to_numpy(), "attention: a distance lies outside its grid")
+    share = (table["prefix_mass"] < -1e-6) | (table["prefix_mass"] > 1 + 1e-6) | (table["entropy"] < -1e-6)
+    yield from _where(table, share.to_numpy(), "attention: prefix mass outside 0 to 1, or entropy below 0")
+    expected = table.groupby("layer", sort=False, observed=True).cumcount()
+    yield from _where(table, (table["head"] != expected).to_numpy(), "attention: a head is missing or there twice")
 
 
 def _samples(run: Run, layer: str, moments: pd.DataFrame) -> Iterator[str]:

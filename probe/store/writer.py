@@ -20,7 +20,7 @@ from probe.store.disk import FULL, sync_folder, write_error, write_file, writing
 from probe.store.encode import sample_bytes, table_bytes
 from probe.store.places import clean, is_hidden, sibling
 from probe.store.plain import json_bytes
-from probe.store.schema import CAPTURED, CONTENTS, FORMAT, MANIFEST, SAMPLES, VERSION, sample_name
+from probe.store.schema import ATTENTION, CAPTURED, CONTENTS, FORMAT, MANIFEST, SAMPLES, VERSION, sample_name
 
 
 def check_out(out: str | os.PathLike[str], overwrite: bool = False) -> Path:
@@ -111,12 +111,12 @@ class RunWriter:
         self._add(f"{SAMPLES}/{sample_name(depth, layer)}", *sample_bytes(layer, uniform, prefix, tail))
 
     def write_table(self, name: str, data: pd.DataFrame | pa.Table | Mapping[str, Any]) -> None:
-        """Writes `moments`, `profile` or `rows`: a data frame, an arrow table or a mapping of columns.
+        """Writes `moments`, `profile`, `rows` or `attention`: a data frame, an arrow table or a mapping of columns.
 
         Raises ValueError for an unknown name, for missing columns and for values that do not fit their type.
         """
-        if name not in CAPTURED:
-            raise ValueError(f"a capture writes {', '.join(CAPTURED)}, not {name!r}")
+        if name not in (*CAPTURED, ATTENTION):
+            raise ValueError(f"a capture writes {', '.join((*CAPTURED, ATTENTION))}, not {name!r}")
         self._claim(name)
         self._add(f"{name}.parquet", *table_bytes(name, data))
 
