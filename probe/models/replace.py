@@ -1,0 +1,183 @@
+"""Replace normalization layers of a model in place, and put them back.
+
+1. Every replacement is built before the first is installed, so an error leaves the model as it was.
+2. A module is replaced wherever the model refers to it: in its parent's attribute, in Sequential, ModuleList and ModuleDict
+   entries, and at every further place of a shared module.
+3. Replacements hold tensors of their own; `undo` brings back the original module objects.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from probe.errors import UsageError
+from probe.models.layers import NormType, list_norm_layers, norm_modules, unwrapped
+from probe.models.replacement import NotReplaced, Wish, make
+from probe.records import Layer, StandIn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one layer."""
+
+    layer: str
+    old: str  # kind of the layer before
+    new: str  # name of the norm in its place; empty where it is kept
+    channels: int
+    init: str
+    status: str  # replaced, kept
+    reason: str  # why it is kept, or a remark on the start values
+
+
+class Swap:
+    """The layers that were replaced in `module`. `undo` puts the original modules back; as a context manager it does so at the end."""
+
+    def __init__(self, module: nn.Module, outcomes: list[Outcome], undo: ExitStack) -> None:
+        self.module = module
+        self.outcomes = outcomes
+        self._undo = undo
+
+    @property
+    def report(self) -> pd.DataFrame:
+        """One row per layer that was asked for: layer, old, new, channels, init, status (replaced, kept), reason."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(outcome) for outcome in self.outcomes])
+
+    def after_undo(self, action: Callable[[], Any]) -> None:
+        """Call `action` when the swap is undone."""
+        self._undo.callback(action)
+
+    def undo(self) -> None:
+        """Put the original modules back, in the mode and on the device that their replacements have by now. Once is enough."""
+        self._undo.close()
+
+    def __enter__(self) -> Swap:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.undo()
+
+    def __repr__(self) -> str:
+        replaced = sum(outcome.status == "replaced" for outcome in self.outcomes)
+        return f"Swap({type(self.module).__name__}, {replaced} of {len(self.outcomes)} layers replaced)"
+
+
+def swap(
+    module: nn.Module,
+    name: str | Callable[..., nn.Module],
+    *,
+    layers: str = "*",
+    init: str = "default",
+    stand_ins: Mapping[str, StandIn] | None = None,
+    left_out: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Swap:
+    """Replace the normalization layers of `module` that match the glob `layers` by the norm `name` of the zoo.
+
+    init: `default`, `match` or `fitted` (probe.models.replacement); stand_ins: layer -> curve for `fitted`; left_out: layer -> why
+    it has no curve; options go to the norm. Device, dtype, mode and requires_grad stay as they were.
+    Raises UsageError where nothing can be replaced, and for an unknown name, init or option.
+    """
+    module = unwrapped(module)
+    wish = Wish(name, init, stand_ins, left_out or {}, options)
+    chosen = list_norm_layers(module, layers)
+    found = {path: (child, kind) for path, child, kind in norm_modules(module)}
+    context = _context(module)
+    replacements: list[tuple[nn.Module, nn.Module]] = []
+    outcomes = []
+    for layer in chosen:
+        new, outcome = _replacement(layer, *found[layer.name], wish, context)
+        outcomes.append(outcome)
+        if new is not None:
+            replacements.append((found[layer.name][0], new))
+    if not replacements:
+        raise _nothing_replaced(wish, outcomes)
+    return Swap(module, outcomes, _install(module, replacements))
+
+
+def _replacement(
+    layer: Layer, old: nn.Module, kind: NormType, wish: Wish, context: Mapping[str, Any]
+) -> tuple[nn.Module | None, Outcome]:
+    try:
+        if not layer.name:
+            raise NotReplaced("the model itself is this layer and has no parent; put it into nn.Sequential")
+        new, name, remark = make(wish, layer.name, old, kind, context)
+        return new, Outcome(layer.name, layer.kind, name, layer.channels, wish.init, "replaced", remark)
+    except NotReplaced as reason:
+        return None, Outcome(layer.name, layer.kind, "", layer.channels, "", "kept", str(reason))
+
+
+def _nothing_replaced(wish: Wish, outcomes: list[Outcome]) -> UsageError:
+    (reason, count), *others = Counter(outcome.reason for outcome in outcomes).most_common()
+    where = next(outcome.layer for outcome in outcomes if outcome.reason == reason)
+    more = f" ({count} layers{', others for other reasons' if others else ''})" if count > 1 or others else ""
+    return UsageError(f"no layer was replaced by {wish.name}: {where or 'the root'}: {reason}{more}")
+
+
+def _context(module: nn.Module) -> dict[str, Any]:
+    """What the model tells its norms: the patch grid and the prefix tokens as timm spells them, and a tensor like its own."""
+    found: dict[str, Any] = {}
+    grid = getattr(getattr(module, "patch_embed", None), "grid_size", None)
+    if isinstance(grid, tuple) and len(grid) == 2:
+        found["grid"] = grid
+        prefix = getattr(module, "num_prefix_tokens", 0)
+        found["prefix_tokens"] = prefix if isinstance(prefix, int) else 0
+    floating = (parameter for parameter in module.parameters() if parameter.is_floating_point())
+    return found | {"like": next(floating, torch.empty(0))}
+
+
+def _install(module: nn.Module, replacements: list[tuple[nn.Module, nn.Module]]) -> ExitStack:
+    """Put each new module wherever its old one is; the stack brings back what was there."""
+    undo = ExitStack()
+    new_of = {id(old): new for old, new in replacements}
+    places = [
+        (parent, key, child)
+        for parent in list(module.modules())
+        for key, child in parent._modules.items()
+        if child is not None and id(child) in new_of
+    ]
+    for parent, key, old in places:
+        new = new_of[id(old)]
+        undo.callback(_put_back, parent, key, old, new, _state(new))
+        parent._modules[key] = new
+    for encoder in {id(parent): parent for parent, _, _ in places}.values():
+        _forbid_fused_path(encoder, undo)
+    return undo
+
+
+def _state(module: nn.Module) -> tuple[bool, torch.device | None, torch.dtype | None]:
+    tensor = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), None)
+    return module.training, *((tensor.device, tensor.dtype) if tensor is not None else (None, None))
+
+
+def _put_back(parent: nn.Module, key: str, old: nn.Module, new: nn.Module, before: tuple) -> None:
+    """The original in its place; it follows where its replacement was moved or switched to since."""
+    if parent._modules.get(key) is not new:
+        raise UsageError(f"{key} of {type(parent).__name__} was replaced again since: undo that replacement first")
+    training, device, dtype = _state(new)
+    if training is not before[0]:
+        old.train(training)
+    if (device, dtype) != before[1:]:
+        old.to(device=device, dtype=dtype)
+    parent._modules[key] = old
+
+
+def _forbid_fused_path(parent: nn.Module, undo: ExitStack) -> None:
+    """torch's TransformerEncoderLayer hands the weights of its norms to a fused kernel, which computes a LayerNorm whatever they are.
+
+    It does so only where its activation is one that the kernel knows.
+    """
+    if isinstance(parent, nn.TransformerEncoderLayer):
+        undo.callback(setattr, parent, "activation_relu_or_gelu", parent.activation_relu_or_gelu)
+        parent.activation_relu_or_gelu = 0

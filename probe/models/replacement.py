@@ -1,0 +1,253 @@
+"""What comes in place of one normalization layer: a norm of the zoo in the layer's layout, with a chosen start.
+
+Layouts: token norms (B, ..., C) get the norm `name`, norms on images (B, C, ...) get `name_2d`.
+Starts: `default`, the norm's own initial values; `match`, the layer's affine and running statistics, so that the function stays
+where it can; `fitted`, the curve that was fitted to the layer (a `StandIn`).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probe.errors import UsageError, unknown
+from probe.models.layers import NormType, affine_of, channels_of, eps_of
+from probe.norms.base import Norm
+from probe.norms.registry import NORMS, create_norm, norm_maker, norm_options
+from probe.records import StandIn
+
+INITS = ("default", "match", "fitted")
+FORMS = {"dyt": "tanh", "derf": "erf", "dyisru": "isru", "learnable_scaler": "line"}  # which stand-in a norm can play
+_SLOPES = {"tanh": 1.0, "erf": 2 / math.sqrt(math.pi), "isru": 1.0}  # f'(0)
+_SAME_EPS = ("layer_norm", "rms_norm", "batch_norm", "instance_norm", "group_norm")  # eps means what it means in torch
+_STATE = ("running_mean", "running_var")
+
+
+class NotReplaced(Exception):
+    """Why a layer stays as it is."""
+
+
+class NormAct(nn.Module):
+    """act(drop(norm(x))): a norm in place of a norm+activation module, with that module's own drop and activation."""
+
+    def __init__(self, norm: nn.Module, drop: nn.Module, act: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.drop, self.act = norm, drop, act
+
+    @property
+    def weight(self) -> Any:
+        """The norm's: timm initializes and reads it under this name."""
+        return self.norm.weight
+
+    @property
+    def bias(self) -> Any:
+        return self.norm.bias
+
+    @property
+    def num_features(self) -> Any:
+        return self.norm.num_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(self.norm(x)))
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asked for, checked before anything is built. Raises UsageError for what no layer could satisfy."""
+
+    norm: str | Callable[..., nn.Module]
+    init: str = "default"
+    stand_ins: Mapping[str, StandIn] | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)  # layer -> why it has no stand-in
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        norm_maker(self.norm)
+        if self.init not in INITS:
+            raise unknown("init", self.init, INITS)
+        if self.init == "fitted" and self.stand_ins is None:
+            raise UsageError(
+                "init 'fitted' needs fitted curves: give alphas= (a run, a table or a file), or init 'default' or 'match'"
+            )
+        if self.init != "fitted" and self.stand_ins is not None:
+            raise UsageError(f"alphas are given, but init {self.init!r} does not use them; use init 'fitted' or leave alphas out")
+        if self.init == "fitted" and self.form is None:
+            raise UsageError(f"init 'fitted' is for {', '.join(FORMS)}; {self.name} takes 'default' or 'match'")
+
+    @property
+    def name(self) -> str:
+        return self.norm if isinstance(self.norm, str) else getattr(self.norm, "__name__", type(self.norm).__name__)
+
+    @property
+    def form(self) -> str | None:
+        """The curve that the norm can play; None where it is no curve."""
+        return FORMS.get(self.name.removesuffix("_2d"))
+
+
+def make(wish: Wish, layer: str, old: nn.Module, kind: NormType, context: Mapping[str, Any]) -> tuple[nn.Module, str, str]:
+    """The module for `layer`, the name of its norm, and a remark. Raises NotReplaced with the reason why there is none.
+
+    context: options that the model tells (grid, prefix_tokens), `like`: a tensor with the device and dtype of the model.
+    """
+    channels = _channels(old)
+    norm, name = _in_layout(wish.norm, kind.channels_last)
+    stand_in = _stand_in(wish, layer, channels) if wish.init == "fitted" else None
+    like = next(_floating(old), context["like"])
+    try:
+        new = create_norm(norm, channels, **_options(wish, norm, old, kind, context), device=like.device, dtype=like.dtype)
+    except (UsageError, TypeError) as error:
+        raise NotReplaced(str(error)) from error
+    with torch.no_grad():
+        remark = _start(new, wish, old, stand_in)
+    _keep_trainable(new, old)
+    if isinstance(getattr(old, "drop", None), nn.Module) and isinstance(getattr(old, "act", None), nn.Module):
+        new = NormAct(new, copy.deepcopy(old.drop), copy.deepcopy(old.act))  # type: ignore[arg-type]
+    return new.train(old.training), name, remark
+
+
+def _channels(old: nn.Module) -> int:
+    if len(shape := getattr(old, "normalized_shape", (1,))) > 1:
+        raise NotReplaced(f"it normalizes over {len(shape)} axes at once; the norms of the zoo have one axis of channels")
+    if not (channels := channels_of(old)):
+        raise NotReplaced("its number of channels is unknown")
+    return channels
+
+
+def _in_layout(norm: Any, channels_last: bool) -> tuple[Any, str]:
+    """The norm in the layout of the layer, and its name."""
+    if not isinstance(norm, str):
+        return norm, getattr(norm, "__name__", type(norm).__name__)
+    plain = norm.removesuffix("_2d")
+    if channels_last and norm != plain:
+        raise NotReplaced(f"it works on tokens (B, ..., C) and {norm} on images; {plain} is the one for tokens")
+    name = plain if channels_last else f"{plain}_2d"
+    if name not in NORMS:
+        raise NotReplaced(f"it works on images (B, C, H, W) and {plain} has no form for images")
+    return name, name
+
+
+def _options(wish: Wish, norm: Any, old: nn.Module, kind: NormType, context: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's options, and where they are silent what the layer and the model say."""
+    found: dict[str, Any] = {name: value for name, value in context.items() if name != "like"}
+    if not isinstance(norm, str):
+        found["channels_last"] = kind.channels_last
+    if wish.init != "fitted" and _has_no_affine(old):
+        found["affine"] = False
+    if wish.init == "match" and wish.name.removesuffix("_2d") in _SAME_EPS and (eps := eps_of(old)) is not None:
+        found["eps"] = eps
+    known = norm_options(norm)
+    return {name: value for name, value in found.items() if known is None or name in known} | dict(wish.options)
+
+
+def _has_no_affine(old: nn.Module) -> bool:
+    return getattr(old, "weight", None) is None and getattr(old, "bias", None) is None
+
+
+def _floating(module: nn.Module) -> Iterator[Tensor]:
+    return (tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point())
+
+
+def _keep_trainable(new: nn.Module, old: nn.Module) -> None:
+    """What was frozen stays frozen: a parameter follows the old one of its name, others the old layer as a whole."""
+    given = dict(old.named_parameters())
+    anything = any(parameter.requires_grad for parameter in given.values()) or _has_no_affine(old)
+    for name, parameter in new.named_parameters():
+        parameter.requires_grad_(given[name].requires_grad if name in given else anything)
+
+
+def _start(new: nn.Module, wish: Wish, old: nn.Module, stand_in: StandIn | None) -> str:
+    """Set the initial values; returns a remark on what they keep."""
+    if stand_in is not None:
+        return _play(new, stand_in, wish.form)
+    return _match(new, old) if wish.init == "match" else ""
+
+
+def _stand_in(wish: Wish, layer: str, channels: int) -> StandIn:
+    stand_in = (wish.stand_ins or {}).get(layer)
+    if stand_in is None:
+        raise NotReplaced(f"no stand-in: {_missing(wish, layer)}")
+    if stand_in.form not in ("line", wish.form):
+        raise NotReplaced(f"its stand-in is a curve of form {stand_in.form}; {wish.name} plays {wish.form}")
+    if len(stand_in.weight) != channels:
+        raise UsageError(f"the alphas are of another model: {layer} has {channels} channels, its stand-in {len(stand_in.weight)}")
+    return stand_in
+
+
+def _missing(wish: Wish, layer: str) -> str:
+    if layer in wish.left_out:
+        return wish.left_out[layer]
+    calls = [name for name in (*(wish.stand_ins or {}), *wish.left_out) if name.startswith(f"{layer}#")]
+    if calls:
+        return f"the layer is called {len(calls)} times in a forward pass, each with a curve of its own"
+    return "the alphas do not name the layer"
+
+
+def _play(new: nn.Module, stand_in: StandIn, form: str | None) -> str:
+    """Give the norm the curve of the stand-in: weight * f(alpha x + shift) + bias."""
+    weight, bias = (torch.as_tensor(value, dtype=torch.float64) for value in (stand_in.weight, stand_in.bias))
+    values = {"weight": weight, "bias": bias}
+    if form == "line":
+        values["weight"] = weight * stand_in.alpha
+    else:
+        assert form is not None  # Wish has checked it
+        alpha = stand_in.alpha / (_SLOPES[form] if stand_in.form == "line" else 1.0)
+        values |= {"alpha": torch.tensor([alpha], dtype=torch.float64)}
+        if form == "erf":
+            values |= {"shift": torch.tensor([stand_in.shift], dtype=torch.float64)}
+    for name, value in values.items():
+        getattr(new, name).copy_(value)
+    return "line: the layer has no alpha" if stand_in.form == "line" and form != "line" else ""
+
+
+def _match(new: nn.Module, old: nn.Module) -> str:
+    """Weight and bias of the old layer, its running statistics, and where both are affine at evaluation the same function."""
+    if type(new) is type(old):
+        new.load_state_dict(old.state_dict())
+        return "the same layer"
+    affine = dict(zip(("weight", "bias"), affine_of(old, channels_of(old)), strict=True))
+    given = {name: value for name in _STATE if isinstance(value := getattr(old, name, None), Tensor)} | affine
+    for name, value in given.items():
+        if isinstance(target := getattr(new, name, None), Tensor):
+            target.copy_(value.reshape(target.shape))
+    line = eval_affine(old)
+    if line is not None and _solve(new, *line):
+        return "the same function at evaluation"
+    return "weight and bias copied" if getattr(new, "weight", None) is not None else ""
+
+
+def eval_affine(module: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """(scale, shift) in float64 if y = scale * x + shift per channel at evaluation: y = w (x - mean) / sqrt(var + eps) + b."""
+    if isinstance(module, Norm):
+        return module.eval_affine()
+    mean, var = getattr(module, "running_mean", None), getattr(module, "running_var", None)
+    if not isinstance(mean, Tensor) or not isinstance(var, Tensor):
+        return None
+    weight, bias = affine_of(module, len(mean))
+    scale = weight.to(mean.device) * torch.rsqrt(var.double() + (eps_of(module) or 0.0))
+    return scale, bias.to(mean.device) - mean.double() * scale
+
+
+def _solve(new: nn.Module, scale: Tensor, shift: Tensor) -> bool:
+    """Choose weight and bias of a norm that is affine at evaluation so that it computes scale * x + shift.
+
+    Its own scale is linear in the weight, s(w) = s(0) + w (s(1) - s(0)), and its bias is added at the end.
+    """
+    if not isinstance(new, Norm) or new.weight is None or new.bias is None or new.eval_affine() is None:
+        return False
+
+    def own(weight: float | Tensor) -> tuple[Tensor, Tensor]:
+        new.weight.copy_(torch.as_tensor(weight))  # type: ignore[union-attr]
+        found = new.eval_affine()
+        assert found is not None
+        return found
+
+    new.bias.zero_()
+    at_zero, at_one = own(0.0)[0], own(1.0)[0]
+    new.bias.copy_(shift - own((scale - at_zero) / (at_one - at_zero))[1])
+    return True
