@@ -63,13 +63,31 @@ class Norm(nn.Module):
         self.check(x)
         return self.scaled(self.normalized(x))
 
-    def eval_affine(self) -> tuple[Tensor, Tensor] | None:
-        """(scale (C,), shift (C,)) in float64 if at evaluation y = scale * x + shift per channel, exactly; else None."""
+    def eval_line(self) -> tuple[Tensor, Tensor] | None:
+        """(slope (C,), offset (C,)), float64 on the host, if at evaluation z = slope * x + offset per channel; else None."""
         return None
 
+    def eval_affine(self) -> tuple[Tensor, Tensor] | None:
+        """(scale (C,), shift (C,)), float64 on the host, if at evaluation y = scale * x + shift per channel, exactly; else None.
+
+        Follows from `eval_line`: scale = w * slope, shift = w * offset + b.
+        """
+        line = self.eval_line()
+        if line is None:
+            return None
+        (slope, offset), (weight, bias) = line, self.output_affine()
+        return weight * slope, weight * offset + bias
+
     def output_affine(self) -> tuple[Tensor, Tensor]:
-        """(w (C,), b (C,)) in float64 with output = w * normalized + b; ones and zeros where there is no parameter."""
-        return self._wide(self.weight, 1.0), self._wide(self.bias, 0.0)
+        """(w (C,), b (C,)), float64 on the host, with output = w * normalized + b; ones and zeros where there is no parameter."""
+        return self.on_host(self.weight, 1.0), self.on_host(self.bias, 0.0)
+
+    def match_affine(self, weight: Tensor, bias: Tensor) -> None:
+        """Make `output_affine` (weight, bias), as far as the module has a place for them."""
+        with torch.no_grad():
+            for own, given in ((self.weight, weight), (self.bias, bias)):
+                if own is not None:
+                    own.copy_(given)
 
     @property
     def axis(self) -> int:
@@ -101,10 +119,11 @@ class Norm(nn.Module):
         shown = {"eps": self.eps, "channels_last": self.channels_last}
         return ", ".join([str(self.num_features), *(f"{name}={value}" for name, value in shown.items() if value is not None)])
 
-    def _wide(self, value: Tensor | None, missing: float) -> Tensor:
+    def on_host(self, value: Tensor | None, missing: float = 0.0) -> Tensor:
+        """A parameter or buffer as (C,) float64 on the host; `missing` everywhere where there is none."""
         if value is None:
             return torch.full((self.num_features,), missing, dtype=torch.float64)
-        return value.detach().double().reshape(-1).expand(self.num_features)
+        return value.detach().to("cpu", torch.float64).reshape(-1).expand(self.num_features)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Takes the original's keys, and shapes that differ in axes of length 1 only: () for (1,), (1, C, 1, 1) for (C,)."""
