@@ -15,7 +15,7 @@ from torch import nn
 from probe.errors import UsageError
 from probe.norms import DyT
 from probe.pipeline.capture import capture
-from probe.pipeline.export import export_alphas, stand_ins
+from probe.pipeline.export import dyt_state, export_alphas
 
 
 def dyt_from(path, layer):
@@ -64,7 +64,7 @@ def test_a_linear_layer_is_exported_as_its_line(tmp_path):
 
 def test_stand_ins_of_a_vit_err_less_than_its_lines(vit_run):
     """In the layers with an alpha of scope channel, the exported DyT is nearer to the output than the best line per channel."""
-    arrays, metadata = stand_ins(vit_run)
+    arrays, metadata = dyt_state(vit_run)
     tanh = [name for name, form in metadata["stand_in"].items() if form == "tanh"]
     assert len(tanh) >= 3
     for layer in tanh:
@@ -77,14 +77,14 @@ def test_stand_ins_of_a_vit_err_less_than_its_lines(vit_run):
 
 def test_layers_without_a_curve_or_line_are_left_out_and_listed(tmp_path):
     run = capture(Tokens(), token_batches(), out=tmp_path / "run")
-    arrays, metadata = stand_ins_after_export(run)
+    arrays, metadata = state_after_export(run)
     assert metadata["left_out"] == {"unused": "not_called"}
     assert not any(name.startswith("unused") for name in arrays)
 
 
-def stand_ins_after_export(run):
+def state_after_export(run):
     export_alphas(run, run.path / "alpha.safetensors")
-    return stand_ins(run)
+    return dyt_state(run)
 
 
 def test_tables_are_exported_as_csv_and_json(vit_run, tmp_path):
