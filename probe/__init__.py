@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from probe.pipeline.draw import plot
     from probe.pipeline.export import export_alphas
     from probe.pipeline.fit_run import fit
+    from probe.pipeline.replace import replace_norms
     from probe.store.run import open_run
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ _HOME = {
     "load_model": "probe.models.load",
     "open_run": "probe.store.run",
     "plot": "probe.pipeline.draw",
+    "replace_norms": "probe.pipeline.replace",
 }
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "open_run",
     "plot",
     "plots",
+    "replace_norms",
 ]
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,13 +40,39 @@ class Outcome:
     reason: str  # why it is kept, or a remark on the start values
 
 
-class Swap:
-    """The layers that were replaced in `module`. `undo` puts the original modules back; as a context manager it does so at the end."""
+@dataclass(frozen=True)
+class Place:
+    """One reference to a replaced module."""
 
-    def __init__(self, module: nn.Module, outcomes: list[Outcome], undo: ExitStack) -> None:
+    parent: nn.Module
+    key: str
+    old: nn.Module
+    new: nn.Module
+    before: tuple[Any, ...]  # mode, device and dtype of `new` when it was installed
+
+    def check(self) -> None:
+        if self.parent._modules.get(self.key) is not self.new:
+            where = f"{self.key} of {type(self.parent).__name__}"
+            raise UsageError(f"{where} was replaced again after this swap: undo that replacement first")
+
+    def put_back(self) -> None:
+        """The original in its place; it follows where its replacement was moved or switched to since."""
+        training, device, dtype = _state(self.new)
+        if training is not self.before[0]:
+            self.old.train(training)
+        if (device, dtype) != self.before[1:]:
+            self.old.to(device=device, dtype=dtype)
+        self.parent._modules[self.key] = self.old
+
+
+class Swap:
+    """The layers that were replaced in `module`. `undo` puts the original modules back; a `with` block does so at its end."""
+
+    def __init__(self, module: nn.Module, outcomes: list[Outcome], places: list[Place]) -> None:
         self.module = module
         self.outcomes = outcomes
-        self._undo = undo
+        self.places = places
+        self._after = ExitStack()
 
     @property
     def report(self) -> pd.DataFrame:
@@ -56,11 +83,19 @@ class Swap:
 
     def after_undo(self, action: Callable[[], Any]) -> None:
         """Call `action` when the swap is undone."""
-        self._undo.callback(action)
+        self._after.callback(action)
 
     def undo(self) -> None:
-        """Put the original modules back, in the mode and on the device that their replacements have by now. Once is enough."""
-        self._undo.close()
+        """Put the original modules back; calling it again changes nothing.
+
+        They take the mode and the device that their replacements have by now. Raises UsageError, and changes nothing, where a
+        later swap still holds one of the places.
+        """
+        for place in self.places:
+            place.check()
+        while self.places:
+            self.places.pop().put_back()
+        self._after.close()
 
     def __enter__(self) -> Swap:
         return self
@@ -103,7 +138,9 @@ def swap(
             replacements.append((found[layer.name][0], new))
     if not replacements:
         raise _nothing_replaced(wish, outcomes)
-    return Swap(module, outcomes, _install(module, replacements))
+    done = Swap(module, outcomes, _install(module, replacements))
+    _forbid_fused_path(done)
+    return done
 
 
 def _replacement(
@@ -119,10 +156,10 @@ def _replacement(
 
 
 def _nothing_replaced(wish: Wish, outcomes: list[Outcome]) -> UsageError:
+    """The commonest reason stands for all."""
     (reason, count), *others = Counter(outcome.reason for outcome in outcomes).most_common()
-    where = next(outcome.layer for outcome in outcomes if outcome.reason == reason)
-    more = f" ({count} layers{', others for other reasons' if others else ''})" if count > 1 or others else ""
-    return UsageError(f"no layer was replaced by {wish.name}: {where or 'the root'}: {reason}{more}")
+    which = f"{count} of {len(outcomes)} layers, others for other reasons" if others else f"{count} layers"
+    return UsageError(f"no layer was replaced by {wish.name}: {reason}{f' ({which})' if len(outcomes) > 1 else ''}")
 
 
 def _context(module: nn.Module) -> dict[str, Any]:
@@ -137,47 +174,35 @@ def _context(module: nn.Module) -> dict[str, Any]:
     return found | {"like": next(floating, torch.empty(0))}
 
 
-def _install(module: nn.Module, replacements: list[tuple[nn.Module, nn.Module]]) -> ExitStack:
-    """Put each new module wherever its old one is; the stack brings back what was there."""
-    undo = ExitStack()
+def _install(module: nn.Module, replacements: list[tuple[nn.Module, nn.Module]]) -> list[Place]:
+    """Put each new module wherever its old one is."""
     new_of = {id(old): new for old, new in replacements}
     places = [
-        (parent, key, child)
-        for parent in list(module.modules())
+        Place(parent, key, child, new, _state(new))
+        for parent in module.modules()
         for key, child in parent._modules.items()
-        if child is not None and id(child) in new_of
+        if child is not None and (new := new_of.get(id(child))) is not None
     ]
-    for parent, key, old in places:
-        new = new_of[id(old)]
-        undo.callback(_put_back, parent, key, old, new, _state(new))
-        parent._modules[key] = new
-    for encoder in {id(parent): parent for parent, _, _ in places}.values():
-        _forbid_fused_path(encoder, undo)
-    return undo
+    for place in places:
+        place.parent._modules[place.key] = place.new
+    return places
 
 
-def _state(module: nn.Module) -> tuple[bool, torch.device | None, torch.dtype | None]:
+def _state(module: nn.Module) -> tuple[Any, ...]:
     tensor = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), None)
     return module.training, *((tensor.device, tensor.dtype) if tensor is not None else (None, None))
 
 
-def _put_back(parent: nn.Module, key: str, old: nn.Module, new: nn.Module, before: tuple) -> None:
-    """The original in its place; it follows where its replacement was moved or switched to since."""
-    if parent._modules.get(key) is not new:
-        raise UsageError(f"{key} of {type(parent).__name__} was replaced again since: undo that replacement first")
-    training, device, dtype = _state(new)
-    if training is not before[0]:
-        old.train(training)
-    if (device, dtype) != before[1:]:
-        old.to(device=device, dtype=dtype)
-    parent._modules[key] = old
+# torch's encoder layer gives the weights of its norms to a fused kernel, a LayerNorm whatever the norms are, but only where its
+# activation is one that the kernel knows; and the encoder makes nested tensors for that kernel only.
+_FUSED = ((nn.TransformerEncoderLayer, "activation_relu_or_gelu", 0), (nn.TransformerEncoder, "use_nested_tensor", False))
 
 
-def _forbid_fused_path(parent: nn.Module, undo: ExitStack) -> None:
-    """torch's TransformerEncoderLayer hands the weights of its norms to a fused kernel, which computes a LayerNorm whatever they are.
-
-    It does so only where its activation is one that the kernel knows.
-    """
-    if isinstance(parent, nn.TransformerEncoderLayer):
-        undo.callback(setattr, parent, "activation_relu_or_gelu", parent.activation_relu_or_gelu)
-        parent.activation_relu_or_gelu = 0
+def _forbid_fused_path(done: Swap) -> None:
+    """Make torch's encoders call their norms, where some of them were replaced."""
+    new = {id(place.new) for place in done.places}
+    for parent in done.module.modules():
+        for kind, name, off in _FUSED:
+            if isinstance(parent, kind) and any(id(child) in new for child in parent.modules()):
+                done.after_undo(partial(setattr, parent, name, getattr(parent, name)))
+                setattr(parent, name, off)

@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,12 +83,23 @@ class Wish:
 
     @property
     def name(self) -> str:
-        return self.norm if isinstance(self.norm, str) else getattr(self.norm, "__name__", type(self.norm).__name__)
+        return norm_label(self.norm)
 
     @property
     def form(self) -> str | None:
         """The curve that the norm can play; None where it is no curve."""
-        return FORMS.get(self.name.removesuffix("_2d"))
+        return form_of(self.norm)
+
+
+def norm_label(norm: str | Callable[..., nn.Module]) -> str:
+    """What a norm is called: its name, or that of its class."""
+    maker = norm.func if isinstance(norm, partial) else norm
+    return maker if isinstance(maker, str) else getattr(maker, "__name__", type(maker).__name__)
+
+
+def form_of(norm: str | Callable[..., nn.Module]) -> str | None:
+    """The curve that a norm can play; None where it is no curve."""
+    return FORMS.get(norm.removesuffix("_2d")) if isinstance(norm, str) else None
 
 
 def make(wish: Wish, layer: str, old: nn.Module, kind: NormType, context: Mapping[str, Any]) -> tuple[nn.Module, str, str]:
@@ -98,9 +110,8 @@ def make(wish: Wish, layer: str, old: nn.Module, kind: NormType, context: Mappin
     channels = _channels(old)
     norm, name = _in_layout(wish.norm, kind.channels_last)
     stand_in = _stand_in(wish, layer, channels) if wish.init == "fitted" else None
-    like = next(_floating(old), context["like"])
     try:
-        new = create_norm(norm, channels, **_options(wish, norm, old, kind, context), device=like.device, dtype=like.dtype)
+        new = create_norm(norm, channels, **_options(wish, norm, old, kind, context))
     except (UsageError, TypeError) as error:
         raise NotReplaced(str(error)) from error
     with torch.no_grad():
@@ -113,28 +124,30 @@ def make(wish: Wish, layer: str, old: nn.Module, kind: NormType, context: Mappin
 
 def _channels(old: nn.Module) -> int:
     if len(shape := getattr(old, "normalized_shape", (1,))) > 1:
-        raise NotReplaced(f"it normalizes over {len(shape)} axes at once; the norms of the zoo have one axis of channels")
+        raise NotReplaced(f"the layer normalizes over {len(shape)} axes at once; the norms of the zoo have one axis of channels")
     if not (channels := channels_of(old)):
-        raise NotReplaced("its number of channels is unknown")
+        raise NotReplaced("the number of its channels is unknown")
     return channels
 
 
 def _in_layout(norm: Any, channels_last: bool) -> tuple[Any, str]:
     """The norm in the layout of the layer, and its name."""
     if not isinstance(norm, str):
-        return norm, getattr(norm, "__name__", type(norm).__name__)
+        return norm, norm_label(norm)
     plain = norm.removesuffix("_2d")
     if channels_last and norm != plain:
-        raise NotReplaced(f"it works on tokens (B, ..., C) and {norm} on images; {plain} is the one for tokens")
+        raise NotReplaced(f"the layer works on tokens (B, ..., C) and {norm} on images; {plain} is the one for tokens")
     name = plain if channels_last else f"{plain}_2d"
     if name not in NORMS:
-        raise NotReplaced(f"it works on images (B, C, H, W) and {plain} has no form for images")
+        raise NotReplaced(f"the layer works on images (B, C, H, W) and {plain} has no form for images")
     return name, name
 
 
 def _options(wish: Wish, norm: Any, old: nn.Module, kind: NormType, context: Mapping[str, Any]) -> dict[str, Any]:
     """The user's options, and where they are silent what the layer and the model say."""
+    like = next(_floating(old), context["like"])
     found: dict[str, Any] = {name: value for name, value in context.items() if name != "like"}
+    found |= {"device": like.device, "dtype": like.dtype}
     if not isinstance(norm, str):
         found["channels_last"] = kind.channels_last
     if wish.init != "fitted" and _has_no_affine(old):
