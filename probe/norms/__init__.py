@@ -1,8 +1,34 @@
 """Published normalization layers, one file per paper, with one constructor signature and one registry."""
 
 from probe.norms.base import Norm
+from probe.norms.batch_norm import BatchNorm
 from probe.norms.derf import Derf
+from probe.norms.dyisru import DyISRU
 from probe.norms.dyt import DyT
+from probe.norms.feature_norm import FeatureNorm
+from probe.norms.group_norm import GroupNorm
+from probe.norms.instance_norm import InstanceNorm
+from probe.norms.layer_norm import LayerNorm
+from probe.norms.learnable_scaler import LearnableScaler
 from probe.norms.registry import create_norm, list_norms
+from probe.norms.rep_batch_norm import RepBatchNorm
+from probe.norms.rms_norm import RMSNorm
+from probe.norms.scale_norm import ScaleNorm
 
-__all__ = ["Derf", "DyT", "Norm", "create_norm", "list_norms"]
+__all__ = [
+    "BatchNorm",
+    "Derf",
+    "DyISRU",
+    "DyT",
+    "FeatureNorm",
+    "GroupNorm",
+    "InstanceNorm",
+    "LayerNorm",
+    "LearnableScaler",
+    "Norm",
+    "RMSNorm",
+    "RepBatchNorm",
+    "ScaleNorm",
+    "create_norm",
+    "list_norms",
+]

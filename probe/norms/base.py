@@ -25,6 +25,7 @@ class Norm(nn.Module):
 
     weight: nn.Parameter | None
     bias: nn.Parameter | None
+    eps: float  # absent where nothing is divided
 
     def __init__(
         self,
@@ -40,7 +41,9 @@ class Norm(nn.Module):
         super().__init__()
         if channels < 1:
             raise UsageError(f"{type(self).__name__}: {channels} channels given; at least 1 is needed")
-        self.num_features, self.eps, self.channels_last = channels, eps, channels_last
+        self.num_features, self.channels_last = channels, channels_last
+        if eps is not None:
+            self.eps = eps
         for name, wanted in (("weight", affine), ("bias", affine and bias)):
             self.register_parameter(name, nn.Parameter(torch.empty(channels, device=device, dtype=dtype)) if wanted else None)
 
@@ -116,8 +119,8 @@ class Norm(nn.Module):
             raise UsageError(f"{type(self).__name__}: input of shape {tuple(x.shape)} given; {layout} is needed")
 
     def extra_repr(self) -> str:
-        shown = {"eps": self.eps, "channels_last": self.channels_last}
-        return ", ".join([str(self.num_features), *(f"{name}={value}" for name, value in shown.items() if value is not None)])
+        names = [name for name in ("eps", "channels_last") if hasattr(self, name)]
+        return ", ".join([str(self.num_features), *(f"{name}={getattr(self, name)}" for name in names)])
 
     def on_host(self, value: Tensor | None, missing: float = 0.0) -> Tensor:
         """A parameter or buffer as (C,) float64 on the host; `missing` everywhere where there is none."""

@@ -10,16 +10,45 @@ from typing import Any
 from torch import nn
 
 from probe.errors import UsageError, unknown
+from probe.norms.batch_norm import BatchNorm
 from probe.norms.derf import Derf
+from probe.norms.dyisru import DyISRU
 from probe.norms.dyt import DyT
+from probe.norms.feature_norm import FeatureNorm
+from probe.norms.group_norm import GroupNorm
+from probe.norms.instance_norm import InstanceNorm
+from probe.norms.layer_norm import LayerNorm
+from probe.norms.learnable_scaler import LearnableScaler
+from probe.norms.rep_batch_norm import RepBatchNorm
+from probe.norms.rms_norm import RMSNorm
+from probe.norms.scale_norm import ScaleNorm
 
 Maker = Callable[..., nn.Module]
 
 NORMS: dict[str, Maker] = {
+    "layer_norm": LayerNorm,
+    "layer_norm_2d": partial(LayerNorm, channels_last=False),
+    "rms_norm": RMSNorm,
+    "rms_norm_2d": partial(RMSNorm, channels_last=False),
+    "batch_norm": BatchNorm,
+    "batch_norm_2d": partial(BatchNorm, channels_last=False),
+    "instance_norm": InstanceNorm,
+    "instance_norm_2d": partial(InstanceNorm, unbiased=False, channels_last=False),
+    "group_norm": GroupNorm,
+    "group_norm_2d": partial(GroupNorm, num_heads=32, channels_last=False),
+    "scale_norm": ScaleNorm,
+    "scale_norm_2d": partial(ScaleNorm, channels_last=False),
+    "learnable_scaler": LearnableScaler,
+    "learnable_scaler_2d": partial(LearnableScaler, channels_last=False),
     "dyt": DyT,
     "dyt_2d": partial(DyT, channels_last=False),
     "derf": Derf,
     "derf_2d": partial(Derf, channels_last=False),
+    "dyisru": DyISRU,
+    "dyisru_2d": partial(DyISRU, channels_last=False),
+    "feature_norm": FeatureNorm,
+    "rep_batch_norm": RepBatchNorm,
+    "rep_batch_norm_2d": partial(RepBatchNorm, channels_last=False),
 }
 
 

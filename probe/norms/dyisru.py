@@ -1,0 +1,47 @@
+"""Dynamic inverse square root unit: y = weight * sqrt(C) * x / sqrt(beta + x^2) + bias, the element-wise counterpart of RMSNorm.
+
+Stollenwerk 2026 (EACL), On the Mathematical Relationship Between Layer Normalization and Dynamic Activation Functions,
+https://arxiv.org/abs/2503.21708. x is (B, ..., C) if channels_last, else (B, C, ...).
+
+Published: the formula, with one learnable scalar beta per layer. The author's training code leaves sqrt(C) to the weight, adds 1e-5
+under the root and starts beta at 100 unless told otherwise; divide its weight by sqrt(C) to use it here. Ours: beta starts at 4 C, where
+the slope at 0, sqrt(C / beta), is the 0.5 that a DyT starts with.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probe.norms.base import ElementwiseNorm
+
+
+class DyISRU(ElementwiseNorm):
+    """y = weight * sqrt(C) * x / sqrt(beta + x^2) + bias; beta of shape (1,) starts at `beta_init`, without one at 4 C."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        beta_init: float | None = None,
+        affine: bool = True,
+        bias: bool = True,
+        channels_last: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(channels, affine=affine, bias=bias, channels_last=channels_last, device=device, dtype=dtype)
+        self.beta_init = 4.0 * channels if beta_init is None else beta_init
+        self.beta = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.constant_(self.beta, self.beta_init)
+
+    def normalized(self, x: Tensor) -> Tensor:
+        """sqrt(C) * x / sqrt(beta + x^2)."""
+        return math.sqrt(self.num_features) * x * torch.rsqrt(self.beta + x * x)
