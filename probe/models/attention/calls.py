@@ -1,0 +1,85 @@
+"""One attention call as a model made it, brought into (R, H, L, S): R images, or images x windows; H heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from probe.stats.attention_scores import GivenScores, ProductScores, Scores
+
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "nheads", "n_head", "heads")
+
+
+class Unreadable(Exception):
+    """Why a call is no attention of patches over patches; the text goes into AttentionProbe.unreadable."""
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """Either q (..., L, D) and k (..., S, D) with what scaled_dot_product_attention was given, or the scores (..., L, S)."""
+
+    q: Tensor | None = None
+    k: Tensor | None = None
+    bias: Tensor | None = None
+    causal: bool = False
+    scale: float = 1.0
+    scores: Tensor | None = None
+    heads: int | None = None  # where the call itself says it
+
+    @property
+    def explicit(self) -> bool:
+        """A softmax over scores, which may be something else than attention."""
+        return self.scores is not None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(..., L, S)."""
+        if self.scores is not None:
+            return tuple(self.scores.shape)
+        assert self.q is not None
+        assert self.k is not None
+        return (*self.q.shape[:-1], self.k.shape[-2])
+
+    def arranged(self, module: nn.Module, images: int) -> Scores:
+        """The scores (R, H, L, S), with the rows of one image side by side. Raises Unreadable where the axes are not known."""
+        shape = self.shape
+        order = _order(shape, self.heads or heads_of(module), images)
+        if self.scores is not None:
+            return GivenScores(order(self.scores.detach()))
+        assert self.q is not None
+        assert self.k is not None
+        q, k = self.q.detach(), self.k.detach()
+        if k.ndim > 2 and q.ndim == k.ndim and 1 < k.shape[-3] < q.shape[-3]:  # grouped queries share a key head
+            k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
+        k = k.expand(*q.shape[:-2], *k.shape[-2:])
+        bias = self.bias.detach() if self.bias is not None else None
+        if bias is not None and len(shape) != 4:
+            bias = order(bias.expand(shape))
+        return ProductScores(order(q), order(k), self.scale, bias, self.causal)
+
+
+def heads_of(module: nn.Module) -> int | None:
+    """Number of heads that an attention module says it has."""
+    for name in _HEADS:
+        if isinstance(value := getattr(module, name, None), int):
+            return value
+    return None
+
+
+def _order(shape: tuple[int, ...], heads: int | None, images: int) -> Any:
+    """How a tensor (..., L, D) with the leading axes of `shape` becomes (R, H, L, D)."""
+    leading = shape[:-2]
+    if len(leading) == 2:
+        return lambda t: t
+    if not leading:
+        return lambda t: t[None, None]
+    if len(leading) == 1:
+        each = heads or 1
+        if leading[0] % (each * images):
+            raise Unreadable(f"scores of shape {shape} do not split into {images} images and {each} heads")
+        return lambda t: t.unflatten(0, (-1, each))
+    if len(leading) == 3 and heads in leading[1:]:  # (B, H, windows) or (B, windows, H)
+        return (lambda t: t.transpose(1, 2).flatten(0, 1)) if leading[1] == heads else (lambda t: t.flatten(0, 1))
+    raise Unreadable(f"scores of shape {shape}: no axis is known to be the heads")

@@ -1,0 +1,130 @@
+"""Attention distance per head while a model runs: the numbers are computed beside it, from the very q, k, mask and scale it uses.
+
+The model keeps its fused kernel and its output. Nothing of size tokens x tokens is kept, only sums over images.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from probe.errors import UsageError
+from probe.models.attention.layout import tokens_of
+from probe.models.attention.watch import Watch
+from probe.models.layers import unwrapped
+from probe.stats.attention import VALUES, Geometry, HeadSums, attention_sums
+from probe.stats.attention_scores import Scores
+
+Key = tuple[str, int]  # module path, call in a forward pass
+
+
+class AttentionProbe:
+    """A context manager: call `begin` before each forward pass inside of the block, `rows` whenever you like.
+
+    `prefix_tokens`, `patch_size` and `grid` (of the first attention layer) say what a foreign model does not.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        prefix_tokens: int | None = None,
+        patch_size: int | tuple[int, int] | None = None,
+        grid: tuple[int, int] | None = None,
+    ) -> None:
+        module = unwrapped(module)
+        self._watch = Watch(module, tokens_of(module, prefix_tokens, patch_size, grid), self._take)
+        self._layers: dict[Key, tuple[Geometry, HeadSums]] = {}  # in execution order
+        self._images = 0
+        self._valid: NDArray[np.bool_] | None = None
+        self._block: ExitStack | None = None
+
+    def __enter__(self) -> AttentionProbe:
+        with ExitStack() as stack:
+            stack.enter_context(self._watch.running())
+            self._block = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        assert self._block is not None
+        self._block.__exit__(*error)
+
+    def begin(self, images: int, input_size: tuple[int, int] | None, valid: NDArray[np.bool_] | None = None) -> None:
+        """Say what the next forward pass runs: number of images, (height, width) in pixels (None: as the model was given it),
+        and `valid` (B, tokens), with or without prefix tokens, False at padding tokens."""
+        self._watch.begin(images, input_size)
+        self._images, self._valid = images, valid
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Module path -> why it has no row: linear or channel attention, queries that are no patches, no call seen."""
+        return self._watch.unreadable
+
+    @property
+    def calls(self) -> int:
+        """Attention calls read so far."""
+        return self._watch.calls
+
+    def merge(self, other: AttentionProbe) -> None:
+        """Take over what another probe saw of other batches. Raises UsageError where their token grids differ."""
+        for key, (geometry, sums) in other._layers.items():
+            self._sums(key, geometry, len(sums.images)).merge(sums)
+        self._watch.merge(other._watch)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per layer and head, in execution order. The std is over images, divided by their number."""
+        several = {name for name, call in self._layers if call > 1}
+        return [
+            row
+            for depth, ((name, call), (geometry, sums)) in enumerate(self._layers.items())
+            for row in _layer_rows(f"{name}#{call}" if name in several else name, depth, geometry, sums)
+        ]
+
+    def _take(self, key: Key, scores: Scores, geometry: Geometry) -> None:
+        sums = self._sums(key, geometry, scores.shape[1])
+        sums.update(attention_sums(scores, geometry, self._images, self._patches_valid(geometry)))
+
+    def _sums(self, key: Key, geometry: Geometry, heads: int) -> HeadSums:
+        known, sums = self._layers.setdefault(key, (geometry, HeadSums(heads)))
+        if not known.same(geometry):
+            raise UsageError(
+                f"{key[0]} works on a grid of {known.label} and now {geometry.label} tokens; "
+                "attention distances of different input sizes do not mix: give images of one size"
+            )
+        return sums
+
+    def _patches_valid(self, geometry: Geometry) -> NDArray[np.bool_] | None:
+        """The mask over the patches of a layer that works on the masked tokens; None for layers on other tokens."""
+        length, patches = geometry.distances.shape
+        if self._valid is None or geometry.windows > 1 or length != patches:
+            return None
+        for prefix in (geometry.prefix, 0):
+            if self._valid.shape[1] == patches + prefix:
+                return np.asarray(self._valid)[:, prefix:]
+        return None
+
+
+def _layer_rows(layer: str, depth: int, geometry: Geometry, sums: HeadSums) -> list[dict[str, Any]]:
+    means, std = sums.means(), sums.std()
+    return [
+        {
+            "layer": layer,
+            "head": head,
+            **dict(zip(VALUES[:2], map(float, means[head, :2]), strict=True)),
+            "distance_patches": float(means[head, 0] / geometry.token_stride),
+            "distance_px_std": float(std[head]),
+            **dict(zip(VALUES[2:], map(float, means[head, 2:]), strict=True)),
+            "token_stride": geometry.token_stride,
+            "grid": geometry.label,
+            "uniform_px": geometry.uniform_px,
+            "images": int(sums.images[head]),
+            "depth": depth,
+            "windows": geometry.windows,
+            "prefix_tokens": geometry.prefix,
+        }
+        for head in range(len(means))
+    ]

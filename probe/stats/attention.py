@@ -1,0 +1,142 @@
+"""Attention distance per head, from the scores of one call to streaming sums over images; no N x N map is kept.
+
+d[head] = mean over images, mean over query patches, sum over key patches of A[q, k] * distance(q, k), in pixels
+(Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929; Raghu et al. 2021, https://arxiv.org/abs/2108.08810).
+Scores are (R, H, L, S): R rows are images, or images x windows with the windows of one image side by side; H heads, L query
+tokens, S key tokens. Prefix tokens (class, distillation, registers) stand first and are no patches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from probe.stats.attention_rows import row_statistics
+from probe.stats.attention_scores import Scores
+
+# scores looked at together: on the CPU they stay in the cache, on a GPU they fill it; 2 and 16 MB of float32
+CHUNK = {"cpu": 2**19}
+LARGE_CHUNK = 2**22
+
+VALUES = ("distance_px", "distance_px_raw", "prefix_mass", "entropy")
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Where the tokens of one attention call are.
+
+    `windows` per image (1: every token sees every token). `distances` (L, S) in pixels between the patch centres of queries and
+    keys, prefix tokens left out. `outside` (windows, S) is True at keys, and queries, that only fill a window up.
+    """
+
+    grid: tuple[int, int]
+    token_stride: float
+    prefix: int
+    windows: int
+    distances: NDArray[np.float64]
+    outside: NDArray[np.bool_] | None = None
+
+    @property
+    def uniform_px(self) -> float:
+        """The distance of a head that attends to every patch equally."""
+        return float(self.distances.mean())
+
+    @property
+    def label(self) -> str:
+        return f"{self.grid[0]}x{self.grid[1]}"
+
+    def same(self, other: Geometry) -> bool:
+        mine, its = ((g.grid, g.token_stride, g.prefix, g.windows, g.distances.shape) for g in (self, other))
+        return mine == its
+
+
+def patch_distances(queries: NDArray[np.float64], keys: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Euclidean distances (L, S) between the centres (L, 2) and (S, 2)."""
+    return np.sqrt(((queries[:, None] - keys[None]) ** 2).sum(-1))
+
+
+def patch_centres(grid: tuple[int, int], stride: tuple[float, float]) -> NDArray[np.float64]:
+    """Centres (rows * columns, 2) in pixels of a grid of patches, row-major; patch (i, j) is centred on ((i, j) + 1/2) * stride."""
+    rows, columns = np.indices(grid).reshape(2, -1)
+    return np.stack([(rows + 0.5) * stride[0], (columns + 0.5) * stride[1]], axis=1)
+
+
+class HeadSums:
+    """Streaming sums of one layer: over images, of the values of each image and of their squares. Merges by addition."""
+
+    def __init__(self, heads: int) -> None:
+        self.images = np.zeros(heads, np.int64)
+        self.total = np.zeros((heads, len(VALUES)))
+        self.squares = np.zeros(heads)
+
+    def update(self, sums: NDArray[np.float64]) -> None:
+        """Add the sums (B, H, 1 + 4) over query patches of B images, the number of queries first; images without one are skipped."""
+        count = sums[:, :, 0]
+        values = sums[:, :, 1:] / np.maximum(count, 1)[:, :, None]
+        self.images += (count > 0).sum(axis=0)
+        self.total += values.sum(axis=0)
+        self.squares += (values[:, :, 0] ** 2).sum(axis=0)
+
+    def merge(self, other: HeadSums) -> None:
+        self.images += other.images
+        self.total += other.total
+        self.squares += other.squares
+
+    def means(self) -> NDArray[np.float64]:
+        """Means (H, 4) over images of VALUES; NaN without an image."""
+        with np.errstate(invalid="ignore"):
+            return self.total / self.images[:, None]
+
+    def std(self) -> NDArray[np.float64]:
+        """Standard deviation (H,) of distance_px over images, sqrt(mean of squares - square of mean): divided by n, 0 for one image."""
+        with np.errstate(invalid="ignore"):
+            variance = self.squares / self.images - self.means()[:, 0] ** 2
+        # 1e-14 of the squares is rounding
+        return np.sqrt(np.where(variance < 1e-14 * self.squares / np.maximum(self.images, 1), 0.0, variance))
+
+
+def attention_sums(
+    scores: Scores, geometry: Geometry, images: int, valid: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    """Sums (B, H, 5) over query patches of one call: number of queries, then VALUES. `valid` (B, patches) is False at padding."""
+    rows, heads, _, _ = scores.shape
+    real = _real(geometry, images, valid, scores.device)
+    distances = torch.from_numpy(geometry.distances).to(scores.device, scores.dtype)
+    sums = torch.zeros(rows, heads, 1 + len(VALUES), dtype=torch.float64, device=scores.device)
+    for row, head, query in chunks(scores.shape, geometry.prefix, CHUNK.get(scores.device.type, LARGE_CHUNK)):
+        part = scores.part(row, head, query)
+        patch_query = slice(query.start - geometry.prefix, query.stop - geometry.prefix)
+        real_part = None if real is None else real[row].repeat_interleave(head.stop - head.start, 0)
+        values = row_statistics(part, distances[patch_query], geometry.prefix, real_part, patch_query)
+        sums[row, head] += values.view(row.stop - row.start, head.stop - head.start, -1)
+    return sums.view(images, rows // images, heads, -1).sum(1).cpu().numpy()
+
+
+def chunks(shape: tuple[int, int, int, int], prefix: int, limit: int) -> list[tuple[slice, slice, slice]]:
+    """(rows, heads, queries) such that each part has about `limit` scores or is a single query; prefix queries are left out."""
+    rows, heads, length, keys = shape
+    queries = max(1, min(length, limit // keys))
+    per_head = max(1, min(heads, limit // (queries * keys))) if queries == length else 1
+    per_row = max(1, min(rows, limit // (heads * length * keys))) if per_head == heads else 1
+    return [
+        (slice(r, min(r + per_row, rows)), slice(h, min(h + per_head, heads)), slice(q, min(q + queries, length)))
+        for r in range(0, rows, per_row)
+        for h in range(0, heads, per_head)
+        for q in range(prefix, length, queries)
+    ]
+
+
+def _real(geometry: Geometry, images: int, valid: NDArray[np.bool_] | None, device: torch.device) -> Tensor | None:
+    """(R, S) True at patches; None where all tokens are."""
+    if geometry.outside is None and valid is None:
+        return None
+    real = np.ones((images, geometry.windows, geometry.distances.shape[1]), bool)
+    if geometry.outside is not None:
+        real &= ~geometry.outside
+    if valid is not None:
+        real &= valid.reshape(images, 1, -1)
+    return torch.from_numpy(real).flatten(0, 1).to(device)
