@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from probe.plots.alpha import alpha_vs_inverse_std
+from probe.plots.attention import attention_distance, distance_by_depth, sorted_distances, sorted_heads
+from probe.plots.attention_depth import entropy_by_depth, prefix_mass_and_entropy, prefix_mass_by_depth
+from probe.plots.attention_heatmap import distance_cells, distance_heatmap
+from probe.plots.attention_overlay import attention_map, attention_maps, rollout
 from probe.plots.colored import by_channel, by_channel_grid, by_position, by_position_grid
 from probe.plots.compare import Side, compare_grid
 from probe.plots.extremes import extremes_by_depth
@@ -19,16 +23,28 @@ __all__ = [
     "Shape",
     "Side",
     "alpha_vs_inverse_std",
+    "attention_distance",
+    "attention_map",
+    "attention_maps",
     "by_channel",
     "by_channel_grid",
     "by_position",
     "by_position_grid",
     "compare_grid",
+    "distance_by_depth",
+    "distance_cells",
+    "distance_heatmap",
+    "entropy_by_depth",
     "extremes_by_depth",
     "families_by_depth",
     "prefix_and_patch",
+    "prefix_mass_and_entropy",
+    "prefix_mass_by_depth",
+    "rollout",
     "s_curve_grid",
     "s_curves",
+    "sorted_distances",
+    "sorted_heads",
     "theme",
     "token_grid",
 ]
