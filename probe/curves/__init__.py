@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from probe.curves.binned import BinnedMap, beyond_linear, median_abs, saturation, share_outside
-from probe.curves.channel_fit import CHANNEL_FAMILIES, ChannelScope, fit_channels
+from probe.curves.channel_fit import CHANNEL_FAMILIES, ChannelCurve, ChannelScope, fit_channels, least_squares
 from probe.curves.families import FAMILIES, Family, families_of, family_of, predict
 from probe.curves.pooled import pooled_line
 from probe.curves.profile_fit import WEIGHTINGS, fit_profile
@@ -14,6 +14,7 @@ __all__ = [
     "FAMILIES",
     "WEIGHTINGS",
     "BinnedMap",
+    "ChannelCurve",
     "ChannelScope",
     "Family",
     "beyond_linear",
@@ -22,6 +23,7 @@ __all__ = [
     "fit_channels",
     "fit_profile",
     "interval",
+    "least_squares",
     "median_abs",
     "pooled_line",
     "predict",

@@ -52,6 +52,17 @@ class ChannelScope:
 
 
 @dataclass(frozen=True)
+class ChannelCurve:
+    """A family at the alpha of least loss: gamma and beta (C,), pooled R2 of the layer, and that of a line per channel."""
+
+    alpha: float
+    gamma: Floats
+    beta: Floats
+    r2: float
+    linear_r2: float
+
+
+@dataclass(frozen=True)
 class _Curve:
     """A family at its alpha: parameters (C,), pooled R2 of the total and of the replicates."""
 
@@ -75,11 +86,30 @@ def fit_channels(x: ArrayLike, z: ArrayLike, image_groups: ArrayLike, families: 
     failed = _failure(inputs, values)
     if failed is not None:
         return _failed(failed, inputs, chosen)
-    rows = Rows.of(inputs, values, np.unique(np.asarray(image_groups), return_inverse=True)[1])
-    max_abs = float(np.abs(inputs).max())
-    line = _curve(rows, FAMILIES["linear"], gather(rows, FAMILIES["linear"], -math.log(max_abs), derivatives=False), 1 / max_abs)
-    line = dataclasses.replace(line, gamma=line.gamma / max_abs)
+    rows, line, max_abs = _with_line(inputs, values, image_groups)
     return _selected(rows, line, {family: _best_curve(rows, family, line, max_abs) for family in chosen}, max_abs)
+
+
+def least_squares(x: ArrayLike, z: ArrayLike, image_groups: ArrayLike, family: str) -> ChannelCurve | None:
+    """The curve of least loss, whether or not its gain over the line is established; None for rows that cannot be fitted.
+
+    For whoever needs the nearest curve, not a claim about the layer: of the latter `fit_channels` decides.
+    """
+    inputs, values = np.asarray(x, dtype=np.float32), np.asarray(z, dtype=np.float32)
+    (chosen,) = families_of([family])
+    if _failure(inputs, values) is not None:
+        return None
+    rows, line, max_abs = _with_line(inputs, values, image_groups)
+    curve = _best_curve(rows, chosen, line, max_abs)
+    return ChannelCurve(curve.alpha, curve.gamma, curve.beta, curve.r2, line.r2)
+
+
+def _with_line(x: Singles, z: Singles, image_groups: ArrayLike) -> tuple[Rows, _Curve, float]:
+    """The rows by image group, the line of each channel, and the largest |x|."""
+    rows = Rows.of(x, z, np.unique(np.asarray(image_groups), return_inverse=True)[1])
+    max_abs = float(np.abs(x).max())
+    line = _curve(rows, FAMILIES["linear"], gather(rows, FAMILIES["linear"], -math.log(max_abs), derivatives=False), 1 / max_abs)
+    return rows, dataclasses.replace(line, gamma=line.gamma / max_abs), max_abs
 
 
 def _unshifted() -> list[str]:

@@ -60,14 +60,14 @@ def fit(
     run = open_run(run)
     chosen = _families(families)
     layers = run.layers.to_dict("records")
-    moments, profiles, groups = by_layer(run.moments()), by_layer(run.profile()), _image_groups(run)
+    moments, profiles, groups = by_layer(run.moments()), by_layer(run.profile()), image_groups(run)
     results = []
     for done, layer in enumerate(layers):
         name = layer["layer"]
         if progress:
             progress("fit", done, len(layers), name)
         if layer["status"] == "captured" and name in moments and name in profiles:
-            data = LayerData(moments[name], profiles[name], *_uniform(run, name, groups))
+            data = LayerData(moments[name], profiles[name], *uniform_rows(run, name, groups))
             results.append(_fit_layer(layer, data, chosen))
         else:
             results.append(_without_fit(layer, chosen, moments.get(name)))
@@ -108,7 +108,7 @@ def _families(names: Iterable[str] | None) -> list[str]:
     return [name for name in FAMILIES if name in wanted | {"linear", "tanh"}]
 
 
-def _image_groups(run: Run) -> Groups:
+def image_groups(run: Run) -> Groups:
     """Jackknife group of each image: as the capture stored it, else the running number."""
     stored = run.manifest["data"].get("groups")
     if not stored:
@@ -117,7 +117,7 @@ def _image_groups(run: Run) -> Groups:
     return lambda images: known[images]
 
 
-def _uniform(run: Run, layer: str, groups: Groups) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+def uniform_rows(run: Run, layer: str, groups: Groups) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """Input and normalized (N, C) of the uniform rows, and their jackknife groups (N,)."""
     rows = run.samples(layer, stratum="uniform")
     channels = int(rows["channel"].max()) + 1 if len(rows) else 0

@@ -10,7 +10,7 @@ import pytest
 from curve_maps import tokens_through_norm
 from scipy.optimize import minimize_scalar
 
-from probe.curves import ChannelScope, family_of, fit_channels
+from probe.curves import ChannelScope, family_of, fit_channels, least_squares
 from probe.errors import UsageError
 from probe.records import Fit
 
@@ -147,3 +147,20 @@ def test_rows_without_a_curve_have_their_status(x: np.ndarray, z: np.ndarray, st
 def test_a_shift_has_no_channel_scope() -> None:
     with pytest.raises(UsageError, match="family 'erf_shift' has no channel scope; families without a shift: linear, tanh"):
         fit_channels(np.zeros((20, 4)), np.zeros((20, 4)), np.arange(20), ["erf_shift"])
+
+
+@pytest.mark.parametrize("name", ["tanh", "erf", "isru"])
+def test_the_curve_of_least_loss_is_given_whether_or_not_it_is_established(name: str) -> None:
+    x, z, _ = tokens_through_norm(0, tokens=256)
+    curved = row(fit_channels(x, z, GROUPS, [name]), name)
+    found = least_squares(x, z, GROUPS, name)
+    assert (found.alpha, found.r2, found.linear_r2) == (curved.alpha, curved.r2, curved.linear_r2)
+    noisy = x + np.random.default_rng(0).normal(0, 1, x.shape).astype(np.float32) * x.std(axis=0)  # a line, but for noise
+    assert row(fit_channels(x, noisy, GROUPS, [name]), name).alpha is None
+    unsure = least_squares(x, noisy, GROUPS, name)
+    assert unsure.alpha > 0
+    assert unsure.r2 >= unsure.linear_r2 - 1e-6
+
+
+def test_rows_that_cannot_be_fitted_have_no_curve_of_least_loss() -> None:
+    assert least_squares(np.ones((20, 3)), np.ones((20, 3)), np.zeros(20), "tanh") is None
