@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from probe.models.layers import Norm, NormType
+from probe.models.norm_types import Formula, NormType
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm
 
 # q/k norms see (B, heads, tokens, head channels): a position is (head, token)
@@ -53,7 +53,7 @@ def _with_batch_axis(module: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, T
     return x, y
 
 
-def _on_rows(module: nn.Module, x: Tensor, y: Tensor, norm: Norm) -> tuple[Tensor, Tensor, Norm]:
+def _on_rows(module: nn.Module, x: Tensor, y: Tensor, norm: Formula) -> tuple[Tensor, Tensor, Formula]:
     """(..., C); of a LayerNorm over (C, H, W) every normalized entry is a channel."""
     axes = len(getattr(module, "normalized_shape", (1,)))
     if axes > 1:
@@ -61,7 +61,7 @@ def _on_rows(module: nn.Module, x: Tensor, y: Tensor, norm: Norm) -> tuple[Tenso
     return x, y, _reshaped(norm, lambda z: z.reshape(x.shape))
 
 
-def _on_planes(x: Tensor, y: Tensor, norm: Norm) -> tuple[Tensor, Tensor, Norm, bool]:
+def _on_planes(x: Tensor, y: Tensor, norm: Formula) -> tuple[Tensor, Tensor, Formula, bool]:
     """(B, C, ...) as (B, C, P), where the norm is one per plane; else (B, P, C), channels last."""
     x, y = (t.flatten(2) if t.ndim > 2 else t[..., None] for t in (x, y))
     norm = _reshaped(norm, lambda z: z.reshape(x.shape))
@@ -70,7 +70,7 @@ def _on_planes(x: Tensor, y: Tensor, norm: Norm) -> tuple[Tensor, Tensor, Norm, 
     return x.transpose(1, 2), y.transpose(1, 2), _reshaped(norm, lambda z: z.transpose(1, 2)), True
 
 
-def _reshaped(norm: Norm, shape: Callable[[Tensor], Tensor]) -> Norm:
+def _reshaped(norm: Formula, shape: Callable[[Tensor], Tensor]) -> Formula:
     """A norm that is given as a tensor follows its input."""
     return GivenNorm(shape(norm.z)) if isinstance(norm, GivenNorm) else norm
 
