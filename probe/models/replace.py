@@ -20,7 +20,8 @@ from torch import nn
 
 from probe.errors import UsageError
 from probe.models.layers import NormType, list_norm_layers, norm_modules, unwrapped
-from probe.models.replacement import NotReplaced, Wish, make
+from probe.models.replacement import Wish, make
+from probe.models.starts import NotReplaced
 from probe.records import Layer, StandIn
 
 if TYPE_CHECKING:

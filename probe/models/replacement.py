@@ -8,7 +8,6 @@ where it can; `fitted`, the curve that was fitted to the layer (a `StandIn`).
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,20 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from probe.errors import UsageError, unknown
-from probe.models.layers import NormType, affine_of, channels_of, eps_of
-from probe.norms.base import Norm
+from probe.models.layers import NormType, channels_of, eps_of
+from probe.models.starts import FORMS, NotReplaced, match, play
 from probe.norms.registry import NORMS, create_norm, norm_maker, norm_options
 from probe.records import StandIn
 
 INITS = ("default", "match", "fitted")
-FORMS = {"dyt": "tanh", "derf": "erf", "dyisru": "isru", "learnable_scaler": "line"}  # which stand-in a norm can play
-_SLOPES = {"tanh": 1.0, "erf": 2 / math.sqrt(math.pi), "isru": 1.0}  # f'(0)
 _SAME_EPS = ("layer_norm", "rms_norm", "batch_norm", "instance_norm", "group_norm")  # eps means what it means in torch
-_STATE = ("running_mean", "running_var")
-
-
-class NotReplaced(Exception):
-    """Why a layer stays as it is."""
 
 
 class NormAct(nn.Module):
@@ -69,8 +61,8 @@ class Wish:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        norm_maker(self.norm)
-        if self.init not in INITS:
+        known = norm_options(norm_maker(self.norm))
+        if self.init not in INITS and (known is None or "init" not in known):
             raise unknown("init", self.init, INITS)
         if self.init == "fitted" and self.stand_ins is None:
             raise UsageError(
@@ -80,6 +72,8 @@ class Wish:
             raise UsageError(f"alphas are given, but init {self.init!r} does not use them; use init 'fitted' or leave alphas out")
         if self.init == "fitted" and self.form is None:
             raise UsageError(f"init 'fitted' is for {', '.join(FORMS)}; {self.name} takes 'default' or 'match'")
+        if self.init == "fitted" and not (self.options.get("affine", True) and self.options.get("bias", True)):
+            raise UsageError("init 'fitted' needs a weight and a bias; leave affine= and bias= out")
 
     @property
     def name(self) -> str:
@@ -148,12 +142,16 @@ def _options(wish: Wish, norm: Any, old: nn.Module, kind: NormType, context: Map
     like = next(_floating(old), context["like"])
     found: dict[str, Any] = {name: value for name, value in context.items() if name != "like"}
     found |= {"device": like.device, "dtype": like.dtype}
+    if wish.init not in INITS:
+        found["init"] = wish.init  # one of the norm's own
     if not isinstance(norm, str):
         found["channels_last"] = kind.channels_last
     if wish.init != "fitted" and _has_no_affine(old):
         found["affine"] = False
     if wish.init == "match" and wish.name.removesuffix("_2d") in _SAME_EPS and (eps := eps_of(old)) is not None:
         found["eps"] = eps
+    if wish.init == "match" and getattr(old, "bias", None) is not None:
+        found["bias"] = True
     known = norm_options(norm)
     return {name: value for name, value in found.items() if known is None or name in known} | dict(wish.options)
 
@@ -177,8 +175,8 @@ def _keep_trainable(new: nn.Module, old: nn.Module) -> None:
 def _start(new: nn.Module, wish: Wish, old: nn.Module, stand_in: StandIn | None) -> str:
     """Set the initial values; returns a remark on what they keep."""
     if stand_in is not None:
-        return _play(new, stand_in, wish.form)
-    return _match(new, old) if wish.init == "match" else ""
+        return play(new, stand_in, wish.form)
+    return match(new, old) if wish.init == "match" else ""
 
 
 def _stand_in(wish: Wish, layer: str, channels: int) -> StandIn:
@@ -193,74 +191,10 @@ def _stand_in(wish: Wish, layer: str, channels: int) -> StandIn:
 
 
 def _missing(wish: Wish, layer: str) -> str:
+    """Why there is no stand-in for a layer."""
     if layer in wish.left_out:
         return wish.left_out[layer]
-    calls = [name for name in (*(wish.stand_ins or {}), *wish.left_out) if name.startswith(f"{layer}#")]
-    if calls:
+    named = [*(wish.stand_ins or {}), *wish.left_out]
+    if calls := [name for name in named if name.startswith(f"{layer}#")]:
         return f"the layer is called {len(calls)} times in a forward pass, each with a curve of its own"
-    return "the alphas do not name the layer"
-
-
-def _play(new: nn.Module, stand_in: StandIn, form: str | None) -> str:
-    """Give the norm the curve of the stand-in: weight * f(alpha x + shift) + bias."""
-    weight, bias = (torch.as_tensor(value, dtype=torch.float64) for value in (stand_in.weight, stand_in.bias))
-    values = {"weight": weight, "bias": bias}
-    if form == "line":
-        values["weight"] = weight * stand_in.alpha
-    else:
-        assert form is not None  # Wish has checked it
-        alpha = stand_in.alpha / (_SLOPES[form] if stand_in.form == "line" else 1.0)
-        values |= {"alpha": torch.tensor([alpha], dtype=torch.float64)}
-        if form == "erf":
-            values |= {"shift": torch.tensor([stand_in.shift], dtype=torch.float64)}
-    for name, value in values.items():
-        getattr(new, name).copy_(value)
-    return "line: the layer has no alpha" if stand_in.form == "line" and form != "line" else ""
-
-
-def _match(new: nn.Module, old: nn.Module) -> str:
-    """Weight and bias of the old layer, its running statistics, and where both are affine at evaluation the same function."""
-    if type(new) is type(old):
-        new.load_state_dict(old.state_dict())
-        return "the same layer"
-    affine = dict(zip(("weight", "bias"), affine_of(old, channels_of(old)), strict=True))
-    given = {name: value for name in _STATE if isinstance(value := getattr(old, name, None), Tensor)} | affine
-    for name, value in given.items():
-        if isinstance(target := getattr(new, name, None), Tensor):
-            target.copy_(value.reshape(target.shape))
-    line = eval_affine(old)
-    if line is not None and _solve(new, *line):
-        return "the same function at evaluation"
-    return "weight and bias copied" if getattr(new, "weight", None) is not None else ""
-
-
-def eval_affine(module: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """(scale, shift) in float64 if y = scale * x + shift per channel at evaluation: y = w (x - mean) / sqrt(var + eps) + b."""
-    if isinstance(module, Norm):
-        return module.eval_affine()
-    mean, var = getattr(module, "running_mean", None), getattr(module, "running_var", None)
-    if not isinstance(mean, Tensor) or not isinstance(var, Tensor):
-        return None
-    weight, bias = affine_of(module, len(mean))
-    scale = weight.to(mean.device) * torch.rsqrt(var.double() + (eps_of(module) or 0.0))
-    return scale, bias.to(mean.device) - mean.double() * scale
-
-
-def _solve(new: nn.Module, scale: Tensor, shift: Tensor) -> bool:
-    """Choose weight and bias of a norm that is affine at evaluation so that it computes scale * x + shift.
-
-    Its own scale is linear in the weight, s(w) = s(0) + w (s(1) - s(0)), and its bias is added at the end.
-    """
-    if not isinstance(new, Norm) or new.weight is None or new.bias is None or new.eval_affine() is None:
-        return False
-
-    def own(weight: float | Tensor) -> tuple[Tensor, Tensor]:
-        new.weight.copy_(torch.as_tensor(weight))  # type: ignore[union-attr]
-        found = new.eval_affine()
-        assert found is not None
-        return found
-
-    new.bias.zero_()
-    at_zero, at_one = own(0.0)[0], own(1.0)[0]
-    new.bias.copy_(shift - own((scale - at_zero) / (at_one - at_zero))[1])
-    return True
+    return f"the alphas do not name the layer (they name {', '.join(named[:3]) or 'none'}{', ...' if len(named) > 3 else ''})"

@@ -12,10 +12,11 @@ import pandas as pd
 from torch import nn
 
 from probe.errors import UsageError, unknown
-from probe.models.layers import affine_of, list_norm_layers, norm_modules, unwrapped
+from probe.models.layers import list_norm_layers, norm_modules, unwrapped
 from probe.models.load import Model
 from probe.models.replace import Swap, swap
 from probe.models.replacement import form_of
+from probe.models.starts import output_affine
 from probe.models.weights import fingerprint
 from probe.pipeline.fit_run import fit
 from probe.pipeline.stand_ins import (
@@ -79,12 +80,9 @@ def _module_of(module: Any) -> nn.Module:
 
 def _affines(module: nn.Module, layers: str) -> Affine:
     """Weight and bias of the layers that are asked for."""
-    chosen = {layer.name: layer.channels for layer in list_norm_layers(module, layers)}
-    return {
-        path: tuple(part.numpy() for part in affine_of(child, chosen[path]))  # type: ignore[misc]
-        for path, child, _ in norm_modules(module)
-        if chosen.get(path)
-    }
+    chosen = {layer.name for layer in list_norm_layers(module, layers) if layer.channels}
+    affines = ((path, output_affine(child)) for path, child, _ in norm_modules(module) if path in chosen)
+    return {path: (weight.numpy(), bias.numpy()) for path, (weight, bias) in affines}
 
 
 def _stand_ins(alphas: Alphas, scope: str | None, form: str, affine: Affine) -> Found:
