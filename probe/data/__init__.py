@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from probe.data.images import BadImage
+from probe.data.labels import Labels, labels_of
 from probe.data.loader import Batch, cut_batches, iterate, load_batch
 from probe.data.sources import ImageSource, open_images
 
-__all__ = ["BadImage", "Batch", "ImageSource", "cut_batches", "iterate", "load_batch", "open_images"]
+__all__ = ["BadImage", "Batch", "ImageSource", "Labels", "cut_batches", "iterate", "labels_of", "load_batch", "open_images"]

@@ -1,8 +1,8 @@
 """timm dataset names as image sources: `hfds/PATH_OR_NAME`, `torch/cifar10`, with options behind a question mark.
 
 Options: `split` (default: the first of validation, test, train that exists), `root` (where torchvision datasets lie, the cache
-of Hugging Face ones), `input_key` (column of the images; default: the first image column). Example:
-`hfds/data/cifar10?split=train`, `torch/cifar10?root=data`. timm names: https://huggingface.co/docs/timm
+of Hugging Face ones), `input_key` (column of the images; default: the first image column), `target_key` (column of the labels;
+default: `label`). Example: `hfds/data/cifar10?split=train`, `torch/cifar10?root=data`. timm names: https://huggingface.co/docs/timm
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from probe.data.sources import ImageSource, choose, describe
 from probe.errors import ProbeError, UsageError, unknown
 
 SPLITS = ("validation", "val", "test", "train")
-OPTIONS = ("split", "root", "input_key")
+OPTIONS = ("split", "root", "input_key", "target_key")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,10 @@ def _hugging_face(name: str, options: dict[str, str]) -> tuple[Any, str]:
         if key not in features:
             given = f"input_key {key!r}" if key else "no image column"
             raise UsageError(f"data {name!r}: {given}; its columns: {', '.join(features)}; name one by ?input_key=COLUMN")
-        return create_dataset(name, root=root, split=split, input_key=key), split
+        target = options.get("target_key", "label")
+        if "target_key" in options and target not in features:
+            raise UsageError(f"data {name!r}: target_key {target!r}; its columns: {', '.join(features)}")
+        return create_dataset(name, root=root, split=split, input_key=key, target_key=target), split
     except ProbeError:
         raise
     except Exception as error:  # the datasets library raises many types for what it cannot find
