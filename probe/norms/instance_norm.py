@@ -40,7 +40,7 @@ class InstanceNorm(Norm):
     def normalized(self, x: Tensor) -> Tensor:
         """(x - mean) / sqrt(var + eps). Raises UsageError for one token with the unbiased variance, which would be 0 / 0."""
         axes = self.inner_axes(x)
-        if self.unbiased and math.prod(x.shape[axis] for axis in axes) < 2:
+        if self.unbiased and math.prod([x.shape[axis] for axis in axes]) < 2:
             raise UsageError(
                 f"InstanceNorm: one token per image, shape {tuple(x.shape)}, has no unbiased variance; unbiased=False takes it"
             )

@@ -63,7 +63,7 @@ def create_norm(norm: str | Maker, channels: int, **options: Any) -> nn.Module:
     Raises UsageError for a name that is not listed and for an option that the norm does not take.
     """
     maker = norm_maker(norm)
-    known = norm_options(maker)
+    known = norm_options(norm)
     wrong = [name for name in options if known is not None and name not in known]
     if wrong:
         name = norm if isinstance(norm, str) else _class_of(maker).__name__
