@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from probe.models.layers import list_norm_layers
     from probe.models.load import load_model
     from probe.pipeline.analyze import analyze
+    from probe.pipeline.attention import attention_distance
     from probe.pipeline.capture import capture
     from probe.pipeline.compare_runs import compare
     from probe.pipeline.draw import plot
@@ -29,6 +30,7 @@ _HOME = {
     "ProbeError": "probe.errors",
     "UsageError": "probe.errors",
     "analyze": "probe.pipeline.analyze",
+    "attention_distance": "probe.pipeline.attention",
     "capture": "probe.pipeline.capture",
     "compare": "probe.pipeline.compare_runs",
     "export_alphas": "probe.pipeline.export",
@@ -45,6 +47,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "analyze",
+    "attention_distance",
     "capture",
     "compare",
     "export_alphas",

@@ -27,6 +27,7 @@ def analyze(
     seed: opt.Seed = opt.DEFAULTS.seed,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
+    no_attention: opt.NoAttention = False,
     no_figures: opt.NoFigures = False,
     overwrite: opt.Overwrite = False,
     offline: opt.Offline = False,
@@ -67,6 +68,7 @@ def analyze(
             seed=seed,
             offline=offline,
             overwrite=overwrite,
+            attention=not no_attention,
             figures=not no_figures,
             progress=progress,
         )

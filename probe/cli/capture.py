@@ -20,6 +20,7 @@ def capture(
     seed: opt.Seed = opt.DEFAULTS.seed,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
+    no_attention: opt.NoAttention = False,
     overwrite: opt.Overwrite = False,
     offline: opt.Offline = False,
     quiet: opt.Quiet = False,
@@ -52,6 +53,7 @@ def capture(
             seed=seed,
             offline=offline,
             overwrite=overwrite,
+            attention=not no_attention,
             progress=progress,
         )
     show_capture(run, json)

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from probe.cli.analyze import analyze
+from probe.cli.attention import attention
 from probe.cli.capture import capture
 from probe.cli.compare import compare
 from probe.cli.export import export
@@ -43,7 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback(invoke_without_command=True)(analyze)
-for command in (capture, layers, fit, plot, export, compare, verify):
+for command in (capture, layers, attention, fit, plot, export, compare, verify):
     app.command()(command)
 
 

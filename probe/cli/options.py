@@ -78,6 +78,23 @@ def text(option: str) -> Callable[[Any], Any]:
     return parse
 
 
+def sides(option: str, between: str, minimum: int, example: str) -> Callable[[Any], Any]:
+    """A parser for two whole numbers with `between` between them, as a tuple."""
+
+    def parse(value: Any) -> Any:
+        if value is None or isinstance(value, tuple):
+            return value
+        try:
+            found = tuple(int(part) for part in str(value).split(between))
+        except ValueError:
+            found = ()
+        if len(found) != 2 or min(found) < minimum:
+            raise Refused(f"{option} {value}: must be two whole numbers of at least {minimum}, e.g. {example}")
+        return found
+
+    return parse
+
+
 def text_option(name: str, metavar: str, help: str, **more: Any) -> Any:
     return typer.Option(name, parser=text(name), metavar=metavar, help=help, **more)
 
@@ -115,6 +132,21 @@ Dtype = Annotated[
         help="float32, bfloat16 or float16.  [default: that of the weights]",
     ),
 ]
+PrefixTokens = Annotated[
+    int | None,
+    number_option("--prefix-tokens", 0, "Class and register tokens before the patches.  [default: found in the model]"),
+]
+PatchSize = Annotated[int | None, number_option("--patch-size", 1, "Pixels of a patch.  [default: found in the model]")]
+Grid = Annotated[
+    str | None,
+    typer.Option(
+        "--grid",
+        metavar="RxC",
+        parser=sides("--grid", "x", 1, "14x14"),
+        help="Rows and columns of patches, e.g. 14x14.  [default: found in the model]",
+    ),
+]
+NoAttention = Annotated[bool, typer.Option("--no-attention", help="Leave out how far the attention heads look.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in DIR.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use no network: files on this machine only.")]
 NoFigures = Annotated[bool, typer.Option("--no-figures", help="Draw no figures.")]

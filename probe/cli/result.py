@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from probe.cli import layer_table
+from probe.cli import attention_table, layer_table
 from probe.cli.failure import PROGRAM
 from probe.cli.output import print_json, print_table
 from probe.cli.tables import Column
@@ -24,6 +24,7 @@ def document(run: Any, rows: Sequence[Mapping[str, Any]], **more: Any) -> dict[s
         "layers": list(rows),
         "skipped_images": skipped(manifest),
         "not_captured": functional(manifest),
+        "attention": attention_table.document(run),
         "warnings": warnings_of(manifest),
         **more,
     }
@@ -77,7 +78,7 @@ def show_run(run: Any, as_json: bool) -> None:
     if as_json:
         print_json(document(run, rows, figures=[str(path) for path in pictures]))
         return
-    lines = [*layer_table.notes(rows), f"run: {run.path}"]
+    lines = [*layer_table.notes(rows), *attention_table.of_run(run), f"run: {run.path}"]
     if pictures:
         endings = ", ".join(sorted({path.suffix[1:] for path in pictures}))
         lines.append(f"figures: {len({path.stem for path in pictures})} ({endings}) in {pictures[0].parent}")
@@ -99,7 +100,8 @@ def show_capture(run: Any, as_json: bool) -> None:
     if as_json:
         print_json(document(run, rows))
         return
-    lines = [layer_table.counts(rows), f"run: {run.path}", f"next: {PROGRAM} fit {run.path}", *attention_lines(run.manifest)]
+    lines = [layer_table.counts(rows), *attention_table.of_run(run), f"run: {run.path}", f"next: {PROGRAM} fit {run.path}"]
+    lines += attention_lines(run.manifest)
     print_table(CAPTURED, rows, lambda grid: lines, layer_table.styles(rows))
 
 

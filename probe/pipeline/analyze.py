@@ -20,6 +20,7 @@ def analyze(
     data: Any = None,
     *,
     out: str | os.PathLike[str],
+    attention: bool = True,
     figures: bool = True,
     progress: Callable[..., None] | None = None,
     **options: Any,
@@ -27,10 +28,11 @@ def analyze(
     """Capture `model` on `data` into the run `out`, fit its curves, write the alphas, draw the figures. Returns the run.
 
     options: those of `capture`, and as there `num_images=None` takes all images (the command line's default is 64).
+    attention: False leaves out how far the attention heads look; a model without attention needs nothing.
     figures: False draws none. progress: called as progress(stage, done, total, message); stages capture, store, fit, figures.
     What is finished stays on disk if a later step fails.
     """
-    run = capture(model, data, out=out, progress=progress, **options)
+    run = capture(model, data, out=out, attention=attention, progress=progress, **options)
     fit(run, progress=progress)
     export_alphas(run, run.path / "alpha.safetensors")
     if figures:

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from probe.engines import local
 from probe.errors import ProbeError, UsageError, unknown
+from probe.models.attention import AttentionProbe
 from probe.models.layers import affine_of, list_norm_layers, norm_modules
 from probe.models.load import Model
 from probe.pipeline import tables
-from probe.pipeline.inputs import Mask, Stream, open_model, open_stream
-from probe.pipeline.manifest import layer_record, manifest_of
+from probe.pipeline.inputs import Mask, Stream, check_images, open_model, open_stream
+from probe.pipeline.manifest import attention_record, layer_record, manifest_of
 from probe.pipeline.worker import Found, Worker, autocast_dtype
 from probe.records import Layer, Plan
 from probe.stats.layer import LayerStatistics
@@ -46,6 +47,9 @@ def capture(
     dtype: str | None = None,
     autocast: str | None = None,
     prefix_tokens: int | None = None,
+    attention: bool = False,
+    patch_size: int | tuple[int, int] | None = None,
+    grid: tuple[int, int] | None = None,
     seed: int = 0,
     offline: bool = False,
     engine: str = "local",
@@ -63,6 +67,8 @@ def capture(
     mask: for padded batches, a function of the batch that returns a boolean (B, T) tensor, True at valid positions.
     samples: rows per layer. tail: extreme elements per layer. autocast: dtype of torch.autocast.
     prefix_tokens: class and register tokens at the start of the sequence, where a plain module does not say.
+    attention: read the attention distance of every head in the same forward passes, too (table `attention`); patch_size (pixels)
+    and grid (rows, columns) say for that what a plain module does not.
     progress: called as progress(stage, done, total).
 
     Raises UsageError for wrong arguments and ProbeError where the job fails; `out` then holds no run.
@@ -81,13 +87,19 @@ def capture(
         # the draw of rows counts on every position of the planned images, and a mask leaves some out
         plan = Plan(None if mask else stream.images, samples, tail, seed, batch_size)
         started, began = datetime.now(UTC), time.perf_counter()
-        with Worker(loaded, plan, layers, cast) as worker:
-            _run(worker, stream, report)
+        given: dict[str, Any] = {"prefix_tokens": prefix_tokens, "patch_size": patch_size, "grid": grid}
+        heads = AttentionProbe(loaded.module, **given) if attention else None
+        with Worker(loaded, plan, layers, cast, heads) as worker:
+            run_stream(worker, stream, report)
         seconds = time.perf_counter() - began
         records = _write(writer, loaded.module, worker.layers(chosen), report)
+        seen = {
+            "not_captured": worker.functional,
+            "images_seen": worker.images,
+            "attention": write_attention(writer, heads, given),
+        }
         manifest = manifest_of(loaded, autocast, stream, plan, layers, records)
-        seen = {"not_captured": worker.functional, "images_seen": worker.images}
-        writer.finish(manifest | seen | {"times": _times(started, seconds, worker.images)})
+        writer.finish(manifest | seen | {"times": times(started, seconds, worker.images)})
     return open_run(out)
 
 
@@ -96,24 +108,31 @@ def _check(samples: int, tail: int, engine: str, num_images: int | None) -> None
         raise UsageError(f"--samples {samples}: must be at least 1")
     if tail < 2:
         raise UsageError(f"--tail {tail}: must be at least 2 (half for the largest, half for the smallest inputs)")
-    if num_images is not None and num_images < 1:
-        raise UsageError(f"--num-images {num_images}: must be at least 1")
+    check_images(num_images)
     if engine != "local":
         raise unknown("--engine", engine, ("local",))
 
 
-def _run(worker: Worker, stream: Stream, report: Progress) -> None:
-    """Every batch of the stream through the worker. Raises ProbeError where there was none."""
-    report("capture", 0, stream.images)
-    local.run(lambda: worker, stream.batches, lambda _batch: report("capture", worker.images, stream.images))
+def run_stream(worker: Any, stream: Stream, report: Progress, stage: str = "capture") -> None:
+    """Every batch of the stream through the worker, which counts its `images`. Raises ProbeError where there was none."""
+    report(stage, 0, stream.images)
+    local.run(lambda: worker, stream.batches, lambda _batch: report(stage, worker.images, stream.images))
     if not worker.images:
         raise ProbeError("no image went through the model: the data gave no batch")
 
 
-def _times(started: datetime, seconds: float, images: int) -> dict[str, Any]:
+def times(started: datetime, seconds: float, images: int) -> dict[str, Any]:
     """The only part of a run that differs from one time to the next."""
     speed = round(images / seconds, 3)
     return {"started": started.isoformat(), "seconds": round(seconds, 3), "images_per_second": speed}
+
+
+def write_attention(writer: RunWriter, probe: AttentionProbe | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The attention table, where there is anything to write. Returns the manifest's entry `attention`; `given` is what was asked."""
+    rows = probe.rows() if probe is not None else []
+    if rows:
+        writer.write_table("attention", tables.attention_columns(rows))
+    return attention_record(probe, rows) | ({"given": given} if probe is not None else {})
 
 
 def _write(writer: RunWriter, module: nn.Module, found: Found, report: Progress) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def plot(
     for done, kind in enumerate(chosen):
         report("figures", done, len(chosen), kind)
         try:
-            figure = KINDS[kind](tables)
+            figure = _figure(kind, tables)
         except NothingToDraw as reason:
             if kinds is not None:
                 raise ProbeError(f"figure {kind} of {run.path} cannot be drawn: {reason}") from None
@@ -62,6 +62,12 @@ def plot(
         paths += save(figure, folder / kind, endings)
     report("figures", len(chosen), len(chosen), "")
     return paths
+
+
+def _figure(kind: str, tables: FigureTables) -> Figure:
+    if tables.run.attention_only and kind not in ATTENTION_KINDS:
+        raise NothingToDraw("the run holds attention distances only, no normalization layer")
+    return KINDS[kind](tables)
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
@@ -143,6 +149,30 @@ def _extremes(tables: FigureTables) -> Figure:
     return plots.extremes_by_depth(tables.alphas, frame=tables.frame)
 
 
+def _attention_distance(tables: FigureTables) -> Figure:
+    """Every head of every layer."""
+    return plots.attention_distance(tables.attention, frame=tables.frame)
+
+
+def _attention_heads(tables: FigureTables) -> Figure:
+    """Sorted heads of the first and the last layers."""
+    return plots.sorted_heads(tables.attention, frame=tables.frame)
+
+
+def _attention_mass_entropy(tables: FigureTables) -> Figure:
+    return plots.prefix_mass_and_entropy(tables.attention, frame=tables.frame)
+
+
+def _attention_heatmap(tables: FigureTables) -> Figure:
+    return plots.distance_heatmap(tables.attention, frame=tables.frame)
+
+
+ATTENTION_KINDS: dict[str, Callable[[FigureTables], Figure]] = {
+    "attention_distance": _attention_distance,
+    "attention_heads": _attention_heads,
+    "attention_mass_entropy": _attention_mass_entropy,
+    "attention_heatmap": _attention_heatmap,
+}
 KINDS: dict[str, Callable[[FigureTables], Figure]] = {
     "s_curves": _s_curves,
     "s_curves_selected": _s_curves_selected,
@@ -152,4 +182,5 @@ KINDS: dict[str, Callable[[FigureTables], Figure]] = {
     "families": _families,
     "tokens": _tokens,
     "extremes": _extremes,
+    **ATTENTION_KINDS,
 }

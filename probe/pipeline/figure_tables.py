@@ -29,7 +29,8 @@ class FigureTables:
     def __init__(self, run: Run, layers: str | Sequence[str] | None = None, shape: Shape | None = None) -> None:
         self.run = run
         self.shape = shape or Shape()
-        self.layers = _matching(run, layers)
+        self._patterns = [layers] if isinstance(layers, str) else list(layers or ())
+        self.layers = _matching(run, self._patterns)
         self.names = [str(name) for name in self.layers["layer"]]
         self._all_selected = layers is not None and len(self.names) <= AT_MOST
         self._thin: dict[str, pd.DataFrame] = {}
@@ -61,6 +62,19 @@ class FigureTables:
     @cached_property
     def rows(self) -> pd.DataFrame:
         return self._mine(self.run.rows())
+
+    @cached_property
+    def attention(self) -> pd.DataFrame:
+        """Distance, entropy and prefix mass of the attention heads, of the layers whose names match."""
+        try:
+            heads = self.run.attention()
+        except UsageError as reason:
+            raise NothingToDraw(str(reason)) from None
+        named = heads["layer"].map(lambda name: any(_is(name, pattern) for pattern in self._patterns))
+        heads = heads[named] if self._patterns else heads
+        if heads.empty:
+            raise NothingToDraw(f"no attention layer is called {', '.join(self._patterns)}")
+        return heads
 
     @cached_property
     def fan(self) -> pd.DataFrame:
@@ -167,17 +181,27 @@ def is_prefix(position: np.ndarray, layer: Any, model_prefix: int) -> np.ndarray
     return (position % tokens) < seen // max(heads, 1)
 
 
-def _matching(run: Run, layers: str | Sequence[str] | None) -> pd.DataFrame:
-    """The rows of run.layers that `layers` names, in execution order."""
-    if layers is None:
+def _matching(run: Run, patterns: Sequence[str]) -> pd.DataFrame:
+    """The rows of run.layers that the patterns name, in execution order; none: all. A pattern may name attention layers alone."""
+    if not patterns:
         return run.layers
-    patterns = [layers] if isinstance(layers, str) else list(layers)
     known = [str(name) for name in run.layers["layer"]]
     chosen: set[str] = set()
     for pattern in patterns:
-        found = {name for name in known if name == pattern or fnmatchcase(name, pattern)}
-        if not found:
-            close = nearest(pattern, known) or ", ".join(known[:4])
+        found = {name for name in known if _is(name, pattern)}
+        if not found and not any(_is(name, pattern) for name in _attention_layers(run)):
+            close = nearest(pattern, [*known, *_attention_layers(run)]) or ", ".join(known[:4])
             raise UsageError(f"layer {pattern!r} is not in run {run.path}; nearest: {close}")
         chosen |= found
     return run.layers[[name in chosen for name in known]]
+
+
+def _is(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatchcase(name, pattern)
+
+
+def _attention_layers(run: Run) -> list[str]:
+    try:
+        return list(dict.fromkeys(run.attention()["layer"]))
+    except UsageError:
+        return []

@@ -80,7 +80,7 @@ def describe(model: Model) -> dict[str, Any]:
     """The model as the manifest tells it."""
     parameters = list(model.module.parameters())
     return {
-        "name": model.name if model.origin == "module" else model.full_name,
+        "name": shown_name(model),
         "origin": model.origin,
         "weights": model.weights,
         "source": model.source,
@@ -95,11 +95,22 @@ def describe(model: Model) -> dict[str, Any]:
     }
 
 
+def shown_name(model: Model) -> str:
+    """As load_model takes it; a plain module by its class."""
+    return model.name if model.origin == "module" else model.full_name
+
+
 def is_images(data: Any) -> bool:
     """Does `data` name images (None, a path, a list of paths) rather than hold batches?"""
     if data is None or isinstance(data, str | os.PathLike | ImageSource):
         return True
     return isinstance(data, list | tuple) and bool(data) and all(isinstance(item, str | os.PathLike) for item in data)
+
+
+def check_images(num_images: int | None) -> None:
+    """Raises UsageError for a number of images below 1."""
+    if num_images is not None and num_images < 1:
+        raise UsageError(f"--num-images {num_images}: must be at least 1")
 
 
 def open_stream(

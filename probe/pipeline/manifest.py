@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
+from probe.models.attention import AttentionProbe
 from probe.models.load import Model
 from probe.pipeline.inputs import Stream, describe
 from probe.records import Layer, Plan, finite_or_none
 from probe.stats.layer import LayerStatistics
+from probe.store.schema import ATTENTION
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "pyarrow", "pandas", "scipy")
 
@@ -26,6 +28,31 @@ def manifest_of(
         "data": _data(stream),
         "plan": _plan(plan, stream) | {"layers": layers, "engine": "local"},
         "layers": records,
+        "versions": _versions(),
+    }
+
+
+def attention_record(probe: AttentionProbe | None, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The entry `attention`: whether and how far the attention of the model was read, and what could not be, with the reason.
+
+    status: off (not asked for), none (no attention was seen), unreadable, partial, captured.
+    """
+    if probe is None:
+        return {"status": "off", "layers": 0, "heads": 0, "unreadable": {}}
+    whole, nothing = ("partial", "unreadable") if probe.unreadable else ("captured", "none")
+    status = whole if rows else nothing
+    layers = len({row["layer"] for row in rows})
+    return {"status": status, "layers": layers, "heads": len(rows), "unreadable": dict(probe.unreadable)}
+
+
+def attention_manifest(model: Model, stream: Stream, seed: int, batch_size: int) -> dict[str, Any]:
+    """What `manifest_of` says, of a run whose only job was attention: no normalization layer was looked at."""
+    return {
+        "job": ATTENTION,
+        "model": describe(model) | {"autocast": None},
+        "data": _data(stream),
+        "plan": {"images": stream.images, "seed": seed, "batch_size": batch_size, "engine": "local"},
+        "layers": [],
         "versions": _versions(),
     }
 

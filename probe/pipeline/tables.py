@@ -91,6 +91,12 @@ def affine_error(statistics: LayerStatistics, weight: NDArray[np.float64], bias:
     return float(np.nanmax(error) / max(1.0, np.nanmax(np.abs(rows.output))))
 
 
+def attention_columns(rows: list[dict[str, Any]]) -> pa.Table:
+    """What an attention probe read, one row per layer and head; a number that is not known is null."""
+    columns = {field.name: ([row[field.name] for row in rows], field.type) for field in TABLES["attention"]}
+    return pa.table({name: pa.array(values, kind, from_pandas=True) for name, (values, kind) in columns.items()})
+
+
 def joined(table: str, parts: list[pa.Table]) -> pa.Table:
     """The parts of all layers as one table, or the table without rows."""
     return pa.concat_tables(parts) if parts else TABLES[table].empty_table()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from probe.errors import unknown
+from probe.models.attention import AttentionProbe
 from probe.models.load import Model
 from probe.models.observe import BatchContext
 from probe.models.tap import Tap, tap
@@ -34,36 +35,49 @@ def autocast_dtype(name: str | None) -> torch.dtype | None:
 class Worker:
     """Runs batches and keeps one accumulator per layer call. Memory does not grow with the number of images.
 
-    A context manager: the hooks on the layers that match the glob `layers` are there inside of the block only.
+    A context manager: the hooks on the layers that match the glob `layers` are there inside of the block only, and so are those
+    of `attention`, which reads the same forward pass.
     """
 
-    def __init__(self, model: Model, plan: Plan, layers: str = "*", autocast: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        plan: Plan,
+        layers: str = "*",
+        autocast: torch.dtype | None = None,
+        attention: AttentionProbe | None = None,
+    ) -> None:
         self.images = 0
+        self.attention = attention
         self.statistics: dict[tuple[str, int], LayerStatistics] = {}  # (module path, call): in execution order
         self.functional: dict[str, int] = {}  # functional norms of a forward pass, which no hook sees: calls by module
         self._model, self._plan, self._autocast = model, plan, autocast
         self._tap = tap(model.module, layers, self._receive)
         self._hooks: Tap | None = None
+        self._block = ExitStack()
         self._choices: dict[bytes, RowChoice] = {}  # layers of equal grid share theirs
-        self._device = next((p.device for p in model.module.parameters()), torch.device("cpu"))
 
     def __enter__(self) -> Worker:
-        self._hooks = self._tap.__enter__()
+        with ExitStack() as block:
+            if self.attention is not None:
+                block.enter_context(self.attention)
+            self._hooks = block.enter_context(self._tap)
+            self._block = block.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._tap.__exit__(*error)
+        self._block.__exit__(*error)
 
     def update(self, batch: Inputs) -> None:
         """One forward pass without gradients; the hooks do the rest."""
         assert self._hooks is not None, "update works inside of the with block only"
         self._hooks.begin(BatchContext(batch.images, batch.groups, self._model.prefix_tokens, batch.valid))
-        args, kwargs = _to(batch.args, self._device), _to(batch.kwargs, self._device)
+        if self.attention is not None:
+            self.attention.begin(len(batch), input_size(batch), batch.valid)
         # counting functional norms costs time, so only the first forward pass is looked at
         counting = nullcontext() if self.images else self._hooks.counting_functional(self._model.module)
-        cast = torch.autocast(self._device.type, self._autocast) if self._autocast else nullcontext()
-        with torch.no_grad(), counting, cast:
-            self._model.module(*args, **kwargs)
+        with counting:
+            forward(self._model, batch, self._autocast)
         self.functional = dict(sorted(self._hooks.functional.items()))
         self.images += len(batch)
 
@@ -84,6 +98,8 @@ class Worker:
                 self.statistics[key].merge(statistics)
             else:
                 self.statistics[key] = statistics
+        if self.attention is not None and other.attention is not None:
+            self.attention.merge(other.attention)
         self.images += other.images
 
     def layers(self, chosen: list[Layer]) -> Found:
@@ -100,6 +116,22 @@ class Worker:
             if layer.module not in called:
                 found.append((replace(layer, depth=len(found)), None))
         return found
+
+
+def forward(model: Model, batch: Inputs, autocast: torch.dtype | None = None) -> Any:
+    """One forward pass without gradients, on the device of the parameters. A capture leaves its output to the hooks."""
+    device = next((p.device for p in model.module.parameters()), torch.device("cpu"))
+    args, kwargs = _to(batch.args, device), _to(batch.kwargs, device)
+    cast = torch.autocast(device.type, autocast) if autocast else nullcontext()
+    with torch.no_grad(), cast:
+        return model.module(*args, **kwargs)
+
+
+def input_size(batch: Inputs) -> tuple[int, int] | None:
+    """(height, width) of the images (B, C, H, W) in the batch; None where the module takes something else."""
+    images = (value for value in (*batch.args, *batch.kwargs.values()) if isinstance(value, Tensor) and value.ndim == 4)
+    shape = next((value.shape for value in images if value.is_floating_point()), None)
+    return (int(shape[-2]), int(shape[-1])) if shape is not None else None
 
 
 def _to(value: Any, device: torch.device) -> Any:

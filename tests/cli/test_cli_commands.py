@@ -20,18 +20,20 @@ def test_without_options_the_bundled_model_runs_on_the_bundled_photographs(cli: 
     assert call.args == ("bundled:vit_cifar10", None)
     expected = {"out": "runs/vit_cifar10", "weights": "pretrained", "samples": 512, "tail": 1000, "layers": "*", "num_images": 64}
     expected |= {"batch_size": 8, "workers": 0, "device": None, "dtype": None, "seed": 0, "offline": False, "overwrite": False}
-    assert {name: value for name, value in call.options.items() if name != "progress"} == expected | {"figures": True}
+    expected |= {"figures": True, "attention": True}
+    assert {name: value for name, value in call.options.items() if name != "progress"} == expected
 
 
 @pytest.mark.parametrize(("command", "job"), [((), "analyze"), (("capture",), "capture")])
 def test_every_option_reaches_the_job(cli: Any, jobs: Any, command: tuple[str, ...], job: str) -> None:
     line = "--model resnet50 --weights random --data photos --out o --samples 7 --tail 2 --layers a* --num-images all "
-    line += "--batch-size 3 --workers 2 --device cpu --dtype bfloat16 --seed 5 --offline --overwrite -q"
+    line += "--batch-size 3 --workers 2 --device cpu --dtype bfloat16 --seed 5 --offline --overwrite --no-attention -q"
     assert cli(*command, *line.split()).code == 0
     call = jobs.last(job)
     assert call.args == ("resnet50", "photos")
     expected = {"out": "o", "weights": "random", "samples": 7, "tail": 2, "layers": "a*", "num_images": None, "batch_size": 3}
     expected |= {"workers": 2, "device": "cpu", "dtype": "bfloat16", "seed": 5, "offline": True, "overwrite": True}
+    expected |= {"attention": False}
     call.options.pop("figures", None)
     assert {name: value for name, value in call.options.items() if name != "progress"} == expected
 

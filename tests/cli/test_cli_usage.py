@@ -27,7 +27,7 @@ WRONG = {
         "option --model is unknown (accepted: --families, --quiet, --json, --help); see probe-norms fit --help"
     ),
     "-x": "option -x is unknown (accepted: --model, ",
-    "fitt runs/a": ("command 'fitt' is unknown (did you mean fit?); known: capture, layers, fit, plot, export, compare, verify"),
+    "fitt runs/a": "command 'fitt' is unknown (did you mean fit?); known: capture, layers, attention, fit, plot, ",
     "fit": "RUN is missing; see probe-norms fit --help",
     "compare runs/a": "RUN is missing; see probe-norms compare --help",
     "export runs/a": "--to FILE is missing; see probe-norms export --help",

@@ -15,11 +15,21 @@ from probe.store.schema import ALPHAS, TABLES
 from probe.store.writer import RunWriter
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plots"))
+import attention_data  # noqa: F401  for the tests
 import figure_data
 
+IMAGES = [f"image{i}" for i in range(16)]
 
-def store(out: Path, tables: figure_data.Tables, weights: str = "pretrained", name: str = "vit_tiny", fitted: bool = True) -> Run:
-    """Writes `tables` as a finished run; `fitted`: with fits and alphas."""
+
+def store(
+    out: Path,
+    tables: figure_data.Tables,
+    weights: str = "pretrained",
+    name: str = "vit_tiny",
+    fitted: bool = True,
+    heads: pd.DataFrame | None = None,
+) -> Run:
+    """Writes `tables` as a finished run; `fitted`: with fits and alphas; `heads`: the attention table."""
     with RunWriter(out) as writer:
         for layer in tables.layers:
             own = tables.samples[tables.samples["layer"] == layer["layer"]]
@@ -27,14 +37,28 @@ def store(out: Path, tables: figure_data.Tables, weights: str = "pretrained", na
                 writer.write_samples(layer["depth"], layer["layer"], **_columns(own))
         for kind in ("moments", "rows", "profile"):
             writer.write_table(kind, _filled(getattr(tables, kind, pd.DataFrame()), kind))
+        if heads is not None:
+            writer.write_table("attention", heads)
         model = {"name": name, "weights": weights, "prefix_tokens": 1}
-        writer.finish({"model": model, "data": {"images": [f"image{i}" for i in range(16)]}, "layers": tables.layers})
+        writer.finish({"model": model, "data": {"images": IMAGES}, "layers": tables.layers})
     run = open_run(out)
     if fitted:
         run.save_table("fits", _filled(tables.fits, "fits"))
         run.save_table("channel_fits", _filled(pd.DataFrame(), "channel_fits"))
         write_alphas(tables.alphas.reindex(columns=[*ALPHAS]), run.path / "alpha.csv")
     return run
+
+
+def store_attention(
+    out: Path, heads: pd.DataFrame, weights: str = "pretrained", name: str = "timm:vit_tiny", **record: Any
+) -> Run:
+    """Writes a run whose only job was attention; `record`: more of the manifest's entry `attention`."""
+    with RunWriter(out) as writer:
+        writer.write_table("attention", heads)
+        model = {"name": name, "origin": "timm", "weights": weights}
+        attention = {"status": "captured", "unreadable": {}, **record}
+        writer.finish({"job": "attention", "model": model, "data": {"images": IMAGES}, "layers": [], "attention": attention})
+    return open_run(out)
 
 
 def _columns(samples: pd.DataFrame) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import nn
 from probe.data import open_images
 from probe.errors import ProbeError
 from probe.pipeline.analyze import analyze
-from probe.pipeline.draw import KINDS
+from probe.pipeline.draw import ATTENTION_KINDS, KINDS
 from probe.pipeline.figure_tables import FigureTables
 from probe.store import verify_run
 
@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
 
 
 def test_every_table_alpha_file_and_figure_is_written(job):
-    tables = {"moments.parquet", "profile.parquet", "rows.parquet", "fits.parquet", "channel_fits.parquet"}
+    tables = {"moments.parquet", "profile.parquet", "rows.parquet", "fits.parquet", "channel_fits.parquet", "attention.parquet"}
     alphas = {"alpha.csv", "alpha.json", "alpha.safetensors"}
     assert {path.name for path in job.path.iterdir()} == tables | alphas | {"manifest.json", "samples", "figures"}
     assert len(list((job.path / "samples").iterdir())) == len(job.layers) == 17
@@ -82,7 +82,7 @@ def test_loader_workers_and_the_order_of_the_files_change_no_value(folder, tmp_p
     a = analyze(MODEL, folder, out=tmp_path / "a", batch_size=2, **FEW)
     b = analyze(MODEL, paths, out=tmp_path / "b", batch_size=2, workers=2, **FEW)
     assert [Path(name).name for name in b.manifest["data"]["images"]] == a.manifest["data"]["images"]
-    for table in ("samples", "moments", "profile", "rows", "fits", "alphas"):
+    for table in ("samples", "moments", "profile", "rows", "fits", "alphas", "attention"):
         pd.testing.assert_frame_equal(getattr(a, table)(), getattr(b, table)(), check_exact=True, obj=table)
 
 
@@ -121,7 +121,7 @@ def test_a_plain_module_goes_all_the_way_to_its_figures(tmp_path):
     assert verify_run(run) == []
     assert run.alphas()["status"].tolist()[-1] == "not_called"
     drawn = {path.stem for path in (run.path / "figures").iterdir()}
-    assert drawn == set(KINDS) - {"tokens"}  # no prefix tokens are known of a plain module
+    assert drawn == set(KINDS) - set(ATTENTION_KINDS) - {"tokens"}  # it has no attention, and its prefix tokens are not known
     assert (run.path / "alpha.safetensors").stat().st_size > 0
 
 

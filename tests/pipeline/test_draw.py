@@ -11,19 +11,20 @@ import pandas as pd
 import pytest
 
 from probe.errors import ProbeError, UsageError
-from probe.pipeline.draw import KINDS, plot
+from probe.pipeline.draw import ATTENTION_KINDS, KINDS, plot
 from probe.pipeline.figure_tables import FigureTables, evenly, is_prefix
 from probe.store.run import Run
 
 sys.path.insert(0, str(Path(__file__).parent))
 import stored_runs
-from stored_runs import figure_data
+from stored_runs import attention_data, figure_data
 
 
 @pytest.fixture
 def vit(tmp_path: Path) -> Run:
-    """Five LayerNorms: curved, linear, not finite and never called."""
-    return stored_runs.store(tmp_path / "vit", figure_data.make(["curved", "linear", "not_finite", "not_called", "curved"]))
+    """Five LayerNorms: curved, linear, not finite and never called; and one attention layer."""
+    tables = figure_data.make(["curved", "linear", "not_finite", "not_called", "curved"])
+    return stored_runs.store(tmp_path / "vit", tables, heads=attention_data.make("one"))
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_dense_marks_are_an_image_inside_the_svg(vit: Run) -> None:
 def test_an_affine_run_leaves_out_what_it_has_no_data_for(resnet: Run, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "probe.pipeline.draw"):
         drawn = {path.stem for path in plot(resnet, formats=["svg"])}
-    assert drawn == set(KINDS) - {"families", "tokens"}
+    assert drawn == set(KINDS) - set(ATTENTION_KINDS) - {"families", "tokens"}
     assert "figure tokens left out: no layer sees prefix tokens" in caplog.text
 
 
@@ -72,9 +73,29 @@ def test_a_figure_asked_for_that_has_no_data_is_an_error(resnet: Run) -> None:
         plot(resnet, ["tokens"])
 
 
+def test_layers_restrict_the_attention_figures_too(vit: Run) -> None:
+    assert set(FigureTables(vit, "blocks.0.*").attention["layer"]) == {"blocks.0.attn"}
+    assert FigureTables(vit, "blocks.0.attn").names == []
+    with pytest.raises(ProbeError, match=r"cannot be drawn: no attention layer is called norm"):
+        plot(vit, ["attention_heads"], layers="norm")
+
+
+def test_a_run_of_attention_alone_draws_its_figures_and_no_other(tmp_path: Path) -> None:
+    run = stored_runs.store_attention(tmp_path / "run", attention_data.make("one"))
+    assert {path.stem for path in plot(run, formats=["svg"])} == set(ATTENTION_KINDS)
+    with pytest.raises(ProbeError, match=r"figure s_curves of .* cannot be drawn: the run holds attention distances only"):
+        plot(run, ["s_curves"])
+
+
+def test_a_figure_of_attention_that_was_not_read_says_why(resnet: Run) -> None:
+    with pytest.raises(ProbeError, match=r"has no attention table: it was captured without; `probe-norms attention --model"):
+        plot(resnet, ["attention_distance"])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_weights_stand_in_every_figure(kind: str, tmp_path: Path) -> None:
-    run = stored_runs.store(tmp_path / "run", figure_data.make(["curved", "linear"]), weights="random")
+    tables, heads = figure_data.make(["curved", "linear"]), attention_data.make("one")
+    run = stored_runs.store(tmp_path / "run", tables, weights="random", heads=heads)
     figure = KINDS[kind](FigureTables(run))
     (mark,) = [text for text in figure.texts if text.get_gid() == "warning"]
     assert "RANDOM WEIGHTS" in mark.get_text()

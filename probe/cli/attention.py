@@ -1,0 +1,195 @@
+"""`probe-norms attention`: how far each attention head looks; of a model, of finished runs side by side, or of one image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from probe.cli import options as opt
+from probe.errors import UsageError
+
+Runs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="RUN", show_default=False, help="Directories of finished runs, in place of a model."),
+]
+Out = Annotated[
+    str | None, opt.text_option("--out", "DIR", "Directory of the new run; of runs and images: of the figures.  [default: none]")
+]
+Image = Annotated[
+    str | None, opt.text_option("--image", "FILE", "Draw the attention maps and the rollout of this image instead.")
+]
+Query = Annotated[
+    str | None,
+    typer.Option(
+        "--query",
+        metavar="ROW,COL",
+        parser=opt.sides("--query", ",", 0, "3,5"),
+        help="Patch of the image that asks.  [default: the middle one]",
+    ),
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        "--layers",
+        metavar="GLOBS",
+        parser=opt.listed("--layers"),
+        help="Layers whose maps are drawn, with commas between.  [default: four at equal steps]",
+    ),
+]
+
+SHARED = {"out", "quiet", "json"}
+LOADING = {"model", "weights", "seed", "device", "dtype", "offline", "patch_size", "prefix_tokens", "grid"}
+ACCEPTED = {
+    "RUN": SHARED | {"runs"},
+    "--image": SHARED | LOADING | {"image", "query", "layers"},
+    "a model": SHARED | LOADING | {"data", "num_images", "batch_size", "workers", "no_figures", "overwrite"},
+}
+
+
+def attention(
+    context: typer.Context,
+    runs: Runs = None,
+    model: opt.Model = opt.MODEL,
+    weights: opt.Weights = "pretrained",
+    data: opt.Data = None,
+    out: Out = None,
+    num_images: opt.NumImages = opt.DEFAULTS.images,
+    batch_size: opt.BatchSize = opt.DEFAULTS.batch_size,
+    workers: opt.Workers = 0,
+    seed: opt.Seed = opt.DEFAULTS.seed,
+    device: opt.Device = None,
+    dtype: opt.Dtype = None,
+    patch_size: opt.PatchSize = None,
+    prefix_tokens: opt.PrefixTokens = None,
+    grid: opt.Grid = None,
+    image: Image = None,
+    query: Query = None,
+    layers: Layers = None,
+    no_figures: opt.NoFigures = False,
+    overwrite: opt.Overwrite = False,
+    offline: opt.Offline = False,
+    quiet: opt.Quiet = False,
+    json: opt.Json = False,
+) -> None:
+    """How far does each attention head look?
+
+    The mean distance between a patch and the patches that it attends to, per head, in pixels of the input. Of a model on
+    images (with --out also as a run with figures), or of finished runs, which --out draws side by side.
+    """
+    mode = "RUN" if runs else "--image" if image else "a model"
+    refuse_others(context, mode)
+    if mode == "RUN":
+        of_runs(runs or [], out, quiet, json)
+        return
+    found = {"patch_size": patch_size, "prefix_tokens": prefix_tokens, "grid": grid}
+    loading = {"weights": weights, "device": device, "dtype": dtype, "seed": seed, "offline": offline}
+    if image is not None:
+        if out is None:
+            raise UsageError("--image needs --out DIR: the directory of its figures")
+        of_image(model, image, out, quiet, json, query=query, layers=layers, **loading, **found)
+        return
+    reading = {"num_images": num_images, "batch_size": batch_size, "workers": workers, "overwrite": overwrite}
+    of_model(model, data, out, not no_figures, quiet, json, **loading, **reading, **found)
+
+
+def refuse_others(context: Any, mode: str) -> None:
+    """Options that a mode does not use would silently do nothing."""
+    given = [
+        param.opts[0]
+        for param in context.command.params
+        if getattr(context.get_parameter_source(param.name), "name", "") == "COMMANDLINE" and param.name not in ACCEPTED[mode]
+    ]
+    if given and mode == "RUN":
+        raise UsageError(
+            f"{', '.join(given)} with RUN: give finished runs or a model, not both; --out, --quiet and --json go with runs"
+        )
+    if given:
+        hint = "give --image FILE with it" if mode == "a model" else "an image has maps only; leave --image out for distances"
+        raise UsageError(f"{', '.join(given)} does not go with {mode}: {hint}")
+
+
+def of_model(model: str, data: str | None, out: str | None, figures: bool, quiet: bool, json: bool, **options: Any) -> None:
+    """Measure, and write and draw a run where there is a place for it."""
+    from probe.cli.progress import progress_bar
+
+    with progress_bar(quiet, message=model) as progress:
+        from probe.pipeline.attention import attention_distance as job
+
+        table = job(model, data, out=out, progress=progress, **options)
+        drawn: list[Any] = []
+        if out is not None and figures:
+            from probe.pipeline.draw import plot
+
+            drawn = plot(out, progress=progress)
+    show([heads_of(table)], {model: table.attrs}, out, drawn, json)
+
+
+def of_runs(runs: Sequence[str], out: str | None, quiet: bool, json: bool) -> None:
+    """The table of finished runs, and one figure of them all."""
+    from probe.store.run import open_run
+
+    opened = [open_run(run) for run in runs]
+    tables = [run.attention() for run in opened]
+    several = len(opened) > 1
+    rows = [heads_of(table, name if several else None) for name, table in zip(runs, tables, strict=True)]
+    drawn: list[Any] = []
+    if out is not None:
+        from probe.cli.progress import progress_bar
+
+        with progress_bar(quiet, "figures", ", ".join(runs)):
+            from probe.pipeline.attention_figures import draw_runs
+
+            drawn = draw_runs(opened, out)
+    facts = {name: {**run.manifest.get("model", {}), **run.manifest["attention"]} for name, run in zip(runs, opened, strict=True)}
+    show(rows, facts, None, drawn, json)
+
+
+def of_image(model: str, image: str, out: str, quiet: bool, json: bool, **options: Any) -> None:
+    """Maps and rollout of one image."""
+    from probe.cli.output import note, print_json, print_lines
+    from probe.cli.progress import progress_bar
+
+    with progress_bar(quiet, message=model):
+        from probe.pipeline.attention_figures import draw_image
+
+        paths, left_out = draw_image(model, image, out, **options)
+    if json:
+        print_json({"model": model, "image": image, "figures": [str(path) for path in paths], "left_out": left_out})
+        return
+    print_lines([str(path) for path in paths])
+    for name, reason in left_out.items():
+        note(f"{name} left out: {reason}", quiet)
+
+
+def heads_of(table: Any, run: str | None = None) -> list[dict[str, Any]]:
+    from probe.cli.values import records
+
+    rows = records(table)
+    return [{"run": run, **row} for row in rows] if run is not None else rows
+
+
+def show(
+    runs: Sequence[list[dict[str, Any]]],
+    facts: Mapping[str, Mapping[str, Any]],
+    out: str | None,
+    drawn: Sequence[Any],
+    as_json: bool,
+) -> None:
+    """All heads as JSON, or one row per layer and what to know. `facts`: model or run -> what its manifest says of attention."""
+    from probe.cli import attention_table as table
+    from probe.cli.output import print_json, print_table
+    from probe.cli.result import warnings_of
+
+    heads = [row for rows in runs for row in rows]
+    warnings = [line for fact in facts.values() for line in warnings_of({"model": fact})]
+    if as_json:
+        print_json({"of": facts, "run": out, "heads": heads, "figures": [str(path) for path in drawn], "warnings": warnings})
+        return
+    layers = table.per_layer(heads)
+    lines = [table.count(heads), *(line for fact in facts.values() for line in table.not_read(fact))]
+    lines += [f"run: {out}"] if out else []
+    lines += [f"figures: {', '.join(dict.fromkeys(path.stem for path in drawn))} in {drawn[0].parent}"] if drawn else []
+    lines += [f"WARNING: {line}" for line in dict.fromkeys(warnings)]
+    print_table(table.columns(layers), layers, lambda grid: table.left_out(grid) + lines)
