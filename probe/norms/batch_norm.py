@@ -49,6 +49,9 @@ class RunningNorm(Norm):
         y = F.batch_norm(rows, mean, var, weight, bias, self.training, self.momentum, self.eps)
         return y.reshape(x.shape)
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, momentum={self.momentum}"
+
     def running_line(self) -> tuple[Tensor, Tensor]:
         """slope = 1 / sqrt(running_var + eps), offset = -running_mean * slope: float64 on the host."""
         slope = torch.rsqrt(self.on_host(self.running_var) + self.eps)
