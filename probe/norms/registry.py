@@ -12,6 +12,7 @@ from torch import nn
 from probe.errors import UsageError, unknown
 from probe.norms.batch_norm import BatchNorm
 from probe.norms.derf import Derf
+from probe.norms.dtn import DTN
 from probe.norms.dyisru import DyISRU
 from probe.norms.dyt import DyT
 from probe.norms.feature_norm import FeatureNorm
@@ -19,9 +20,12 @@ from probe.norms.group_norm import GroupNorm
 from probe.norms.instance_norm import InstanceNorm
 from probe.norms.layer_norm import LayerNorm
 from probe.norms.learnable_scaler import LearnableScaler
+from probe.norms.power_norm import PowerNorm
 from probe.norms.rep_batch_norm import RepBatchNorm
 from probe.norms.rms_norm import RMSNorm
 from probe.norms.scale_norm import ScaleNorm
+from probe.norms.switch_norm import SwitchNorm
+from probe.norms.unified_norm import UnifiedNorm
 
 Maker = Callable[..., nn.Module]
 
@@ -36,8 +40,13 @@ NORMS: dict[str, Maker] = {
     "instance_norm_2d": partial(InstanceNorm, unbiased=False, channels_last=False),
     "group_norm": GroupNorm,
     "group_norm_2d": partial(GroupNorm, num_heads=32, channels_last=False),
+    "switch_norm": SwitchNorm,
+    "switch_norm_2d": partial(SwitchNorm, channels_last=False),
     "scale_norm": ScaleNorm,
     "scale_norm_2d": partial(ScaleNorm, channels_last=False),
+    "power_norm": PowerNorm,
+    "unified_norm": UnifiedNorm,
+    "dtn": DTN,
     "learnable_scaler": LearnableScaler,
     "learnable_scaler_2d": partial(LearnableScaler, channels_last=False),
     "dyt": DyT,

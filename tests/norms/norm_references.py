@@ -95,6 +95,58 @@ def rep_batch_norm(state: State, x: Array, options: dict[str, Any]) -> Array:
     return share * layer_norm(layer, x, options) + (1 - share) * rep
 
 
+def power_norm(state: State, x: Array, options: dict[str, Any]) -> Array:
+    u = scaled_by_heads(x, options["num_heads"], 1e-5)
+    return affine(state, u / np.sqrt(state["running_phi"].reshape(-1) + eps(options)))
+
+
+def unified_norm(state: State, x: Array, options: dict[str, Any]) -> Array:
+    return affine(state, x / np.sqrt(state["running_var"] + eps(options)))
+
+
+def switch_norm(state: State, x: Array, options: dict[str, Any]) -> Array:
+    means, variances = [x.mean(1, keepdims=True)], [x.var(1, keepdims=True, ddof=1)]
+    mean_of_squares = (variances[0] + means[0] ** 2).mean(-1, keepdims=True)
+    means.append(means[0].mean(-1, keepdims=True))
+    variances.append(mean_of_squares - means[1] ** 2)
+    if options.get("using_bn", True):
+        means.append(state["running_mean"].reshape(-1))
+        variances.append(state["running_var"].reshape(-1))
+    shares = [np.exp(state[name]) / np.exp(state[name]).sum() for name in ("mean_weight", "var_weight")]
+    mean, var = (sum(w * v for w, v in zip(*pair, strict=True)) for pair in ((shares[0], means), (shares[1], variances)))
+    return affine(state, (x - mean) / np.sqrt(var + eps(options)))
+
+
+def dtn(state: State, x: Array, options: dict[str, Any]) -> Array:
+    """Token by token, with no more than the sums of the paper."""
+    heads, (height, width), k = options["num_heads"], options["grid"], options.get("prefix_tokens", 0)
+    u, size = scaled_by_heads(x, heads, eps(options)), x.shape[-1] // heads
+    ln = u.mean(-1, keepdims=True), u.var(-1, keepdims=True, ddof=1)
+    mean, var = (np.broadcast_to(value, u.shape).copy() for value in ln)
+    places = [(row, column) for row in range(height) for column in range(width)]
+    for h in range(heads):
+        block, (a, b, c) = slice(h * size, (h + 1) * size), state["pos_proj.weight"][h]
+        l_mean, l_var = (1 / (1 + np.exp(-state[name][h])) if name in state else 1.0 for name in DTN_LOGITS)
+        for j, (row, column) in enumerate(places):
+            delta = [(column - q, row - r) for r, q in places]
+            weights = np.exp([a * dx + b * dy + c * (dx**2 + dy**2) for dx, dy in delta])
+            weights /= weights.sum()
+            near = np.tensordot(weights, u[:, k:, block], (0, 1))
+            spread = np.tensordot(weights, u[:, k:, block] ** 2, (0, 1)) - near**2
+            mean[:, k + j, block] = (1 - l_mean) * near + l_mean * ln[0][:, k + j]
+            var[:, k + j, block] = (1 - l_var) * spread + l_var * ln[1][:, k + j]
+    return affine(state, (u - mean) / np.sqrt(var + eps(options)))
+
+
+DTN_LOGITS = ("mean_norm_weight", "var_norm_weight")
+
+
+def scaled_by_heads(x: Array, heads: int, eps: float) -> Array:
+    """x over its root mean square per token and head."""
+    blocks = x.reshape(*x.shape[:-1], heads, -1)
+    return (blocks / np.sqrt((blocks**2).mean(-1, keepdims=True) + eps)).reshape(x.shape)
+
+
 def on_images(tokens: Reference) -> Reference:
     """The same formula on (B, C, H, W): pixels are the tokens."""
 
@@ -118,6 +170,11 @@ REFERENCES: dict[str, Reference] = {
     "group_norm_2d": on_images(group_norm),
     "scale_norm": scale_norm,
     "scale_norm_2d": on_images(scale_norm),
+    "power_norm": power_norm,
+    "unified_norm": unified_norm,
+    "switch_norm": switch_norm,
+    "switch_norm_2d": on_images(switch_norm),
+    "dtn": dtn,
     "learnable_scaler": learnable_scaler,
     "learnable_scaler_2d": on_images(learnable_scaler),
     "dyt": dyt,
@@ -136,6 +193,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "instance_norm_2d": {"unbiased": False},
     "group_norm": {"num_heads": 2},
     "group_norm_2d": {"num_heads": 4},
+    "power_norm": {"num_heads": 2, "warmup": 2},
+    "unified_norm": {"window": 2, "warmup": 3},
+    "dtn": {"num_heads": 4, "grid": (2, 3)},
 }
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -149,6 +209,13 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("group_norm_2d", {"num_heads": 1}),
     ("scale_norm", {"per_channel": False, "eps": 4.0}),
     ("scale_norm_2d", {"per_channel": False}),
+    ("power_norm", {"num_heads": 8, "eps": 0.3, "affine": False}),
+    ("unified_norm", {"window": (2, 3), "eps": 0.3, "bias": False, "filter_outliers": True}),
+    ("switch_norm", {"eps": 0.3, "using_bn": False}),
+    ("switch_norm_2d", {"affine": False, "momentum": 0.5}),
+    ("dtn", {"grid": (3, 2), "num_heads": 1, "eps": 0.3}),
+    ("dtn", {"grid": (6, 1), "num_heads": 8, "local_init": False, "affine": False}),
+    ("dtn", {"grid": (2, 2), "prefix_tokens": 2, "only_var": True}),
     ("learnable_scaler", {"init": "ones"}),
     ("dyt", {"affine": False}),
     ("derf", {"bias": False, "shift_init": 0.4}),
@@ -161,4 +228,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("rep_batch_norm_2d", {"decay_steps": 8, "warmup": 1}),
 ]
 
-BREAKS: dict[str, str] = {}
+BREAKS: dict[str, str] = {
+    "power_norm": "the published backward pass moves buffers, so training steps run outside the graph",
+    "unified_norm": "the published backward pass moves buffers, so training steps run outside the graph",
+}
