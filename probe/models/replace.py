@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from probe.errors import UsageError
-from probe.models.layers import NormType, list_norm_layers, norm_modules, unwrapped
+from probe.models.layers import list_norm_layers, norm_modules, unwrapped
+from probe.models.norm_types import NormType
 from probe.models.replacement import Wish, make
 from probe.models.starts import NotReplaced
 from probe.records import Layer, StandIn
@@ -150,7 +151,8 @@ def _replacement(
     try:
         if not layer.name:
             raise NotReplaced("the model itself is this layer and has no parent; put it into nn.Sequential")
-        new, name, remark = make(wish, layer.name, old, kind, context)
+        with torch.inference_mode(False):  # tensors made in inference mode could never learn
+            new, name, remark = make(wish, layer.name, old, kind, context)
         return new, Outcome(layer.name, layer.kind, name, layer.channels, wish.init, "replaced", remark)
     except NotReplaced as reason:
         return None, Outcome(layer.name, layer.kind, "", layer.channels, "", "kept", str(reason))

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from probe.errors import UsageError, unknown
-from probe.models.layers import NormType, channels_of, eps_of
+from probe.models.layers import channels_of
+from probe.models.norm_types import NormType, eps_of
 from probe.models.starts import FORMS, NotReplaced, match, play
 from probe.norms.registry import NORMS, create_norm, norm_maker, norm_options
 from probe.records import StandIn
@@ -148,7 +149,9 @@ def _options(wish: Wish, norm: Any, old: nn.Module, kind: NormType, context: Map
         found["channels_last"] = kind.channels_last
     if wish.init != "fitted" and _has_no_affine(old):
         found["affine"] = False
-    if wish.init == "match" and wish.name.removesuffix("_2d") in _SAME_EPS and (eps := eps_of(old)) is not None:
+    plain = wish.name.removesuffix("_2d")
+    same_eps = plain in _SAME_EPS or plain == kind.kind.removesuffix("_2d")
+    if wish.init == "match" and same_eps and (eps := eps_of(old)) is not None:
         found["eps"] = eps
     if wish.init == "match" and getattr(old, "bias", None) is not None:
         found["bias"] = True

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from probe.models.layers import affine_of, channels_of, eps_of
+from probe.models.layers import affine_of, channels_of
+from probe.models.norm_types import eps_of
 from probe.norms.base import Norm
 from probe.records import StandIn
 
@@ -42,29 +43,29 @@ def play(new: nn.Module, stand_in: StandIn, form: str | None) -> str:
 def match(new: nn.Module, old: nn.Module) -> str:
     """Weight and bias of the old layer, its running statistics, and where both are affine at evaluation the same function."""
     if type(new) is type(old):
-        new.load_state_dict(old.state_dict())
-        return "the same layer"
+        shapes = {name: value.shape for name, value in new.state_dict().items()}
+        fitting = {name: value for name, value in old.state_dict().items() if shapes.get(name) == value.shape}
+        new.load_state_dict(fitting, strict=False)
+        return "weights and statistics copied"
     for name in _STATE:
         own, given = getattr(new, name, None), getattr(old, name, None)
         if isinstance(own, Tensor) and isinstance(given, Tensor):
             own.copy_(given.reshape(own.shape))
-    weight, bias = output_affine(old)
+    weight, bias = affine_of(old, channels_of(old))
     if isinstance(new, Norm):
         new.match_affine(weight, bias)
-        line = eval_affine(old)
-        if line is not None and _solve(new, *line):
+        if (line := eval_affine(old)) is not None and _solve(new, *line):
             return "the same function at evaluation"
+    else:
+        for own, value in ((getattr(new, "weight", None), weight), (getattr(new, "bias", None), bias)):
+            if isinstance(own, Tensor) and own.numel() == value.numel():
+                own.copy_(value.reshape(own.shape))
     lost = [name for name, value in (("weight", weight != 1), ("bias", bias != 0)) if value.any() and _holds_no(new, name)]
     return f"its {' and '.join(lost)} has no place in the new norm" if lost else "weight and bias copied"
 
 
 def _holds_no(module: nn.Module, name: str) -> bool:
     return getattr(module, name, None) is None
-
-
-def output_affine(module: nn.Module) -> tuple[Tensor, Tensor]:
-    """(w, b) (C,) float64 on the host with output = w * normalized + b."""
-    return module.output_affine() if isinstance(module, Norm) else affine_of(module, channels_of(module))
 
 
 def eval_affine(module: nn.Module) -> tuple[Tensor, Tensor] | None:
@@ -74,7 +75,7 @@ def eval_affine(module: nn.Module) -> tuple[Tensor, Tensor] | None:
     mean, var = getattr(module, "running_mean", None), getattr(module, "running_var", None)
     if not isinstance(mean, Tensor) or not isinstance(var, Tensor):
         return None
-    weight, bias = output_affine(module)
+    weight, bias = affine_of(module, len(mean))
     scale = weight * torch.rsqrt(var.to("cpu", torch.float64) + (eps_of(module) or 0.0))
     return scale, bias - mean.to("cpu", torch.float64) * scale
 

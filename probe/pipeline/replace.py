@@ -12,11 +12,10 @@ import pandas as pd
 from torch import nn
 
 from probe.errors import UsageError, unknown
-from probe.models.layers import list_norm_layers, norm_modules, unwrapped
+from probe.models.layers import affine_of, list_norm_layers, norm_modules, unwrapped
 from probe.models.load import Model
 from probe.models.replace import Swap, swap
 from probe.models.replacement import form_of
-from probe.models.starts import output_affine
 from probe.models.weights import fingerprint
 from probe.pipeline.fit_run import fit
 from probe.pipeline.stand_ins import (
@@ -80,9 +79,9 @@ def _module_of(module: Any) -> nn.Module:
 
 def _affines(module: nn.Module, layers: str) -> Affine:
     """Weight and bias of the layers that are asked for."""
-    chosen = {layer.name for layer in list_norm_layers(module, layers) if layer.channels}
-    affines = ((path, output_affine(child)) for path, child, _ in norm_modules(module) if path in chosen)
-    return {path: (weight.numpy(), bias.numpy()) for path, (weight, bias) in affines}
+    channels = {layer.name: layer.channels for layer in list_norm_layers(module, layers) if layer.channels}
+    affines = {path: affine_of(child, channels[path]) for path, child, _ in norm_modules(module) if path in channels}
+    return {path: (weight.numpy(), bias.numpy()) for path, (weight, bias) in affines.items()}
 
 
 def _stand_ins(alphas: Alphas, scope: str | None, form: str, affine: Affine) -> Found:
@@ -95,7 +94,9 @@ def _stand_ins(alphas: Alphas, scope: str | None, form: str, affine: Affine) -> 
     if isinstance(alphas, Run):
         return _of_run(alphas, scope, form, affine)
     if not isinstance(alphas, str | os.PathLike):
-        raise UsageError(f"alphas are a {type(alphas).__name__}; accepted: a run, a table or a file (.csv, .json, .safetensors)")
+        raise UsageError(
+            f"alphas of type {type(alphas).__name__}; accepted: a run, a table or a file (.csv, .json, .safetensors)"
+        )
     path = Path(alphas).expanduser()
     if path.suffix in TABLES:
         return _of_table(read_table(path), scope, form, affine)

@@ -29,6 +29,7 @@ LINE_REACH = 0.05  # alpha * max|input| of a line played by a curve: a tanh devi
 SCOPES = ("channel", "layer")
 FAMILY = {"tanh": "tanh", "erf": "erf_shift", "isru": "isru", "line": "linear"}  # form -> fitted family of scope `layer`
 TABLES = (".csv", ".json")
+NOT_WANTED = "not asked for"
 
 Affine = Mapping[str, tuple[NDArray[Any], NDArray[Any]]]  # layer -> weight, bias (C,)
 Found = tuple[dict[str, StandIn], dict[str, str]]  # by layer: the stand-in; or why there is none
@@ -50,6 +51,7 @@ def run_stand_ins(run: Run, scope: str = "channel", form: str = "tanh", affine: 
     for row in run.alphas().to_dict("records"):
         name, status = row["layer"], row["status"]
         if affine is not None and name not in affine:
+            left_out[name] = NOT_WANTED
             continue
         if name not in moments or status in ("constant", "too_few", "not_finite", "not_called"):
             left_out[name] = status
@@ -109,7 +111,7 @@ def _check_channels(layer: str, here: int, there: int) -> None:
 
 
 def table_stand_ins(table: pd.DataFrame, affine: Affine) -> Found:
-    """The stand-ins of scope `layer` that a table of alphas gives to the layers of `affine`; further rows are left alone.
+    """The stand-ins of scope `layer` that a table of alphas gives to the layers of `affine`.
 
     The table needs the columns layer, alpha, gamma, beta; slope and max_abs_input for layers without alpha.
     """
@@ -122,6 +124,7 @@ def table_stand_ins(table: pd.DataFrame, affine: Affine) -> Found:
     for row in table.to_dict("records"):
         name = row["layer"]
         if name not in affine:
+            left_out[name] = NOT_WANTED
             continue
         if pd.notna(channels := row.get("channels")):
             _check_channels(name, len(affine[name][0]), int(channels))
