@@ -9,6 +9,7 @@ tokens, S key tokens. Prefix tokens (class, distillation, registers) stand first
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -40,10 +41,13 @@ class Geometry:
     distances: NDArray[np.float64]
     outside: NDArray[np.bool_] | None = None
 
-    @property
+    @cached_property
     def uniform_px(self) -> float:
-        """The distance of a head that attends to every patch equally."""
-        return float(self.distances.mean())
+        """The distance of a head that attends to every patch it sees equally: mean over query patches of the mean over keys."""
+        if self.outside is None:
+            return float(self.distances.mean())
+        real = (~self.outside).astype(np.float64)
+        return float((real * (real @ self.distances.T)).sum(1) @ (1 / real.sum(1)) / real.sum())
 
     @property
     def label(self) -> str:
@@ -63,6 +67,11 @@ def patch_centres(grid: tuple[int, int], stride: tuple[float, float]) -> NDArray
     """Centres (rows * columns, 2) in pixels of a grid of patches, row-major; patch (i, j) is centred on ((i, j) + 1/2) * stride."""
     rows, columns = np.indices(grid).reshape(2, -1)
     return np.stack([(rows + 0.5) * stride[0], (columns + 0.5) * stride[1]], axis=1)
+
+
+def mean_stride(stride: tuple[float, float]) -> float:
+    """One number for patches that are not square: the side of a square of equal area."""
+    return stride[0] if stride[0] == stride[1] else float(np.sqrt(stride[0] * stride[1]))
 
 
 class HeadSums:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
+from probe.models.attention.layout import Frame
 from probe.stats.attention_scores import GivenScores, ProductScores, Scores
 
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "nheads", "n_head", "heads")
@@ -42,10 +44,10 @@ class Call:
         assert self.k is not None
         return (*self.q.shape[:-1], self.k.shape[-2])
 
-    def arranged(self, module: nn.Module, images: int) -> Scores:
+    def arranged(self, layer: Frame, images: int) -> Scores:
         """The scores (R, H, L, S), with the rows of one image side by side. Raises Unreadable where the axes are not known."""
         shape = self.shape
-        order = _order(shape, self.heads or heads_of(module), images)
+        order = _order(shape, self.heads or heads_of(layer.module), _batch(layer.shape, shape[-2], images), images)
         if self.scores is not None:
             return GivenScores(order(self.scores.detach()))
         assert self.q is not None
@@ -68,7 +70,16 @@ def heads_of(module: nn.Module) -> int | None:
     return None
 
 
-def _order(shape: tuple[int, ...], heads: int | None, images: int) -> Any:
+def _batch(shape: tuple[int, ...] | None, length: int, images: int) -> int | None:
+    """The batch axis of a layer that was given whole groups of `length` tokens: (B, N, C), (N, B, C) or (B, H, W, C) and such."""
+    if shape is None or len(shape) < 3:
+        return None
+    if len(shape) == 3 and shape[0] == length and shape[1] == images:
+        return shape[1]
+    return shape[0] if length in (shape[1], shape[-2], math.prod(shape[1:3]), math.prod(shape[2:])) else None
+
+
+def _order(shape: tuple[int, ...], heads: int | None, batch: int | None, images: int) -> Callable[[Tensor], Tensor]:
     """How a tensor (..., L, D) with the leading axes of `shape` becomes (R, H, L, D)."""
     leading = shape[:-2]
     if len(leading) == 2:
@@ -76,10 +87,10 @@ def _order(shape: tuple[int, ...], heads: int | None, images: int) -> Any:
     if not leading:
         return lambda t: t[None, None]
     if len(leading) == 1:
-        each = heads or 1
+        each = 1 if leading[0] == batch else heads or leading[0] // (batch or leading[0])
         if leading[0] % (each * images):
             raise Unreadable(f"scores of shape {shape} do not split into {images} images and {each} heads")
         return lambda t: t.unflatten(0, (-1, each))
-    if len(leading) == 3 and heads in leading[1:]:  # (B, H, windows) or (B, windows, H)
-        return (lambda t: t.transpose(1, 2).flatten(0, 1)) if leading[1] == heads else (lambda t: t.flatten(0, 1))
+    if len(leading) == 3 and leading[1] != leading[2] and heads in leading[1:]:  # (B, H, windows) or (B, windows, H)
+        return (lambda t: t.flatten(0, 1)) if leading[2] == heads else (lambda t: t.transpose(1, 2).flatten(0, 1))
     raise Unreadable(f"scores of shape {shape}: no axis is known to be the heads")

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from probe.errors import UsageError
 
+Pair = tuple[int, int]  # height and width
+
 # parameters that stand before the patches, by the last part of their name: one kind a row
 _PREFIX_PARAMETERS = (
-    ("cls_token", "class_token", "class_embedding", "cls_embedding"),
+    ("cls_token", "class_token", "class_embedding", "cls_embedding", "cls_token_0"),
     ("dist_token", "distillation_token"),
     ("reg_token", "register_tokens", "registers", "register_token"),
 )
@@ -76,12 +78,13 @@ def as_pair(value: Any) -> tuple[int, int] | None:
     return None
 
 
-def _patch_size(module: nn.Module) -> tuple[int, int] | None:
-    """From `patch_embed.patch_size` (timm), `patch_size` (torchvision) or `config.patch_size`, of the model or what it wraps."""
+def _patch_size(module: nn.Module) -> Pair | None:
+    """`patch_size` of the model, its configuration or its patch embedding; of a wrapper, of the first module that has one."""
     for child in module.modules():
-        for owner in (getattr(child, "patch_embed", None), child, getattr(child, "config", None)):
-            if (pair := as_pair(getattr(owner, "patch_size", None))) is not None:
-                return pair
+        if child is module or hasattr(child, "patch_embed") or "Embed" in type(child).__name__ or hasattr(child, "config"):
+            for owner in (getattr(child, "patch_embed", None), child, getattr(child, "config", None)):
+                if (pair := as_pair(getattr(owner, "patch_size", None))) is not None:
+                    return pair
     return None
 
 

@@ -16,8 +16,9 @@ from torch import nn
 
 from probe.models.attention.calls import Call, Unreadable
 from probe.models.attention.functions import AttentionFunctions
-from probe.models.attention.geometry import Place, locate
+from probe.models.attention.geometry import locate
 from probe.models.attention.layout import Frame, Tokens
+from probe.models.attention.place import Place
 from probe.models.observe import first_tensor
 from probe.stats.attention import Geometry
 from probe.stats.attention_scores import Scores
@@ -36,7 +37,11 @@ _KINDS = (
     ),
     (re.compile(r"Split|SelectiveKernel|SpatialAtt|^Coord|^Eca|Cbam", re.IGNORECASE), "a gate, no attention between tokens"),
     (re.compile(r"^ClassAtt|AttentionPool|AttnPool", re.IGNORECASE), "queries are not patches: it pools"),
-    (re.compile(r"AttentionGlobal|MaskUnit", re.IGNORECASE), "its tokens are not in the order of the patch grid"),
+    (re.compile(r"MaskUnit", re.IGNORECASE), "its tokens are not in the order of the patch grid"),
+    (
+        re.compile(r"^GPSA$|TalkingHead|DiffAtt", re.IGNORECASE),
+        "its softmax is not what weighs the values: it is mixed with another",
+    ),
 )
 
 
@@ -46,6 +51,8 @@ def named_like_attention(module: nn.Module) -> bool:
 
 def kind_of(module: nn.Module) -> str | None:
     """Why a module of a known class has no attention distance; None for all others."""
+    if getattr(module, "use_global", None) is True:
+        return "queries are not patches: they are made from the whole image"
     return next((reason for pattern, reason in _KINDS if pattern.search(type(module).__name__)), None)
 
 
@@ -66,6 +73,7 @@ class Watch:
         self._size: tuple[int, int] | None = None
         self._passes = 0
         self._places: dict[tuple, Geometry] = {}
+        self._grids: tuple[tuple[int, int], ...] = ()
 
     def begin(self, images: int, size: tuple[int, int] | None) -> None:
         self._images, self._size = images, size
@@ -84,8 +92,10 @@ class Watch:
     def _silent(self) -> Iterator[tuple[str, str]]:
         """Attention modules in which no call was seen, the innermost of nested ones."""
         names = [name for name, child in self._module.named_modules() if name and named_like_attention(child)]
+        layers = self._read | set(self.reasons) | set(self._doubts)
         for name in names:
-            if name not in self._seen and not any(other.startswith(f"{name}.") for other in names):
+            inside = any(name.startswith(f"{layer}.") for layer in layers)
+            if name not in self._seen and not inside and not any(other.startswith(f"{name}.") for other in names):
                 yield name, kind_of(self._module.get_submodule(name)) or "no attention call was seen in it"
 
     def merge(self, other: Watch) -> None:
@@ -153,7 +163,7 @@ class Watch:
         if (kind := kind_of(layer.module)) is not None:
             raise Unreadable(kind)
         with torch.no_grad(), torch.autocast(_device(call), enabled=False):
-            scores = call.arranged(layer.module, images)
+            scores = call.arranged(layer, images)
             geometry = self._geometry(frames, images, scores.shape)
             self._count[layer.path] += 1
             self._take((layer.path, self._count[layer.path]), scores, geometry)
@@ -162,8 +172,9 @@ class Watch:
         size = self._size or _image_size(frames[0])
         key = (frames[-1].path, self._count[frames[-1].path], images, size, shape)
         if key not in self._places:
-            place = Place(frames, images, size, self._tokens, first=not self._read)
-            self._places[key] = locate(place, shape[0], shape[2], shape[3])
+            found = locate(Place(frames, images, size, self._tokens, self._grids), shape[0], shape[2], shape[3])
+            self._places[key] = found
+            self._grids = tuple(dict.fromkeys([*self._grids, found.grid]))
         return self._places[key]
 
 
