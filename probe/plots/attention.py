@@ -33,22 +33,21 @@ def attention_distance(
     """
     column, words = shared.unit_of(unit)
     runs = [(title, shared.ordered(table, column)) for title, table in _titled(tables)]
-    heads, layers = shared.heads_of([t for _, t in runs]), max(len(shared.layer_names(t)) for _, t in runs)
+    heads = shared.heads_of([table for _, table in runs])
     columns = min(len(runs), 3)
-    width = style.ONE_COLUMN if len(runs) == 1 and layers <= 12 else style.TWO_COLUMN
+    width = shared.depth_width(runs[0][1]) if len(runs) == 1 else style.TWO_COLUMN
     wrapped = [textwrap.wrap(title, int(width / columns / 0.1)) for title, _ in runs]
     lines = max(map(len, wrapped))
     room = layout.Room(left=0.56, right=shared.KEY_ROOM, gap_x=0.2, gap_y=0.36 + 0.14 * lines, title=0.06 + 0.14 * lines)
     with style.theme():
-        figure, axes, top = layout.grid(len(runs), columns, 1.9, width=width, room=room, frame=frame)
+        figure, axes, top = layout.grid(len(runs), columns, 2.0, width=width, room=room, frame=frame)
         for ax, (_, table), title in zip(axes, runs, wrapped, strict=True):
             distance_by_depth(table, ax, unit=unit, heads=heads)
             ax.set(xlabel="", ylabel="")
             ax.set_title("\n".join(title), size=style.TEXT, weight="bold", pad=3)
         _share_y(axes, columns)
         shared.key(figure, axes[columns - 1], heads)
-        if any(line.get_gid() == "uniform" for ax in axes for line in ax.lines):
-            layout.put_legend(figure, [shared.uniform_entry()], top)
+        layout.put_legend(figure, shared.entries(axes), top)
         layout.put_labels(figure, axes, shared.X_LABEL, f"{Y_LABEL} ({words})")
     return figure
 
@@ -76,7 +75,7 @@ def sorted_heads(
 
     Bars: one standard deviation over images to either side. Dashed: uniform attention.
     """
-    entries = len(_chosen(shared.ordered(table), layers)) + 1
+    entries = len(_chosen(shared.ordered(table), layers)) + ("uniform_px" in table) + ("distance_px_std" in table)
     with style.theme():
         room = layout.Room(left=0.5, right=0.12, title=0.05, bottom=0.4)
         figure, axes, top = layout.grid(
@@ -85,8 +84,7 @@ def sorted_heads(
         sorted_distances(table, axes[0], layers=layers, unit=unit)
         shown = [line for line in axes[0].lines if str(line.get_label()).startswith("layer ")]
         handles = [Line2D([], [], color=x.get_color(), marker=x.get_marker(), ms=3.5, lw=0.9, label=x.get_gid()) for x in shown]
-        has_uniform = any(line.get_gid() == "uniform" for line in axes[0].lines)
-        layout.put_legend(figure, handles + [shared.uniform_entry()] * has_uniform, top, columns=2)
+        layout.put_legend(figure, [*handles, *shared.entries(axes), *_std_entry(axes[0])], top, columns=2)
     return figure
 
 
@@ -105,8 +103,7 @@ def sorted_distances(
         seen = [_sorted_line(ax, table, layer, i, palette[i], unit) for i, layer in enumerate(chosen)]
         for value in uniform[np.isfinite(uniform)]:
             ax.axhline(value, **shared.UNIFORM, zorder=1, gid="uniform")
-        most = max(len(y) for y in seen)
-        ax.set_xlim(0.4, most + 0.6)
+        most = max(len(y) // 2 for y in seen)
         shared.index_ticks(ax, most, first=1)
         shared.value_axis(ax, np.concatenate([*seen, uniform]), f"{Y_LABEL} ({words})")
         ax.set_xlabel("Head, sorted by distance", size=style.TEXT)
@@ -117,9 +114,15 @@ def _sorted_line(ax: Axes, table: pd.DataFrame, layer: str, index: int, colour: 
     own = table[table["layer"].astype(str) == layer].sort_values(shared.unit_of(unit)[0], kind="stable")
     y, std = own[shared.unit_of(unit)[0]].to_numpy(np.float64), shared.spread_of_images(own, unit)
     x = np.arange(1, len(y) + 1)
-    ax.vlines(x, y - std, y + std, color=colour, lw=0.8, alpha=0.6, zorder=2, gid=f"std {layer}")
+    if np.isfinite(std).any():
+        ax.vlines(x, y - std, y + std, color=colour, lw=0.8, alpha=0.6, zorder=2, gid=f"std {layer}")
     ax.plot(x, y, color=colour, marker=MARKERS[index % len(MARKERS)], ms=3.5, lw=0.9, zorder=3, gid=layer, label=f"layer {layer}")
     return np.concatenate([y - np.nan_to_num(std), y + np.nan_to_num(std)])
+
+
+def _std_entry(ax: Axes) -> list[Line2D]:
+    drawn = any(str(c.get_gid()).startswith("std ") for c in ax.collections)
+    return [Line2D([], [], ls="", marker="|", ms=7, color=style.MUTED, label="\u00b1 std over images")] if drawn else []
 
 
 def _chosen(table: pd.DataFrame, layers: Sequence[str] | None) -> list[str]:

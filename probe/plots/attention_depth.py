@@ -5,18 +5,13 @@ Prefix mass: share of a patch query's attention on prefix tokens (class, registe
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from probe.plots import attention_heads as shared
-from probe.plots import depth_axis, layout, style
-
-MEAN: dict[str, Any] = {"color": style.CURVE, "lw": 1.0, "marker": "_", "ms": 6}
+from probe.plots import layout, style
 
 
 def prefix_mass_and_entropy(table: pd.DataFrame, *, frame: layout.Frame | None = None) -> Figure:
@@ -25,16 +20,16 @@ def prefix_mass_and_entropy(table: pd.DataFrame, *, frame: layout.Frame | None =
     heads = shared.heads_of([table])
     panels = [prefix_mass_by_depth, entropy_by_depth] if has_prefix(table) else [entropy_by_depth]
     with style.theme():
-        figure, axes, top = depth_axis.stacked([1.4] * len(panels), frame, right=shared.KEY_ROOM)
+        room = layout.Room(left=0.56, right=shared.KEY_ROOM, gap_y=0.24, title=0.12, bottom=shared.name_room(table))
+        width = shared.depth_width(table)
+        lines = 2 if width == style.ONE_COLUMN and len(shared.stages(table)) > 1 else 1
+        figure, axes, top = layout.grid(len(panels), 1, 1.4, width=width, room=room, frame=frame, legend_lines=lines)
         for ax, panel in zip(axes, panels, strict=True):
             panel(table, ax)
             ax.set_xlabel("")
-        depth_axis.depth_ticks(axes, shared.layer_names(table))
+        shared.name_ticks(axes, table)
         shared.key(figure, axes[0], heads)
-        drawn = {line.get_gid() for ax in axes for line in ax.lines}
-        entries = [Line2D([], [], **MEAN, label="mean of the heads")] if "mean" in drawn else []
-        entries += [shared.uniform_entry("uniform attention, ln(keys)")] if "uniform" in drawn else []
-        layout.put_legend(figure, entries, top)
+        layout.put_legend(figure, shared.entries(axes, "uniform: ln(keys)"), top, columns=2 if lines == 2 else 3)
     return figure
 
 
@@ -87,7 +82,7 @@ def _panel(table: pd.DataFrame, column: str, label: str, ax: Axes | None, unifor
         shared.stage_lines(ax, table)
         shared.uniform_line(ax, uniform)
         shared.dots(ax, table, column, shared.heads_of([table]))
-        ax.plot(np.arange(len(mean)), mean, **MEAN, zorder=2.5, gid="mean")
+        ax.plot(np.arange(len(mean)), mean, **shared.MEAN, zorder=4, gid="mean")
         shared.value_axis(ax, np.concatenate([table[column].to_numpy(np.float64), uniform]), label)
         ax.set_xlabel(shared.X_LABEL, size=style.TEXT)
     return ax

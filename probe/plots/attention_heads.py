@@ -20,13 +20,15 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from probe.errors import UsageError
-from probe.plots import layout, style
+from probe.plots import depth_axis, layout, names, style
 
 Array = NDArray[np.float64]
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#000000")  # Okabe and Ito
+NAME_WIDTH = 15  # characters of depth_axis
 KEY_ROOM = 0.68  # inches at the right of the last panel
 UNITS = {"px": ("distance_px", "px"), "patches": ("distance_patches", "patches")}
 UNIFORM: dict[str, Any] = {"color": style.LINE, "lw": 0.9, "ls": (0, (4, 2))}
+MEAN: dict[str, Any] = {"color": style.CURVE, "lw": 0.9}
 X_LABEL = "Attention layer (execution order)"
 
 
@@ -132,13 +134,13 @@ def stages(table: pd.DataFrame) -> list[tuple[int, int, str]]:
 def stage_lines(ax: Axes, table: pd.DataFrame) -> None:
     """A faint upright line where the token grid changes."""
     for first, _, _ in stages(table)[1:]:
-        ax.axvline(first - 0.5, color=style.FAINT, lw=0.7, zorder=0.5, gid="stage")
+        ax.axvline(first - 0.5, color="#b0b0b0", lw=0.6, zorder=0.5, gid="stage")
 
 
 def index_ticks(ax: Axes, count: int, first: int = 0) -> None:
     """Whole numbers from `first`, as many as stand apart."""
     width = ax.get_position().width * ax.figure.get_size_inches()[0]  # type: ignore[union-attr]
-    step = next(s for s in (1, 2, 3, 4, 5, 6, 8, 10, 12, 20, 50, 100, 1000) if count / s * 0.26 <= width)
+    step = next(s for s in (1, 2, 3, 4, 5, 6, 8, 10, 12, 20, 50, 100, 1000) if count / s * 0.21 <= width)
     ticks = [i for i in range(first, first + count) if i % step == 0 or (i == first == 1)]
     ax.set_xlim(first - 0.6, first + count - 0.4)
     ax.set_xticks(ticks, [str(i) for i in ticks], size=style.SMALL)
@@ -150,7 +152,7 @@ def value_axis(ax: Axes, values: Array, label: str) -> None:
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     pad = 0.05 * ((high - low) or abs(high) or 1.0)
     ax.set_ylim(0.0 if 0 <= low < 0.35 * high else low - pad, high + pad)
-    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], min_n_ticks=4))
     ax.tick_params(labelsize=style.SMALL)
     ax.set_ylabel(label, size=style.TEXT)
 
@@ -182,9 +184,43 @@ def key(figure: Figure, last: Axes, heads: int) -> None:
     cax.tick_params(labelsize=style.SMALL, width=0.6, size=2)
 
 
-def uniform_entry(label: str = "uniform attention") -> Line2D:
-    """Legend entry of the dashed line."""
-    return Line2D([], [], **UNIFORM, label=label)
+def entries(axes: Sequence[Axes], uniform: str = "uniform attention") -> list[Line2D]:
+    """Legend entries of the lines that the panels hold."""
+    drawn = {line.get_gid() for ax in axes for line in ax.lines}
+    words: dict[str, dict[str, Any]] = {
+        "mean": {**MEAN, "label": "mean of the heads"},
+        "uniform": {**UNIFORM, "label": uniform},
+        "stage": {"color": "#b0b0b0", "ls": "", "marker": "|", "ms": 8, "label": "token grid changes"},
+    }
+    return [Line2D([], [], **options) for gid, options in words.items() if gid in drawn]
+
+
+def depth_width(table: pd.DataFrame) -> float:
+    """Inches of a figure along depth: one column of a page where the dots have room in it."""
+    return style.ONE_COLUMN if len(table) <= 150 and int(table["x"].max()) < 16 else style.TWO_COLUMN
+
+
+def name_room(table: pd.DataFrame) -> float:
+    """Inches under the last panel that `name_ticks` takes."""
+    if _are_indices(table):
+        return 0.42
+    return 0.1 + 0.066 * min(max(map(len, names.short_names(layer_names(table), NAME_WIDTH).values())), NAME_WIDTH)
+
+
+def name_ticks(axes: Sequence[Axes], table: pd.DataFrame) -> None:
+    """Layers under the last panel: their names, upright; their indices where the names (`blocks.0`, `blocks.1`) say no more."""
+    if not _are_indices(table):
+        depth_axis.depth_ticks(axes, layer_names(table))
+        return
+    for ax in axes:
+        index_ticks(ax, int(table["x"].max()) + 1)
+        ax.tick_params(labelbottom=ax is axes[-1])
+    axes[-1].set_xlabel(X_LABEL, size=style.TEXT)
+
+
+def _are_indices(table: pd.DataFrame) -> bool:
+    short = names.short_names(layer_names(table), NAME_WIDTH)
+    return len(short) > depth_axis.NAMED or list(short.values()) == [str(i) for i in range(len(short))]
 
 
 def one_panel() -> Axes:

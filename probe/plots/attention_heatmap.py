@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from probe.plots import attention_heads as shared
-from probe.plots import depth_axis, layout, style
+from probe.plots import layout, style
 
 ROW = 0.16  # inches of height of a head
 CHARACTER = 0.062  # inches of width of a digit of 7 pt
@@ -21,14 +21,14 @@ def distance_heatmap(table: pd.DataFrame, *, unit: str = "px", frame: layout.Fra
     """Layers along, heads upwards; `unit`: px or patches. A head that a layer does not have stays blank."""
     table = shared.ordered(table)
     layers, heads = shared.layer_names(table), shared.heads_of([table])
-    width = style.ONE_COLUMN if len(layers) <= 6 else style.TWO_COLUMN
+    width = style.ONE_COLUMN if len(layers) <= 8 else style.TWO_COLUMN
     with style.theme():
-        room = layout.Room(left=0.5, right=0.72, title=0.05, bottom=depth_axis.NAME_ROOM)
-        height = float(np.clip(ROW * heads, 1.2, 4.0))
+        room = layout.Room(left=0.5, right=0.72, title=0.05, bottom=shared.name_room(table))
+        height = float(np.clip(ROW * heads, 1.5, 4.0))
         figure, axes, _ = layout.grid(1, 1, height, width=width, room=room, frame=frame, legend_lines=0)
         distance_cells(table, axes[0], unit=unit)
         axes[0].set_xlabel("")
-        depth_axis.depth_ticks(axes, layers)
+        shared.name_ticks(axes, table)
         axes[0].set_xlim(-0.5, len(layers) - 0.5)
         _bar(figure, axes[0], _norm(table, unit), f"Mean attention distance ({shared.unit_of(unit)[1]})")
     return figure
@@ -93,5 +93,5 @@ def _bar(figure: Figure, ax: Axes, norm: Normalize, label: str) -> None:
     cax = figure.add_axes((box.x1 + 0.12 / width, box.y0, 0.1 / width, box.height), label="scale")
     figure.colorbar(ScalarMappable(norm, style.DEPTH_MAP), cax=cax)
     cax.set_ylabel(label, size=style.SMALL)
-    cax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    cax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], min_n_ticks=4))
     cax.tick_params(labelsize=style.SMALL, width=0.6, size=2.5)

@@ -7,15 +7,15 @@ before them in the sequence. One square per patch, nothing smoothed; one colour 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import ListedColormap, Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from probe.errors import UsageError
@@ -24,8 +24,9 @@ from probe.plots import layout, style
 Array = NDArray[np.float64]
 Query = int | tuple[int, int]  # token index (0 is the class token where there is one), or (row, column) of a patch
 MAP = "inferno"
-OPACITY = 0.75
+OPACITY = 0.7
 MARK = "#00e5ff"
+BAR = 1.5  # inches of the colour scale
 
 
 def attention_maps(
@@ -37,7 +38,7 @@ def attention_maps(
     heads: Sequence[int] | None = None,
     frame: layout.Frame | None = None,
 ) -> Figure:
-    """Where one query token looks: the image, then one panel per head.
+    """Where one query token looks: the image, then one panel per head. Colours go by the square root, for one key may take most.
 
     `probabilities`: (heads, N, N) of one layer after the softmax, N = prefix tokens + patches. `query`: (row, column) of a patch,
     which is framed, or a token index (0: the class token where there is one). `heads`: which of them, default all.
@@ -46,10 +47,11 @@ def attention_maps(
     chosen = list(range(len(every))) if heads is None else list(heads)
     if not chosen or not all(0 <= head < len(every) for head in chosen):
         raise UsageError(f"heads {chosen} given; {len(every)} heads (0 to {len(every) - 1}) were passed, choose one or more")
-    token, prefix = query_token(query, grid, every.shape[-1]), every.shape[-1] - grid[0] * grid[1]
-    maps = [every[head, token, prefix:].reshape(grid) for head in chosen]
-    patch = divmod(token - prefix, grid[1]) if token >= prefix else None
-    return _over_image(image, maps, [f"Head {head + 1}" for head in chosen], patch, _words(token, prefix, patch), "weight", frame)
+    token = QueryToken.of(query, grid, every.shape[-1])
+    maps = {f"Head {head + 1}": every[head, token.index, token.prefix :].reshape(grid) for head in chosen}
+    norm = scale(list(maps.values()), gamma=0.5)
+    words = token.words + ("; one colour scale for all heads" if len(chosen) > 1 else "")
+    return _over_image(image, maps, token.patch, words, norm, "Attention weight (\u221a scale)", frame)
 
 
 def rollout(
@@ -62,29 +64,57 @@ def rollout(
     """
     given = np.asarray(matrix, dtype=np.float64)
     if given.size == grid[0] * grid[1]:
-        return _over_image(image, [given.reshape(grid)], ["Rollout"], None, "", "share", frame)
-    square = _square(given, grid, 2)
-    prefix = len(square) - grid[0] * grid[1]
-    if query is None and prefix == 0:
-        return _over_image(image, [square.mean(0).reshape(grid)], ["Rollout"], None, "Mean over all patches", "share", frame)
-    token = query_token(query or 0, grid, len(square))
-    patch = divmod(token - prefix, grid[1]) if token >= prefix else None
-    return _over_image(
-        image, [square[token, prefix:].reshape(grid)], ["Rollout"], patch, _words(token, prefix, patch), "share", frame
-    )
+        shares, patch, words = given, None, ""
+    elif query is None and len(given) == grid[0] * grid[1]:
+        shares, patch, words = _square(given, grid, 2).mean(axis=0), None, "Mean over all patches of the last layer"
+    else:
+        square = _square(given, grid, 2)
+        token = QueryToken.of(0 if query is None else query, grid, len(square))
+        shares, patch, words = square[token.index, token.prefix :], token.patch, token.words
+    maps = {"Rollout": shares.reshape(grid)}
+    return _over_image(image, maps, patch, words, scale(list(maps.values())), "Share from each patch", frame)
+
+
+@dataclass(frozen=True)
+class QueryToken:
+    """A query in the sequence: its index, the number of prefix tokens, its patch (row, column) or None, and what to call it."""
+
+    index: int
+    prefix: int
+    patch: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, query: Query, grid: tuple[int, int], tokens: int) -> QueryToken:
+        """From an index among `tokens`, or (row, column) on the grid. Raises UsageError for one that does not exist."""
+        prefix = tokens - grid[0] * grid[1]
+        if isinstance(query, tuple):
+            if not (0 <= query[0] < grid[0] and 0 <= query[1] < grid[1]):
+                raise UsageError(f"query patch {query} is outside the grid of {grid[0]} x {grid[1]} patches (counted from 0)")
+            return cls(prefix + query[0] * grid[1] + query[1], prefix, query)
+        if not 0 <= query < tokens:
+            raise UsageError(f"query token {query} given; there are {tokens} tokens (0 to {tokens - 1})")
+        row, column = divmod(query - prefix, grid[1])
+        return cls(query, prefix, (row, column) if query >= prefix else None)
+
+    @property
+    def words(self) -> str:
+        if self.patch is not None:
+            return f"Query: patch in row {self.patch[0]}, column {self.patch[1]} (framed)"
+        return "Query: class token" if self.index == 0 else f"Query: prefix token {self.index} (0: class token)"
 
 
 def attention_map(image: ArrayLike, weights: ArrayLike, ax: Axes, *, norm: Normalize | None = None) -> Axes:
     """One panel: `weights` (rows, columns) over the image in grey; `norm`: the colour scale, default 0 to the largest weight."""
     pixels, weights = _pixels(image), np.asarray(weights, dtype=np.float64)
-    _draw(ax, np.repeat((0.15 + 0.7 * pixels @ [0.299, 0.587, 0.114])[..., None], 3, axis=2), "image")
+    grey = 0.15 + 0.7 * pixels @ np.array([0.299, 0.587, 0.114])
+    _draw(ax, np.repeat(grey[..., None], 3, axis=2))
     norm = norm or scale([weights])
     extent = (-0.5, pixels.shape[1] - 0.5, pixels.shape[0] - 0.5, -0.5)
     ax.imshow(weights, cmap=MAP, norm=norm, alpha=OPACITY, extent=extent, interpolation="nearest", gid="attention")
     return ax
 
 
-def mark_query(ax: Axes, size: tuple[int, int], grid: tuple[int, int], patch: tuple[int, int]) -> None:
+def mark_query(ax: Axes, size: tuple[int, ...], grid: tuple[int, ...], patch: tuple[int, int]) -> None:
     """A frame around one patch of an image of `size` (H, W)."""
     height, width = size[0] / grid[0], size[1] / grid[1]
     corner = (patch[1] * width - 0.5, patch[0] * height - 0.5)
@@ -92,79 +122,72 @@ def mark_query(ax: Axes, size: tuple[int, int], grid: tuple[int, int], patch: tu
     ax.add_patch(Rectangle(corner, width, height, fill=False, ec=MARK, lw=1.2, zorder=5, gid="query"))
 
 
-def query_token(query: Query, grid: tuple[int, int], tokens: int) -> int:
-    """Index in the sequence of a query given as an index or as (row, column)."""
-    if isinstance(query, tuple):
-        if not (0 <= query[0] < grid[0] and 0 <= query[1] < grid[1]):
-            raise UsageError(f"query patch {query} lies outside the grid of {grid[0]} x {grid[1]} patches (counted from 0)")
-        return tokens - grid[0] * grid[1] + query[0] * grid[1] + query[1]
-    if not 0 <= query < tokens:
-        raise UsageError(f"query token {query} given; there are {tokens} tokens (0 to {tokens - 1})")
-    return int(query)
-
-
-def scale(maps: Sequence[Array]) -> Normalize:
-    """Colours from 0 to the largest weight of all maps."""
+def scale(maps: Sequence[Array], gamma: float = 1.0) -> Normalize:
+    """Colours from 0 to the largest weight of all maps, by weight^gamma."""
     highest = max(float(np.nanmax(weights)) for weights in maps)
-    return Normalize(0.0, highest if highest > 0 else 1.0)
+    return PowerNorm(gamma, 0.0, highest if highest > 0 else 1.0)
 
 
 def _over_image(
     image: ArrayLike,
-    maps: Sequence[Array],
-    titles: Sequence[str],
+    maps: dict[str, Array],
     patch: tuple[int, int] | None,
-    note: str,
-    what: str,
+    words: str,
+    norm: Normalize,
+    label: str,
     frame: layout.Frame | None,
 ) -> Figure:
-    pixels, grid = _pixels(image), (maps[0].shape[0], maps[0].shape[1])
-    panels, norm = 1 + len(maps), scale(maps)
-    columns = panels if panels <= 4 else 4 if panels <= 8 else 7
+    pixels, panels = _pixels(image), 1 + len(maps)
+    columns = panels if panels <= 5 else 4 if panels <= 8 else 7
     width = style.ONE_COLUMN if panels <= 2 else style.TWO_COLUMN
-    room = layout.Room(left=0.1, right=0.72, gap_x=0.1, gap_y=0.24, title=0.17, bottom=0.1)
-    panel = (width - room.left - room.right - (columns - 1) * room.gap_x) / columns
+    room = layout.Room(left=0.1, right=0.1, gap_x=0.1, gap_y=0.24, title=0.17, bottom=0.46)
+    height = (width - room.left - room.right - (columns - 1) * room.gap_x) / columns * pixels.shape[0] / pixels.shape[1]
     with style.theme():
-        height = panel * pixels.shape[0] / pixels.shape[1]
-        figure, axes, top = layout.grid(
-            panels, columns, height, width=width, room=room, frame=frame, legend_lines=int(bool(note))
-        )
-        _draw(axes[0], pixels, "image")
-        for ax, weights in zip(axes[1:], maps, strict=True):
+        figure, axes, top = layout.grid(panels, columns, height, width=width, room=room, frame=frame, legend_lines=bool(words))
+        _draw(axes[0], pixels)
+        axes[0].set_title("Image", size=style.SMALL, pad=2.5)
+        for ax, (title, weights) in zip(axes[1:], maps.items(), strict=True):
             attention_map(pixels, weights, ax, norm=norm)
-        for ax, title in zip(axes, ["Image", *titles], strict=True):
             ax.set_title(title, size=style.SMALL, pad=2.5)
-            if patch is not None:
-                mark_query(ax, (pixels.shape[0], pixels.shape[1]), grid, patch)
-        if note:
-            figure.text(0.1 / width, top, note, size=style.SMALL, va="top", ha="left", gid="note")
-        _bar(figure, axes[:columns], norm, f"Attention {what}")
+        if patch is not None:
+            for ax in axes:
+                mark_query(ax, pixels.shape[:2], next(iter(maps.values())).shape, patch)
+        figure.text(0.1 / width, top, words, size=style.SMALL, va="top", ha="left", gid="query")
+        _bar(figure, norm, label)
     return figure
 
 
-def _draw(ax: Axes, pixels: Array, gid: str) -> None:
-    ax.imshow(pixels, interpolation="nearest", gid=gid)
+def _draw(ax: Axes, pixels: Array) -> None:
+    ax.imshow(pixels, interpolation="nearest", gid="image")
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():
         spine.set_visible(False)
 
 
-def _bar(figure: Figure, row: Sequence[Axes], norm: Normalize, label: str) -> None:
-    """Beside the first row, in the colours that the map has over a grey image."""
-    box, width = row[-1].get_position(), figure.get_size_inches()[0]
-    cax = figure.add_axes((box.x1 + 0.1 / width, box.y0, 0.09 / width, box.height), label="scale")
+def _bar(figure: Figure, norm: Normalize, label: str) -> None:
+    """Below the panels, in the colours that the map has over a middle grey."""
+    width, height = figure.get_size_inches()
+    cax = figure.add_axes((0.14 / width, 0.25 / height, BAR / width, 0.09 / height), label="scale")
     mixed = OPACITY * mpl.colormaps[MAP](np.linspace(0, 1, 256))[:, :3] + (1 - OPACITY) * 0.5
-    figure.colorbar(ScalarMappable(norm, ListedColormap(mixed)), cax=cax)
-    cax.set_ylabel(label, size=style.SMALL)
-    cax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    figure.colorbar(ScalarMappable(norm, ListedColormap(mixed)), cax=cax, orientation="horizontal")
+    ticks = _ticks(norm)
+    cax.set_xticks(ticks, [style.plain(value) for value in ticks])
+    cax.minorticks_off()
     cax.tick_params(labelsize=style.SMALL, width=0.6, size=2.5)
+    x, y = (0.14 + BAR + 0.1) / width, (0.25 + 0.045) / height
+    figure.text(x, y, label, size=style.SMALL, va="center_baseline", ha="left", gid="scale")
 
 
-def _words(token: int, prefix: int, patch: tuple[int, int] | None) -> str:
-    if patch is not None:
-        return f"Query: patch in row {patch[0]}, column {patch[1]} (framed)"
-    return "Query: class token" if token == 0 else f"Query: prefix token {token} of {prefix} (0: class token)"
+def _ticks(norm: Normalize) -> list[float]:
+    """0 and round values from the top of the scale down, as long as they stand apart."""
+    top = float(norm.vmax or 1.0)
+    round_ones = [digit * 10.0**power for power in range(-12, 3) for digit in (1, 2, 5)]
+    chosen: list[float] = []
+    for value in reversed([v for v in round_ones if v <= top]):
+        if float(norm(value)) >= 0.25 and (not chosen or float(norm(chosen[-1]) - norm(value)) >= 0.25):
+            chosen.append(value)
+    return [0.0, *reversed(chosen)]
 
 
 def _pixels(image: ArrayLike) -> Array:
@@ -177,9 +200,9 @@ def _pixels(image: ArrayLike) -> Array:
 def _square(values: ArrayLike, grid: tuple[int, int], axes: int) -> Array:
     """Attention (..., N, N) with at least as many tokens as the grid has patches."""
     array = np.asarray(values, dtype=np.float64)
-    if array.ndim != axes or array.shape[-1] != array.shape[-2] or array.shape[-1] < grid[0] * grid[1]:
-        wanted = "(heads, N, N)" if axes == 3 else "(N, N)"
+    patches, wanted = grid[0] * grid[1], "(heads, N, N)" if axes == 3 else "(N, N)"
+    if array.ndim != axes or array.shape[-1] != array.shape[-2] or array.shape[-1] < patches:
         raise UsageError(
-            f"attention of shape {array.shape} given; {wanted} with N >= {grid[0] * grid[1]}, the patches of {grid[0]} x {grid[1]}"
+            f"attention of shape {array.shape} given; {wanted} is needed, N at least the {patches} patches of {grid[0]} x {grid[1]}"
         )
     return array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ class Stage:
     prefix: int = 0
 
 
+@cache
 def uniform(side: int) -> float:
     """Mean distance between two patches of a square grid, in patches."""
     rows, columns = np.indices((side, side)).reshape(2, -1)
@@ -40,12 +42,12 @@ VITS: dict[str, list[Stage]] = {
 def make(kind: str = "vit_b", seed: int = 0) -> pd.DataFrame:
     """Heads of early layers spread from near to far, those of late layers near uniform attention."""
     g, rows = np.random.default_rng(seed), []
-    total = sum(stage.layers for stage in VITS[kind])
+    total, depth = sum(stage.layers for stage in VITS[kind]), 0
     for index, stage in enumerate(VITS[kind]):
         for block in range(stage.layers):
             name = f"layers.{index}.blocks.{block}.attn" if len(VITS[kind]) > 1 else f"blocks.{block}.attn"
-            depth = len(dict.fromkeys(row["layer"] for row in rows))
             rows += [_row(g, stage, name, depth, head, depth / max(total - 1, 1)) for head in range(stage.heads)]
+            depth += 1
     return pd.DataFrame(rows)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attention_data
 import figure_data
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -77,3 +79,30 @@ def test_a_large_convnet(kind: str) -> None:
     """53 BatchNorms on one figure."""
     assert len(RESNET) == 53
     figure_data.check_legible(FIGURES[kind](figure_data.make("affine", names=RESNET)))
+
+
+HEADS: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "distance": lambda t: plots.attention_distance(t, frame=FRAME),
+    "distance of runs": lambda t: plots.attention_distance(
+        {"layer norm": t, "in": t, "vit_base_patch16_224, dyt": t}, frame=FRAME
+    ),
+    "sorted": lambda t: plots.sorted_heads(t, frame=FRAME),
+    "prefix mass and entropy": lambda t: plots.prefix_mass_and_entropy(t, frame=FRAME),
+    "heat map": lambda t: plots.distance_heatmap(t, frame=FRAME),
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("model", attention_data.VITS)
+def test_attention_heads(kind: str, model: str) -> None:
+    """One layer to 48, 3 heads to 24, stages with more heads each."""
+    figure_data.check_legible(HEADS[kind](attention_data.make(model)))
+
+
+@pytest.mark.parametrize("heads", [1, 6, 24])
+@pytest.mark.parametrize("grid", [(8, 8), (4, 7)])
+def test_attention_over_an_image(heads: int, grid: tuple[int, int]) -> None:
+    """Square and wide images."""
+    image, weights = attention_data.photograph(8 * grid[0], 8 * grid[1]), attention_data.attention(heads, grid, 1)
+    figure_data.check_legible(plots.attention_maps(image, weights, grid, (1, 2), frame=FRAME))
+    figure_data.check_legible(plots.rollout(image, weights[0], grid, frame=FRAME))
