@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probe.norms.base import ElementwiseNorm
+from probe.norms.base import ElementwiseNorm, wide
 
 
 class DyISRU(ElementwiseNorm):
@@ -43,5 +43,6 @@ class DyISRU(ElementwiseNorm):
         nn.init.constant_(self.beta, self.beta_init)
 
     def normalized(self, x: Tensor) -> Tensor:
-        """sqrt(C) * x / sqrt(beta + x^2)."""
-        return math.sqrt(self.num_features) * x * torch.rsqrt(self.beta + x * x)
+        """sqrt(C) * x / sqrt(beta + x^2); at least in float32, since x^2 leaves the range of float16."""
+        values = wide(x)
+        return (math.sqrt(self.num_features) * values * torch.rsqrt(self.beta + values * values)).to(x.dtype)

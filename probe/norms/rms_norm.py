@@ -35,8 +35,10 @@ class RMSNorm(Norm):
         return self._norm(x, None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """weight * z in one kernel."""
+        """weight * z, in one kernel where both have the same dtype (under autocast they may not)."""
         self.check(x)
+        if self.weight is None or self.weight.dtype != x.dtype:
+            return self.scaled(self.normalized(x))
         return self._norm(x, self.weight)
 
     def _norm(self, x: Tensor, weight: Tensor | None) -> Tensor:

@@ -191,12 +191,15 @@ def test_constant_inputs_give_finite_values_and_gradients(name, value, training)
 def test_autocast_gives_finite_values_near_those_without(name, training):
     norm = trained(made(name), name, dtype=torch.float32).train(training)
     twin, x = copy.deepcopy(norm), inputs(name, seed=9, dtype=torch.float32)
+    others = copy.deepcopy(norm), copy.deepcopy(norm)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = norm(x)
-        z = norm.normalized(x.bfloat16())
-    assert y.isfinite().all()
+        outputs = norm(x), others[0](x.bfloat16())
+        z = others[1].normalized(x.bfloat16())
+    expected = twin(x)
+    for y in outputs:
+        assert y.isfinite().all()
+        close(y, expected, torch.bfloat16)
     assert z.isfinite().all()
-    close(y, twin(x), torch.bfloat16)
 
 
 @MODES
