@@ -166,15 +166,14 @@ def _nothing_replaced(wish: Wish, outcomes: list[Outcome]) -> UsageError:
 
 
 def _context(module: nn.Module) -> dict[str, Any]:
-    """What the model tells its norms: the patch grid and the prefix tokens as timm spells them, and a tensor like its own."""
-    found: dict[str, Any] = {}
-    grid = getattr(getattr(module, "patch_embed", None), "grid_size", None)
-    if isinstance(grid, tuple) and len(grid) == 2:
-        found["grid"] = grid
-        prefix = getattr(module, "num_prefix_tokens", 0)
-        found["prefix_tokens"] = prefix if isinstance(prefix, int) else 0
+    """What the model tells its norms: a tensor like its own; of a timm model with one token grid, that grid and the prefix tokens."""
     floating = (parameter for parameter in module.parameters() if parameter.is_floating_point())
-    return found | {"like": next(floating, torch.empty(0))}
+    found: dict[str, Any] = {"like": next(floating, torch.empty(0))}
+    grid = getattr(getattr(module, "patch_embed", None), "grid_size", None)
+    prefix = getattr(module, "num_prefix_tokens", None)  # networks whose grid changes on the way have none
+    if isinstance(grid, tuple) and isinstance(prefix, int):
+        found |= {"grid": grid, "prefix_tokens": prefix}
+    return found
 
 
 def _install(module: nn.Module, replacements: list[tuple[nn.Module, nn.Module]]) -> list[Place]:

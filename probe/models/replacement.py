@@ -156,7 +156,10 @@ def _options(wish: Wish, norm: Any, old: nn.Module, kind: NormType, context: Map
     if wish.init == "match" and getattr(old, "bias", None) is not None:
         found["bias"] = True
     known = norm_options(norm)
-    return {name: value for name, value in found.items() if known is None or name in known} | dict(wish.options)
+    chosen = {name: value for name, value in found.items() if known is None or name in known} | dict(wish.options)
+    if known is not None and "grid" in known and "grid" not in chosen:
+        raise NotReplaced(f"{wish.name} needs the grid of its tokens, which this model does not tell: give grid=(rows, columns)")
+    return chosen
 
 
 def _has_no_affine(old: nn.Module) -> bool:

@@ -19,8 +19,9 @@ import pandas as pd
 import safetensors
 from numpy.typing import NDArray
 
+from probe.curves import fit_channels
 from probe.errors import UsageError, unknown
-from probe.pipeline.fit_run import by_layer
+from probe.pipeline.fit_run import by_layer, image_groups, uniform_rows
 from probe.pipeline.fit_tables import largest_input
 from probe.records import StandIn
 from probe.store import Run, read_alphas
@@ -39,15 +40,15 @@ def run_stand_ins(run: Run, scope: str = "channel", form: str = "tanh", affine: 
     """The stand-ins of the fitted layers of a run, and the status of those that have none.
 
     affine: weight and bias of the layers wanted; None: of all layers, as the run saw them.
-    Per channel a run holds the curves of tanh and the lines; raises UsageError for another form in that scope.
+    Per channel a run holds the curves of tanh and the lines; erf and isru are fitted here, to the same uniform rows.
+    Raises UsageError for an unknown scope, and for a family that the run was fitted without.
     """
     if scope not in SCOPES:
         raise unknown("scope", scope, SCOPES)
-    if form not in (("tanh", "line") if scope == "channel" else FAMILY):
-        raise UsageError(f"scope 'channel' of a run holds curves of tanh, not of {form}; scope 'layer' has them")
     found: dict[str, StandIn] = {}
     left_out: dict[str, str] = {}
-    channel_fits, moments, curves = by_layer(run.channel_fits()), by_layer(run.moments()), _layer_curves(run, form)
+    channel_fits, moments = by_layer(run.channel_fits()), by_layer(run.moments())
+    curves = _layer_curves(run, form) if scope == "layer" else {}
     for row in run.alphas().to_dict("records"):
         name, status = row["layer"], row["status"]
         if affine is not None and name not in affine:
@@ -58,7 +59,10 @@ def run_stand_ins(run: Run, scope: str = "channel", form: str = "tanh", affine: 
             continue
         own = affine[name] if affine is not None else tuple(moments[name][column].to_numpy() for column in ("weight", "bias"))
         _check_channels(name, len(own[0]), len(moments[name]))
-        curve = _curve(row | curves.get(name, {}), moments[name], channel_fits[name], scope, form)
+        row, channels = row | curves.get(name, {}), channel_fits[name]
+        if scope == "channel" and form not in ("tanh", "line") and status != "affine":
+            row, channels = _fitted_here(run, row, channels, form)
+        curve = _curve(row, moments[name], channels, scope, form)
         if curve is None:
             left_out[name] = "no slope"
         else:
@@ -72,8 +76,18 @@ def _layer_curves(run: Run, form: str) -> dict[str, dict[str, Any]]:
         return {}
     wanted = {"family": FAMILY[form], "scope": "layer", "weighting": "population", "tokens": "all"}
     fits = run.fits()
+    if FAMILY[form] not in (held := set(fits["family"])):
+        again = f"`probe-norms fit {run.path}` fits every family"
+        raise UsageError(f"run {run.path} was fitted without {FAMILY[form]} (it holds {', '.join(sorted(held))}): {again}")
     fits = fits[np.logical_and.reduce([fits[column] == value for column, value in wanted.items()])]
     return {row["layer"]: row for row in fits[["layer", "alpha", "shift", "gamma", "beta", "slope"]].to_dict("records")}
+
+
+def _fitted_here(run: Run, row: dict[str, Any], channels: pd.DataFrame, form: str) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The row and the channels of a layer with the curve of `form` in place of the tanh; no alpha where it is not established."""
+    scope = fit_channels(*uniform_rows(run, row["layer"], image_groups(run)), [form])
+    (fitted,) = scope.fits
+    return row | {"alpha_channel": fitted.alpha}, channels.assign(gamma=scope.gamma[form], beta=scope.beta[form])
 
 
 def _curve(

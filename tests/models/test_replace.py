@@ -45,8 +45,8 @@ MODELS = {
         0,
     ),
     "convnext_tiny": (lambda: timm.create_model("convnext_tiny", dims=(32, 32, 32, 32), num_classes=5), 64, 23, 5),
-    "resnet18": (lambda: timm.create_model("resnet18", channels=(64, 32, 32, 32), num_classes=5), 32, 20, 20),
-    "resnet50": (lambda: timm.create_model("resnet50", channels=(32, 32, 32, 32), num_classes=5), 32, 53, 53),
+    "resnet18": (lambda: timm.create_model("resnet18", channels=(64, 32, 32, 32), num_classes=5), 64, 20, 20),
+    "resnet50": (lambda: timm.create_model("resnet50", channels=(32, 32, 32, 32), num_classes=5), 64, 53, 53),
     "resnet50 of torchvision": (lambda: torchvision.models.resnet50(width_per_group=32, num_classes=5), 32, 53, 53),
 }
 PLAIN = [name for name in list_norms() if not name.endswith("_2d")]
@@ -101,7 +101,7 @@ def test_the_layers_of_each_architecture_are_counted_as_published(model):
     assert not set(kinds) & {nn.LayerNorm, nn.BatchNorm2d, tl.LayerNorm2d}
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [model for model in MODELS if "torchvision" not in model])
 @pytest.mark.parametrize("name", PLAIN)
 def test_every_norm_of_the_registry_can_be_swapped_in_and_out(name, model):
     """All layers of the fitting layout are replaced, the forward pass is finite, nothing is shared, undo is bit-equal."""
@@ -109,16 +109,16 @@ def test_every_norm_of_the_registry_can_be_swapped_in_and_out(name, model):
     before, originals, state = output(module, x), dict(module.named_modules()), storages(module)
     _, _, count, images = MODELS[model]
     expected = (count - images) + (images if f"{name}_2d" in NORMS else 0)
-    needs_grid = "grid" in norm_options(name) and not hasattr(getattr(module, "patch_embed", None), "grid_size")
-    if not expected or needs_grid or (name == "dtn" and "swin" in model):
-        with pytest.raises(UsageError, match="grid" if expected else f"{name} has no form for images"):
+    if not expected or ("grid" in norm_options(name) and not hasattr(module, "num_prefix_tokens")):
+        reason = f"{name} has no form for images" if not expected else "needs the grid of its tokens"
+        with pytest.raises(UsageError, match=f"no layer was replaced by {name}: .*{reason}"):
             swap(module, name)
-        done = None
     else:
-        torch.manual_seed(1)
-        done = swap(module, name, init="ones" if name == "learnable_scaler" else "default")
-        assert [outcome.status for outcome in done.outcomes].count("replaced") == expected
-        assert len(done.outcomes) == count
+        # the head of ConvNeXt normalizes one pooled position, which has no variance between positions
+        layers = "stem.*,stages.*" if (name, model) == ("switch_norm", "convnext_tiny") else "*"
+        done = swap(module, name, init="ones" if name == "learnable_scaler" else "default", layers=layers)
+        assert [outcome.status for outcome in done.outcomes].count("replaced") == expected - (layers != "*")
+        assert len(done.outcomes) == count - (layers != "*")
         after = output(module, x)
         assert torch.isfinite(after).all()
         assert not torch.equal(after, before)
@@ -137,31 +137,32 @@ def test_the_replaced_layers_are_listed_and_learn(model):
     assert all(parameter.grad is not None for child in modules_at(module, done) for parameter in child.parameters())
 
 
-@pytest.mark.parametrize("name", ["learnable_scaler", "batch_norm", "unified_norm", "rep_batch_norm"])
-@pytest.mark.parametrize(
-    "make",
-    [
-        pytest.param(lambda: built("resnet18")[0], id="BatchNorm2d"),
-        pytest.param(lambda: randomized(timm.create_model("mobilenetv3_small_050", num_classes=5)), id="BatchNormAct2d"),
-        pytest.param(lambda: nn.Sequential(nn.Conv2d(3, 8, 1), frozen_batch_norm()), id="FrozenBatchNorm2d"),
-        pytest.param(lambda: tokens_with_batch_norm(), id="on tokens"),
-    ],
-)
+AFFINE = ("learnable_scaler", "batch_norm", "unified_norm", "rep_batch_norm")
+AFFINE_MODELS = {
+    "BatchNorm2d": lambda: built("resnet18")[0],
+    "BatchNormAct2d": lambda: randomized(timm.create_model("mobilenetv3_small_050", num_classes=5)),
+    "FrozenBatchNorm2d": lambda: nn.Sequential(nn.Conv2d(3, 8, 1), frozen_batch_norm()),
+}
+
+
+def match_keeps_the_function(module, name, x):
+    before = output(module.eval(), x)
+    done = swap(module, name, init="match")
+    assert set(done.report["reason"]) <= {"the same function at evaluation", "weights and statistics copied"}
+    torch.testing.assert_close(output(module, x), before, atol=1e-4 * before.abs().max().item(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in AFFINE if f"{name}_2d" in NORMS])
+@pytest.mark.parametrize("make", AFFINE_MODELS.values(), ids=AFFINE_MODELS)
 def test_match_keeps_the_function_of_a_layer_that_is_affine_at_evaluation(name, make):
     """Also with the activation of a norm+activation module, which stays."""
     torch.manual_seed(0)
-    module = make().eval()
-    if name not in NORMS or (f"{name}_2d" not in NORMS and not isinstance(module[0], nn.Linear)):
-        pytest.skip("has no form for images")
-    x = (
-        torch.randn(2, 6, 3)
-        if isinstance(module, nn.Sequential) and isinstance(module[0], nn.Linear)
-        else torch.randn(2, 3, 32, 32)
-    )
-    before = output(module, x)
-    done = swap(module, name, init="match")
-    assert set(done.report["reason"]) <= {"the same function at evaluation", "weights and statistics copied"}
-    torch.testing.assert_close(output(module, x), before, atol=1e-4 * float(before.abs().max()), rtol=1e-4)
+    match_keeps_the_function(make(), name, torch.randn(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize("name", AFFINE)
+def test_match_keeps_the_function_of_a_batch_norm_on_tokens(name):
+    match_keeps_the_function(tokens_with_batch_norm(), name, torch.randn(2, 6, 3))
 
 
 def frozen_batch_norm():

@@ -199,6 +199,28 @@ def test_other_curves_come_from_their_own_fits(vit, vit_run, name, family):
             )
 
 
+@pytest.mark.parametrize(("name", "family"), [("derf", "erf"), ("dyisru", "isru")])
+def test_other_curves_per_channel_are_fitted_to_the_samples(vit, vit_run, name, family):
+    """Nearer to the layer than the line of each channel, with the alpha that the fit of this scope has."""
+    fits = vit_run.fits().query("family == @family and scope == 'channel' and alpha.notna()")
+    layer, alpha = fits.iloc[0][["layer", "alpha"]]
+    replace_norms(vit, name, layers=layer, alphas=vit_run)
+    norm = vit.module.get_submodule(layer)
+    assert (norm.alpha if name == "derf" else norm.beta**-0.5).item() == pytest.approx(alpha, rel=1e-3)
+    x, y = arrays(vit_run, layer, "input", "output")
+    with torch.no_grad():
+        error = ((norm(torch.from_numpy(x.copy())).numpy() - y) ** 2).sum()
+    dx, dy = x - x.mean(0), y - y.mean(0)
+    assert error < ((dy - (dx * dy).sum(0) / (dx * dx).sum(0) * dx) ** 2).sum()
+
+
+def test_a_curve_of_a_family_that_was_not_fitted_is_refused(tmp_path):
+    run = capture(Tokens(), token_batches(), out=tmp_path / "run")
+    fit(run, families=["tanh"])
+    with pytest.raises(UsageError, match="was fitted without isru .it holds linear, tanh.: `probe-norms fit "):
+        replace_norms(Tokens(), "dyisru", alphas=run, scope="layer")
+
+
 def test_stand_ins_can_be_handed_in(vit):
     """Whoever fits another curve passes it on as records."""
     stand_in = StandIn("norm", "erf", 0.3, 0.1, np.ones(128), np.zeros(128))
