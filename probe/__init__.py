@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from probe.pipeline.attention import attention_distance
     from probe.pipeline.capture import capture
     from probe.pipeline.compare_runs import compare
+    from probe.pipeline.convert import convert
+    from probe.pipeline.converted_file import load_converted
     from probe.pipeline.draw import plot
     from probe.pipeline.export import export_alphas
     from probe.pipeline.fit_run import fit
@@ -33,9 +35,11 @@ _HOME = {
     "attention_distance": "probe.pipeline.attention",
     "capture": "probe.pipeline.capture",
     "compare": "probe.pipeline.compare_runs",
+    "convert": "probe.pipeline.convert",
     "export_alphas": "probe.pipeline.export",
     "fit": "probe.pipeline.fit_run",
     "list_norm_layers": "probe.models.layers",
+    "load_converted": "probe.pipeline.converted_file",
     "load_model": "probe.models.load",
     "open_run": "probe.store.run",
     "plot": "probe.pipeline.draw",
@@ -50,9 +54,11 @@ __all__ = [
     "attention_distance",
     "capture",
     "compare",
+    "convert",
     "export_alphas",
     "fit",
     "list_norm_layers",
+    "load_converted",
     "load_model",
     "open_run",
     "plot",

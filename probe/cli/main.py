@@ -16,6 +16,7 @@ from probe.cli.analyze import analyze
 from probe.cli.attention import attention
 from probe.cli.capture import capture
 from probe.cli.compare import compare
+from probe.cli.convert import convert
 from probe.cli.export import export
 from probe.cli.failure import PROGRAM, debugging, explain
 from probe.cli.fit import fit
@@ -44,7 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback(invoke_without_command=True)(analyze)
-for command in (capture, layers, attention, fit, plot, export, compare, verify):
+for command in (capture, layers, attention, fit, plot, export, convert, compare, verify):
     app.command()(command)
 
 

@@ -13,7 +13,16 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 EVERY = 5.0  # seconds between plain lines
-UNITS = {"capture": "images", "attention": "images", "store": "layers", "fit": "layers", "figures": "figures", "plot": "figures"}
+UNITS = {
+    "convert": "passes",
+    "images": "images",
+    "capture": "images",
+    "attention": "images",
+    "store": "layers",
+    "fit": "layers",
+    "figures": "figures",
+    "plot": "figures",
+}
 
 
 class Progress(Protocol):

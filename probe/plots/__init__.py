@@ -9,6 +9,7 @@ from probe.plots.attention_heatmap import distance_cells, distance_heatmap
 from probe.plots.attention_overlay import attention_map, attention_maps, rollout
 from probe.plots.colored import by_channel, by_channel_grid, by_position, by_position_grid
 from probe.plots.compare import Side, compare_grid
+from probe.plots.convert import conversion_by_depth
 from probe.plots.extremes import extremes_by_depth
 from probe.plots.families import families_by_depth
 from probe.plots.fitted import Shape
@@ -31,6 +32,7 @@ __all__ = [
     "by_position",
     "by_position_grid",
     "compare_grid",
+    "conversion_by_depth",
     "distance_by_depth",
     "distance_cells",
     "distance_heatmap",

@@ -66,10 +66,10 @@ def write_state(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any],
     """Writes named arrays (`<layer>.alpha`, `.weight`, `.bias`) as safetensors. Metadata that is no string is written as JSON."""
     texts = {key: value if isinstance(value, str) else json_bytes(value).decode().strip() for key, value in metadata.items()}
     tensors = {name: np.ascontiguousarray(arrays[name]).reshape(np.shape(arrays[name])) for name in sorted(arrays)}
-    return replace_file(path, _sorted_header(safetensors.numpy.save(tensors, metadata=texts)))
+    return replace_file(path, sorted_header(safetensors.numpy.save(tensors, metadata=texts)))
 
 
-def _sorted_header(data: bytes) -> bytes:
+def sorted_header(data: bytes) -> bytes:
     """The library writes the metadata in random order.
 
     Layout: length of the header in 8 bytes (little-endian), header as JSON padded with spaces to a multiple of 8, data.
@@ -80,4 +80,4 @@ def _sorted_header(data: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
-__all__ = ["read_alphas", "write_alphas", "write_state"]
+__all__ = ["read_alphas", "sorted_header", "write_alphas", "write_state"]
