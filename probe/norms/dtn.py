@@ -60,6 +60,8 @@ class DTN(Norm):
         super().__init__(channels, eps=eps, affine=affine, bias=bias, channels_last=channels_last, device=device, dtype=dtype)
         if channels < 2:
             raise UsageError("DTN: 1 channel given; the variance within a token needs 2")
+        if prefix_tokens < 0:
+            raise UsageError(f"DTN: prefix_tokens={prefix_tokens} given; a number from 0 is needed")
         self.num_heads, self.grid, self.prefix_tokens = num_heads, (grid[0], grid[1]), prefix_tokens
         self.pool = _pool(self.grid, patch_size)
         self.local_init, self.locality_strength = local_init, locality_strength
