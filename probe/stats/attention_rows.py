@@ -19,10 +19,14 @@ _FLOOR = -1000.0  # exp of it is 0, and 0 times it is 0, unlike with -inf
 def row_statistics(scores: Tensor, distances: Tensor, prefix: int, real: Tensor | None, queries: slice) -> Tensor:
     """Sums (G, 5) over the queries of (G, L, S) scores: number of queries, distance, raw distance, prefix mass, entropy.
 
-    `distances` (L, S - prefix). `real` (G, S - prefix) is False at padding, which counts neither as key nor, at `queries`, as query.
+    Keys are `prefix` tokens, the patches of `distances` (L, P), and what an attention adds after them. `real` (G, P) is False at
+    padding, which counts neither as key nor, at `queries`, as query.
     Queries whose patch keys are all masked are left out.
     """
-    patch, other = scores[:, :, prefix:], scores[:, :, :prefix]
+    end = prefix + distances.shape[1]
+    patch, other = scores[:, :, prefix:end], scores[:, :, :prefix]
+    if end < scores.shape[2]:
+        other = torch.cat([other, scores[:, :, end:]], dim=2)
     if real is not None:
         other = torch.cat([other, patch.masked_fill(real[:, None], -torch.inf)], dim=2)
         patch = patch.masked_fill(~real[:, None], -torch.inf)

@@ -29,6 +29,7 @@ class Call:
     scale: float = 1.0
     scores: Tensor | None = None
     heads: int | None = None  # where the call itself says it
+    added: int = 0  # keys after those of the tokens
 
     @property
     def explicit(self) -> bool:

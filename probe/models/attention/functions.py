@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,7 +42,8 @@ class AttentionFunctions(TorchFunctionMode):
             self._softmax(args, kwargs)
         elif func is F.multi_head_attention_forward:
             given = dict(zip(_MHA_NAMES, args, strict=False)) | kwargs
-            with _Operators(self._see, given["num_heads"]):
+            added = int(given.get("bias_k") is not None) + int(given["add_zero_attn"])
+            with _Operators(self._see, given["num_heads"], added):
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
 
@@ -55,9 +57,9 @@ class AttentionFunctions(TorchFunctionMode):
 class _Operators(TorchDispatchMode):
     """The first attention operator of one multi_head_attention_forward; its softmax is (B * H, L, S)."""
 
-    def __init__(self, see: See, heads: int) -> None:
+    def __init__(self, see: See, heads: int, added: int) -> None:
         super().__init__()
-        self._see, self._heads, self._seen = see, heads, False
+        self._see, self._heads, self._added, self._seen = see, heads, added, False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -66,7 +68,8 @@ class _Operators(TorchDispatchMode):
             self._seen = True
             names = [argument.name for argument in func._schema.arguments]
             given = dict(zip(names, args, strict=False)) | kwargs
-            self._see(_product(given) if "query" in given else Call(scores=given["self"], heads=self._heads))
+            call = _product(given) if "query" in given else Call(scores=given["self"], heads=self._heads)
+            self._see(replace(call, added=self._added))
         return func(*args, **kwargs)
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from probe.errors import UsageError
 from probe.models.attention.layout import tokens_of
 from probe.models.attention.watch import Watch
 from probe.models.layers import unwrapped
@@ -39,6 +38,7 @@ class AttentionProbe:
         module = unwrapped(module)
         self._watch = Watch(module, tokens_of(module, prefix_tokens, patch_size, grid), self._take)
         self._layers: dict[Key, tuple[Geometry, HeadSums]] = {}  # in execution order
+        self._mixed: dict[str, str] = {}  # layers left out, as their grid changed: module path -> reason
         self._images = 0
         self._valid: NDArray[np.bool_] | None = None
         self._block: ExitStack | None = None
@@ -61,8 +61,8 @@ class AttentionProbe:
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Module path -> why it has no row: linear or channel attention, queries that are no patches, no call seen."""
-        return self._watch.unreadable
+        """Module path -> why it has no row: linear or channel attention, queries that are no patches, no call seen, several grids."""
+        return self._watch.unreadable | self._mixed
 
     @property
     def calls(self) -> int:
@@ -70,9 +70,11 @@ class AttentionProbe:
         return self._watch.calls
 
     def merge(self, other: AttentionProbe) -> None:
-        """Take over what another probe saw of other batches. Raises UsageError where their token grids differ."""
+        """Take over what another probe saw of other batches."""
         for key, (geometry, sums) in other._layers.items():
-            self._sums(key, geometry, len(sums.images)).merge(sums)
+            if (mine := self._sums(key, geometry, len(sums.images))) is not None:
+                mine.merge(sums)
+        self._mixed |= other._mixed
         self._watch.merge(other._watch)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -82,20 +84,22 @@ class AttentionProbe:
             row
             for depth, ((name, call), (geometry, sums)) in enumerate(self._layers.items())
             for row in _layer_rows(f"{name}#{call}" if name in several else name, depth, geometry, sums)
+            if name not in self._mixed
         ]
 
     def _take(self, key: Key, scores: Scores, geometry: Geometry) -> None:
         sums = self._sums(key, geometry, scores.shape[1])
-        sums.update(attention_sums(scores, geometry, self._images, self._patches_valid(geometry)))
+        if sums is not None:
+            sums.update(attention_sums(scores, geometry, self._images, self._patches_valid(geometry)))
 
-    def _sums(self, key: Key, geometry: Geometry, heads: int) -> HeadSums:
+    def _sums(self, key: Key, geometry: Geometry, heads: int) -> HeadSums | None:
+        """The sums of a layer; None where its grid changed from one batch to another, which leaves it out."""
         known, sums = self._layers.setdefault(key, (geometry, HeadSums(heads)))
-        if not known.same(geometry):
-            raise UsageError(
-                f"{key[0]} works on a grid of {known.label} and now {geometry.label} tokens; "
-                "attention distances of different input sizes do not mix: give images of one size"
-            )
-        return sums
+        if known.same(geometry):
+            return sums
+        what = f"it works on a grid of {known.label} and then of {geometry.label} tokens"
+        self._mixed[key[0]] = f"{what}: distances of different input sizes do not mix, give images of one size"
+        return None
 
     def _patches_valid(self, geometry: Geometry) -> NDArray[np.bool_] | None:
         """The mask over the patches of a layer that works on the masked tokens; None for layers on other tokens."""

@@ -164,15 +164,15 @@ class Watch:
             raise Unreadable(kind)
         with torch.no_grad(), torch.autocast(_device(call), enabled=False):
             scores = call.arranged(layer, images)
-            geometry = self._geometry(frames, images, scores.shape)
+            geometry = self._geometry(frames, images, scores.shape, call.added)
             self._count[layer.path] += 1
             self._take((layer.path, self._count[layer.path]), scores, geometry)
 
-    def _geometry(self, frames: tuple[Frame, ...], images: int, shape: tuple[int, int, int, int]) -> Geometry:
+    def _geometry(self, frames: tuple[Frame, ...], images: int, shape: tuple[int, int, int, int], added: int) -> Geometry:
         size = self._size or _image_size(frames[0])
         key = (frames[-1].path, self._count[frames[-1].path], images, size, shape)
         if key not in self._places:
-            found = locate(Place(frames, images, size, self._tokens, self._grids), shape[0], shape[2], shape[3])
+            found = locate(Place(frames, images, size, self._tokens, self._grids), shape[0], shape[2], shape[3] - added)
             self._places[key] = found
             self._grids = tuple(dict.fromkeys([*self._grids, found.grid]))
         return self._places[key]
