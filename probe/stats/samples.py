@@ -138,7 +138,7 @@ class SampleBuffer:
         for array in arrays:
             array[: self.size] = array[kept]
         self._count = self.size
-        self.below = self._key[: self.size].max()
+        self.below = self._key[: self.size].max(initial=np.uint64(0))  # a buffer of no rows takes none
 
     def rows(self) -> tuple[NDArray[np.int32], NDArray[np.int32], list[NDArray[np.float32]]]:
         """Image (n,), position (n,) and the columns, sorted by (image, position)."""

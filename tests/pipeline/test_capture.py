@@ -182,6 +182,13 @@ def test_prefix_tokens_are_kept_apart(tmp_path):
     assert set(run.profile("head_norm")["tokens"]) == {"patch"}
 
 
+def test_few_rows_leave_no_room_for_extra_prefix_rows(tmp_path):
+    run = capture(Tokens(), token_batches(), out=tmp_path / "run", prefix_tokens=2, samples=4)
+    assert run.samples("norm1", channels=[0]).query("stratum == 'uniform'").shape[0] == 4
+    assert run.samples("norm1", stratum="prefix").empty
+    assert verify_run(run) == []
+
+
 def hooks_left(module):
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules())
 
