@@ -15,16 +15,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from probe.errors import UsageError, unknown
 from probe.models.layers import channels_of
 from probe.models.norm_types import NormType, eps_of
-from probe.models.starts import FORMS, NotReplaced, match, play
+from probe.models.starts import FORMS, NotReplaced, eval_affine, match, play
 from probe.norms.registry import NORMS, create_norm, norm_maker, norm_options
 from probe.records import StandIn
 
 INITS = ("default", "match", "fitted")
-_SAME_EPS = ("layer_norm", "rms_norm", "batch_norm", "instance_norm", "group_norm")  # eps means what it means in torch
+_AS_IN_TORCH = ("layer_norm", "rms_norm", "batch_norm", "instance_norm", "group_norm")  # eps means the same
 
 
 class NormAct(nn.Module):
@@ -94,7 +95,10 @@ def norm_label(norm: str | Callable[..., nn.Module]) -> str:
 
 def form_of(norm: str | Callable[..., nn.Module]) -> str | None:
     """The curve that a norm can play; None where it is no curve."""
-    return FORMS.get(norm.removesuffix("_2d")) if isinstance(norm, str) else None
+    if isinstance(norm, str):
+        return FORMS.get(norm.removesuffix("_2d"))
+    made = norm.func if isinstance(norm, partial) else norm
+    return next((form for name, form in FORMS.items() if NORMS[name] is made), None)
 
 
 def make(wish: Wish, layer: str, old: nn.Module, kind: NormType, context: Mapping[str, Any]) -> tuple[nn.Module, str, str]:
@@ -149,17 +153,27 @@ def _options(wish: Wish, norm: Any, old: nn.Module, kind: NormType, context: Map
         found["channels_last"] = kind.channels_last
     if wish.init != "fitted" and _has_no_affine(old):
         found["affine"] = False
-    plain = wish.name.removesuffix("_2d")
-    same_eps = plain in _SAME_EPS or plain == kind.kind.removesuffix("_2d")
-    if wish.init == "match" and same_eps and (eps := eps_of(old)) is not None:
-        found["eps"] = eps
-    if wish.init == "match" and getattr(old, "bias", None) is not None:
-        found["bias"] = True
+    if wish.init == "match":
+        found |= _matching(old, kind, wish.name.removesuffix("_2d"))
     known = norm_options(norm)
     chosen = {name: value for name, value in found.items() if known is None or name in known} | dict(wish.options)
     if known is not None and "grid" in known and "grid" not in chosen:
         raise NotReplaced(f"{wish.name} needs the grid of its tokens, which this model does not tell: give grid=(rows, columns)")
     return chosen
+
+
+def _matching(old: nn.Module, kind: NormType, plain: str) -> dict[str, Any]:
+    """Options with which the norm `plain` computes what the old layer does, as far as both mean the same by them."""
+    found: dict[str, Any] = {}
+    if plain in _AS_IN_TORCH or plain == kind.kind.removesuffix("_2d"):
+        found |= {"eps": eps_of(old), "num_heads": getattr(old, "num_groups", getattr(old, "num_heads", None))}
+    if isinstance(old, _BatchNorm) and plain in ("batch_norm", "rep_batch_norm"):
+        found["momentum"] = old.momentum
+    if getattr(old, "bias", None) is not None:
+        found["bias"] = True
+    if eval_affine(old) is not None:
+        found["affine"] = True  # the statistics of a layer without affine go there
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _has_no_affine(old: nn.Module) -> bool:

@@ -187,6 +187,23 @@ def test_match_with_the_same_norm_is_the_same_function(model):
     torch.testing.assert_close(output(module, x), before, atol=1e-5, rtol=1e-5)
 
 
+def test_match_takes_over_the_groups_and_the_momentum():
+    module, x = nn.Sequential(randomized(nn.GroupNorm(2, 8, eps=1e-2)), nn.BatchNorm2d(8, momentum=0.4)), torch.randn(4, 8, 3, 3)
+    original = copy.deepcopy(module)
+    swap(module, "group_norm", layers="0", init="match")
+    swap(module, "batch_norm", layers="1", init="match")
+    torch.testing.assert_close(module(x), original(x))
+    torch.testing.assert_close(module[1].running_var, original[1].running_var)
+
+
+@pytest.mark.parametrize("name", ["learnable_scaler", "batch_norm", "rep_batch_norm"])
+def test_match_folds_the_statistics_of_a_layer_without_affine(name):
+    module = nn.Sequential(nn.BatchNorm2d(8, affine=False))
+    nn.init.uniform_(module[0].running_mean, 0.5, 1.5)
+    nn.init.uniform_(module[0].running_var, 0.5, 1.5)
+    match_keeps_the_function(module, name, torch.randn(2, 8, 3, 3))
+
+
 @pytest.mark.parametrize(("name", "init", "copied"), [("dyt", "match", True), ("dyt", "default", False)])
 def test_match_copies_the_affine_and_default_does_not(name, init, copied):
     old = randomized(nn.LayerNorm(6))
@@ -494,6 +511,11 @@ def test_a_fitted_norm_is_the_curve_of_its_stand_in(form, name, shift):
     expected = weight * CURVES[form](0.7 * x.double() + shift) + bias
     torch.testing.assert_close(output(module, x), expected.float(), atol=2e-6, rtol=1e-5)
     assert done.report[["init", "reason"]].values.tolist() == [["fitted", ""]]
+
+
+def test_a_class_plays_the_curve_of_its_name():
+    module, *_ = play("tanh", DyT)
+    assert module[0].alpha.item() == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("name", ["dyt", "derf", "dyisru"])
