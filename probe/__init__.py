@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probe import plots
     from probe.errors import ProbeError, UsageError
+    from probe.models.fold import fold
     from probe.models.layers import list_norm_layers
     from probe.models.load import load_model
     from probe.pipeline.analyze import analyze
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from probe.pipeline.draw import plot
     from probe.pipeline.export import export_alphas
     from probe.pipeline.fit_run import fit
+    from probe.pipeline.fold_model import fold_model
+    from probe.pipeline.folded_file import load_folded, save_folded
     from probe.pipeline.replace import replace_norms
     from probe.store.run import open_run
 
@@ -38,12 +41,16 @@ _HOME = {
     "convert": "probe.pipeline.convert",
     "export_alphas": "probe.pipeline.export",
     "fit": "probe.pipeline.fit_run",
+    "fold": "probe.models.fold",
+    "fold_model": "probe.pipeline.fold_model",
     "list_norm_layers": "probe.models.layers",
     "load_converted": "probe.pipeline.converted_file",
+    "load_folded": "probe.pipeline.folded_file",
     "load_model": "probe.models.load",
     "open_run": "probe.store.run",
     "plot": "probe.pipeline.draw",
     "replace_norms": "probe.pipeline.replace",
+    "save_folded": "probe.pipeline.folded_file",
 }
 
 __all__ = [
@@ -57,13 +64,17 @@ __all__ = [
     "convert",
     "export_alphas",
     "fit",
+    "fold",
+    "fold_model",
     "list_norm_layers",
     "load_converted",
+    "load_folded",
     "load_model",
     "open_run",
     "plot",
     "plots",
     "replace_norms",
+    "save_folded",
 ]
 
 

@@ -20,6 +20,7 @@ from probe.cli.convert import convert
 from probe.cli.export import export
 from probe.cli.failure import PROGRAM, debugging, explain
 from probe.cli.fit import fit
+from probe.cli.fold import fold
 from probe.cli.layers import layers
 from probe.cli.output import reader_left
 from probe.cli.plot import plot
@@ -45,7 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback(invoke_without_command=True)(analyze)
-for command in (capture, layers, attention, fit, plot, export, convert, compare, verify):
+for command in (capture, layers, attention, fit, plot, export, convert, fold, compare, verify):
     app.command()(command)
 
 
