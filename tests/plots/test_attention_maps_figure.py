@@ -116,7 +116,9 @@ def test_what_does_not_fit_is_said_in_one_line(arguments: tuple[Any, ...], optio
 
 
 def test_attention_that_is_zero_everywhere_is_drawn() -> None:
-    assert drawn(plots.attention_maps(IMAGE, np.zeros_like(WEIGHTS), GRID, 0).axes[1]).max() == 0
+    ax = plots.attention_maps(IMAGE, np.zeros_like(WEIGHTS), GRID, 0).axes[1]
+    assert drawn(ax).max() == 0
+    assert ax.images[-1].get_clim() == (0.0, 1.0)
 
 
 def test_no_figure_is_left_open() -> None:
