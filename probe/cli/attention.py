@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -123,27 +124,23 @@ def of_model(model: str, data: str | None, out: str | None, figures: bool, quiet
             from probe.pipeline.draw import plot
 
             drawn = plot(out, progress=progress)
-    show([heads_of(table)], {model: table.attrs}, out, drawn, json)
+    show([Told(model, table, table.attrs)], drawn, json, run=out)
 
 
 def of_runs(runs: Sequence[str], out: str | None, quiet: bool, json: bool) -> None:
     """The table of finished runs, and one figure of them all."""
+    from probe.cli.progress import progress_bar
     from probe.store.run import open_run
 
-    opened = [open_run(run) for run in runs]
-    tables = [run.attention() for run in opened]
-    several = len(opened) > 1
-    rows = [heads_of(table, name if several else None) for name, table in zip(runs, tables, strict=True)]
+    opened = [open_run(run) for run in dict.fromkeys(runs)]
+    told = [Told(str(run.path), run.attention(), {**run.manifest["model"], **run.manifest["attention"]}) for run in opened]
     drawn: list[Any] = []
     if out is not None:
-        from probe.cli.progress import progress_bar
-
         with progress_bar(quiet, "figures", ", ".join(runs)):
             from probe.pipeline.attention_figures import draw_runs
 
             drawn = draw_runs(opened, out)
-    facts = {name: {**run.manifest.get("model", {}), **run.manifest["attention"]} for name, run in zip(runs, opened, strict=True)}
-    show(rows, facts, None, drawn, json)
+    show(told, drawn, json)
 
 
 def of_image(model: str, image: str, out: str, quiet: bool, json: bool, **options: Any) -> None:
@@ -163,33 +160,50 @@ def of_image(model: str, image: str, out: str, quiet: bool, json: bool, **option
         note(f"{name} left out: {reason}", quiet)
 
 
-def heads_of(table: Any, run: str | None = None) -> list[dict[str, Any]]:
-    from probe.cli.values import records
+@dataclass(frozen=True)
+class Told:
+    """What is told of one model or run: its name, its table, and what the manifest says of model and attention."""
 
-    rows = records(table)
-    return [{"run": run, **row} for row in rows] if run is not None else rows
+    name: str
+    table: Any
+    facts: Mapping[str, Any]
+
+    def heads(self, named: bool) -> list[dict[str, Any]]:
+        """The rows of the table; `named`: with the run in each."""
+        from probe.cli.values import records
+
+        rows = records(self.table)
+        return [{"run": self.name, **row} for row in rows] if named else rows
+
+    def warnings(self) -> list[str]:
+        from probe.cli.result import warnings_of
+
+        return warnings_of({"model": self.facts})
+
+    def lines(self, named: bool) -> list[str]:
+        """Counts, what could not be read, and what must not be overlooked."""
+        from probe.cli import attention_table
+
+        lines = [attention_table.count(self.heads(False)), *attention_table.not_read(self.facts)]
+        lines += [f"WARNING: {line}" for line in self.warnings()]
+        return [f"{self.name}: {line}" for line in lines] if named else lines
 
 
-def show(
-    runs: Sequence[list[dict[str, Any]]],
-    facts: Mapping[str, Mapping[str, Any]],
-    out: str | None,
-    drawn: Sequence[Any],
-    as_json: bool,
-) -> None:
-    """All heads as JSON, or one row per layer and what to know. `facts`: model or run -> what its manifest says of attention."""
-    from probe.cli import attention_table as table
+def show(told: Sequence[Told], drawn: Sequence[Any], as_json: bool, run: str | None = None) -> None:
+    """All heads as JSON, or one row per layer and what to know."""
+    from probe.cli import attention_table
     from probe.cli.output import print_json, print_table
-    from probe.cli.result import warnings_of
 
-    heads = [row for rows in runs for row in rows]
-    warnings = [line for fact in facts.values() for line in warnings_of({"model": fact})]
+    several = len(told) > 1
+    heads = [row for one in told for row in one.heads(several)]
     if as_json:
-        print_json({"of": facts, "run": out, "heads": heads, "figures": [str(path) for path in drawn], "warnings": warnings})
+        facts = ("name", "model", "weights", "status", "unreadable")
+        known = {one.name: {key: one.facts[key] for key in facts if key in one.facts} for one in told}
+        warnings = {one.name: one.warnings() for one in told if one.warnings()}
+        print_json({"of": known, "run": run, "heads": heads, "files": [str(path) for path in drawn], "warnings": warnings})
         return
-    layers = table.per_layer(heads)
-    lines = [table.count(heads), *(line for fact in facts.values() for line in table.not_read(fact))]
-    lines += [f"run: {out}"] if out else []
-    lines += [f"figures: {', '.join(dict.fromkeys(path.stem for path in drawn))} in {drawn[0].parent}"] if drawn else []
-    lines += [f"WARNING: {line}" for line in dict.fromkeys(warnings)]
-    print_table(table.columns(layers), layers, lambda grid: table.left_out(grid) + lines)
+    layers = attention_table.per_layer(heads)
+    lines = [line for one in told for line in one.lines(several)]
+    lines += [f"run: {run}"] if run else []
+    lines += [f"figures and tables: {', '.join(path.name for path in drawn)} in {drawn[0].parent}"] if drawn else []
+    print_table(attention_table.columns(layers), layers, lambda grid: attention_table.left_out(grid) + lines)

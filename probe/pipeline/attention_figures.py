@@ -74,7 +74,7 @@ def draw_image(
     """The attention of one image: per layer where the query patch looks, head by head, and the rollout through all layers.
 
     query: (row, column) of a patch; None: the middle one, and for the rollout the class token. layers: names or globs of
-    attention layers, None: four at equal steps of depth. options: those of load_model, for a model given by name.
+    attention layers, None: four at equal steps of depth, of those without windows. options: those of load_model, for a model given by name.
     Left out, with the reason: layers with windows or pooled keys, and a rollout where layers differ in their tokens.
     Raises UsageError for an unknown layer, a patch outside of the grid or a file that is no image.
     """
@@ -136,9 +136,10 @@ def _not_drawable(one: AttentionMap) -> str:
 
 def _chosen(found: list[AttentionMap], layers: Sequence[str] | None) -> list[AttentionMap]:
     """The maps of the layers that the patterns name, in execution order."""
-    known = [one.layer for one in found]
     if layers is None:
-        return [one for one in found if one.layer in evenly(known, SELECTED)]
+        drawable = [one.layer for one in found if not _not_drawable(one)]
+        return [one for one in found if one.layer in evenly(drawable or [found[0].layer], SELECTED)]
+    known = [one.layer for one in found]
     for pattern in layers:
         if not any(fnmatchcase(name, pattern) for name in known):
             close = nearest(pattern, known) or ", ".join(known[:4])

@@ -41,10 +41,10 @@ def plot(
     `family`: whose curve is drawn; `progress`: called as progress("figures", done, total, name of the next figure).
     Raises UsageError for an unknown name, ProbeError if a figure asked for by name has no data.
     """
-    chosen = _known("figure", kinds, KINDS)
+    run = open_run(run)
+    chosen = list(ATTENTION_KINDS) if kinds is None and run.attention_only else _known("figure", kinds, KINDS)
     endings = _known("format", formats, FORMATS)
     report = progress or (lambda *args: None)
-    run = open_run(run)
     tables = FigureTables(run, layers, plots.Shape(family, family_of(family).value))
     folder = Path(out).expanduser() if out is not None else run.path / "figures"
     with writing(folder):
