@@ -362,15 +362,19 @@ def test_a_grid_that_does_not_fit_windows_is_a_usage_error() -> None:
         read(CASES["swin"].build(), (224, 224), count=1, grid=(14, 14))
 
 
-def test_images_of_two_sizes_do_not_mix() -> None:
+def test_a_layer_that_saw_images_of_two_sizes_has_no_number_but_a_reason() -> None:
     module = vit(dynamic_img_size=True)
     probe = AttentionProbe(module)
     with probe, torch.no_grad():
-        probe.begin(1, (64, 64))
-        module(images(1, (64, 64)))
-        probe.begin(1, (96, 96))
-        with pytest.raises(UsageError, match="4x4 and now 6x6"):
-            module(images(1, (96, 96)))
+        for side in (64, 96):
+            probe.begin(1, (side, side))
+            module(images(1, (side, side)))
+    assert probe.rows() == []
+    assert "4x4 and then of 6x6" in probe.unreadable["blocks.0.attn"]
+    one, other = read(module), read(module, (96, 96))
+    one.merge(other)
+    assert one.rows() == []
+    assert "do not mix" in one.unreadable["blocks.0.attn"]
 
 
 def test_maps_are_of_one_image() -> None:
