@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from probe.pipeline.compare_runs import compare
     from probe.pipeline.convert import convert
     from probe.pipeline.converted_file import load_converted
-    from probe.pipeline.draw import plot
+    from probe.pipeline.draw import figure, plot
     from probe.pipeline.export import export_alphas
     from probe.pipeline.fit_run import fit
     from probe.pipeline.fold_model import fold_model
@@ -40,6 +40,7 @@ _HOME = {
     "compare": "probe.pipeline.compare_runs",
     "convert": "probe.pipeline.convert",
     "export_alphas": "probe.pipeline.export",
+    "figure": "probe.pipeline.draw",
     "fit": "probe.pipeline.fit_run",
     "fold": "probe.models.fold",
     "fold_model": "probe.pipeline.fold_model",
@@ -63,6 +64,7 @@ __all__ = [
     "compare",
     "convert",
     "export_alphas",
+    "figure",
     "fit",
     "fold",
     "fold_model",

@@ -64,6 +64,16 @@ def plot(
     return paths
 
 
+def figure(run: Run | str | Path, kind: str, layers: str | Sequence[str] | None = None, family: str = "tanh") -> Figure:
+    """One figure of `run`, not written anywhere; in a notebook it shows itself. Arguments and errors are those of `plot`."""
+    run = open_run(run)
+    [name] = _known("figure", kind, KINDS)
+    try:
+        return _figure(name, FigureTables(run, layers, plots.Shape(family, family_of(family).value)))
+    except NothingToDraw as reason:
+        raise ProbeError(f"figure {name} of {run.path} cannot be drawn: {reason}") from None
+
+
 def _figure(kind: str, tables: FigureTables) -> Figure:
     if tables.run.attention_only and kind not in ATTENTION_KINDS:
         raise NothingToDraw("the run holds attention distances only, no normalization layer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from probe.plots import style
 
 LINE = 0.17  # inches of a line of small text
+NOTEBOOK_DPI = 130
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,19 @@ class Room:
     title: float = 0.3
 
 
+class Picture(Figure):
+    """A figure that shows itself in a notebook, though pyplot does not know it."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        with style.theme():
+            self.savefig(buffer, format="png", dpi=NOTEBOOK_DPI)
+        return buffer.getvalue()
+
+
 def blank(width: float, height: float) -> Figure:
     """A figure that pyplot does not know, so none is left open."""
-    figure = Figure(figsize=(width, height))
+    figure = Picture(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from probe.errors import ProbeError, UsageError
-from probe.pipeline.draw import ATTENTION_KINDS, KINDS, plot
+from probe.pipeline.draw import ATTENTION_KINDS, KINDS, figure, plot
 from probe.pipeline.figure_tables import FigureTables, evenly, is_prefix
 from probe.store.run import Run
 
@@ -185,3 +185,19 @@ def test_prefix_tokens_of_each_head_are_found() -> None:
     heads = pd.Series({"prefix_tokens": 6, "positions": 15})
     assert np.flatnonzero(is_prefix(np.arange(5), plain, 2)).tolist() == [0, 1]
     assert np.flatnonzero(is_prefix(np.arange(15), heads, 2)).tolist() == [0, 1, 5, 6, 10, 11]
+
+
+def test_one_figure_shows_itself_in_a_notebook_and_writes_nothing(vit: Run) -> None:
+    shown = figure(vit, "s_curves_selected")
+    assert shown._repr_png_().startswith(b"\x89PNG")
+    assert not (vit.path / "figures").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "words"), [("s_curve", UsageError, "s_curves"), ("alpha_vs_inverse_std", ProbeError, "no layer")]
+)
+def test_one_figure_that_cannot_be_drawn_says_why(resnet: Run, kind: str, error: type[Exception], words: str) -> None:
+    table = resnet.alphas().assign(slope=np.nan, status="constant", slope_min=np.nan, slope_median=np.nan, slope_max=np.nan)
+    table.to_csv(resnet.path / "alpha.csv", index=False)
+    with pytest.raises(error, match=words):
+        figure(resnet, kind)
