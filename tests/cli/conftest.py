@@ -39,11 +39,14 @@ class Jobs:
 
 JOBS = {
     "probe.pipeline.analyze": ["analyze"],
+    "probe.pipeline.attention": ["attention_distance"],
+    "probe.pipeline.attention_figures": ["draw_runs", "draw_image"],
     "probe.pipeline.capture": ["capture"],
     "probe.pipeline.fit_run": ["fit"],
     "probe.pipeline.draw": ["plot"],
     "probe.pipeline.export": ["export_alphas"],
     "probe.pipeline.compare_runs": ["compare"],
+    "probe.pipeline.convert": ["convert"],
     "probe.store": ["verify_run"],
     "probe.store.run": ["open_run"],
     "probe.models.load": ["load_model"],

@@ -63,7 +63,7 @@ def test_a_path_that_starts_with_dashes_can_be_given(cli: Any, jobs: Any) -> Non
     assert jobs.last("analyze").options["out"] == "./--json"
 
 
-@pytest.mark.parametrize("command", ["", "capture", "layers", "fit", "plot", "export", "compare", "verify"])
+@pytest.mark.parametrize("command", ["", "capture", "layers", "attention", "fit", "plot", "export", "compare", "verify"])
 def test_every_command_has_help(cli: Any, command: str) -> None:
     cli(*command.split(), "--help")
     assert cli.code == 0
