@@ -13,7 +13,7 @@ import probe
 ROOT = Path(probe.__file__).parent
 
 RANKS = [
-    {"errors", "records", "bins"},
+    {"errors", "records", "bins", "values"},
     {"stats", "curves", "norms", "data", "store", "plots", "html", "engines"},
     {"models"},
     {"pipeline"},
@@ -26,11 +26,13 @@ NEVER_IMPORTS = {
     "errors": {"torch", "numpy", "pandas"},
     "records": {"torch", "numpy", "pandas"},
     "bins": {"torch", "pandas"},
+    "values": {"torch", "numpy", "pandas"},
     "curves": {"torch", "timm", "torchvision", "pyarrow", "matplotlib"},
     "store": {"torch", "timm", "torchvision", "matplotlib"},
     "plots": {"torch", "timm", "torchvision", "pyarrow", "scipy"},
     "norms": {"timm", "torchvision", "numpy", "pandas", "pyarrow"},
     "stats": {"timm", "torchvision", "pandas", "pyarrow", "matplotlib", "PIL"},
+    "html": {"torch", "timm", "torchvision", "pyarrow", "matplotlib"},
     "engines": {"timm", "torchvision", "pandas", "pyarrow", "matplotlib"},
 }
 

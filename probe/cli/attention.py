@@ -170,7 +170,7 @@ class Told:
 
     def heads(self, named: bool) -> list[dict[str, Any]]:
         """The rows of the table; `named`: with the run in each."""
-        from probe.cli.values import records
+        from probe.values import records
 
         rows = records(self.table)
         return [{"run": self.name, **row} for row in rows] if named else rows

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from probe.cli.tables import Column, Grid, Row
-from probe.cli.values import number, records, share
+from probe.values import number, records, share
 
 LOCAL = 0.5  # a head is called local where it looks less than half as far as uniform attention
 SHOWN = 3  # unreadable layers named in a line; all of them stand in --json and in the manifest

@@ -9,7 +9,7 @@ import typer
 
 from probe.cli import options as opt
 from probe.cli.tables import Column, Row
-from probe.cli.values import number
+from probe.values import number
 
 First = Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="Directory of a finished run.")]
 Second = Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="The run to set beside it.")]
@@ -24,9 +24,9 @@ def compare(run_a: First, run_b: Second, out: Folder = None, json: opt.Json = Fa
     For example the LayerNorms of a ViT and the BatchNorms of a ResNet.
     """
     from probe.cli.output import print_json
-    from probe.cli.values import records
     from probe.pipeline.compare_runs import compare as job
     from probe.store.run import open_run
+    from probe.values import records
 
     rows = records(job(open_run(run_a), open_run(run_b), out=out))
     if json:

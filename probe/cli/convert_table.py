@@ -8,7 +8,7 @@ from typing import Any
 
 from probe.cli.output import print_json, print_table
 from probe.cli.tables import Column, Grid, Row
-from probe.cli.values import missing, number, records
+from probe.values import missing, number, records
 
 SHOWN = 5  # layers that cannot be replaced, named below the table
 

@@ -8,7 +8,7 @@ from typing import Any
 from probe.cli.output import print_json, print_table
 from probe.cli.result import warnings_of
 from probe.cli.tables import Column
-from probe.cli.values import number
+from probe.values import number
 
 COLUMNS = [
     Column("layer", lambda row: str(row["layer"]), left=True),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from probe.cli.tables import Column, Grid, Row
-from probe.cli.values import number, quality, share
+from probe.values import number, quality, share
 
 STYLES = {"curved": "bold", "step": "bold", "not_finite": "red", "not_called": "dim", "constant": "dim", "too_few": "dim"}
 SHARED = 10  # rank of a column that is the same in all rows

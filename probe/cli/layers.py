@@ -7,7 +7,7 @@ from typing import Any
 
 from probe.cli import options as opt
 from probe.cli.tables import Column
-from probe.cli.values import number
+from probe.values import number
 
 
 def layers(

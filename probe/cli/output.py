@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from probe.cli.tables import Column, Grid, Row, draw, fit_columns
-from probe.cli.values import plain
+from probe.values import plain
 
 Lines = Callable[[Grid], Iterable[str]]
 

@@ -10,7 +10,7 @@ from probe.cli import attention_table, layer_table
 from probe.cli.failure import PROGRAM
 from probe.cli.output import print_json, print_table
 from probe.cli.tables import Column
-from probe.cli.values import number, records
+from probe.values import number, records
 
 SHOWN = 5  # skipped images named below the table; all of them stand in --json and in the manifest
 

@@ -1,4 +1,4 @@
-"""Single values: as JSON (null where a number is missing) and as short text for a cell of a table."""
+"""Single values: as JSON (null where a number is missing), and as short text for a cell of a table or a sentence."""
 
 from __future__ import annotations
 
