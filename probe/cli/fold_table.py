@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -46,14 +47,13 @@ def lines(done: Mapping[str, Any]) -> Iterator[str]:
 
 
 def kept(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """One line per reason, with the first layer that has it."""
-    reasons: dict[str, list[str]] = {}
+    """One line for reasons that differ in names with numbers only (`add (blocks.0)`, `add (blocks.1)`)."""
+    alike: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         if row["status"] == "kept":
-            reasons.setdefault(str(row["reason"]), []).append(str(row["layer"]))
-    for reason, layers in reasons.items():
-        more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
-        yield f"kept: {layers[0]}{more}: {reason}"
+            alike.setdefault(re.sub(r"[\w.]*\d[\w.]*", "", row["reason"]), []).append(row)
+    for first, *others in alike.values():
+        yield f"kept: {first['layer']}{f' and {len(others)} alike' if others else ''}: {first['reason']}"
 
 
 def images(done: Mapping[str, Any]) -> str:

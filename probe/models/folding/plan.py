@@ -78,8 +78,8 @@ class Planner:
         reasons = {}
         for direction in directions:
             try:
-                region = self.flow.region(layer.path, layer.axis)
                 layer.check(direction)
+                region = self.flow.region(layer.path, layer.axis)
                 self.moves.append(self._move(layer, direction, region))
             except Blocked as blocked:
                 reasons[direction] = str(blocked)
