@@ -176,15 +176,15 @@ class Told:
         return [{"run": self.name, **row} for row in rows] if named else rows
 
     def warnings(self) -> list[str]:
-        from probe.cli.result import warnings_of
+        from probe.pipeline.findings import warnings_of
 
         return warnings_of({"model": self.facts})
 
     def lines(self, named: bool) -> list[str]:
         """Counts, what could not be read, and what must not be overlooked."""
-        from probe.cli import attention_table
+        from probe.pipeline.attention_findings import count, not_read
 
-        lines = [attention_table.count(self.heads(False)), *attention_table.not_read(self.facts)]
+        lines = [count(self.heads(False)), *not_read(self.facts)]
         lines += [f"WARNING: {line}" for line in self.warnings()]
         return [f"{self.name}: {line}" for line in lines] if named else lines
 
@@ -193,6 +193,7 @@ def show(told: Sequence[Told], drawn: Sequence[Any], as_json: bool, run: str | N
     """All heads as JSON, or one row per layer and what to know."""
     from probe.cli import attention_table
     from probe.cli.output import print_json, print_table
+    from probe.pipeline.attention_findings import per_layer
 
     several = len(told) > 1
     heads = [row for one in told for row in one.heads(several)]
@@ -202,7 +203,7 @@ def show(told: Sequence[Told], drawn: Sequence[Any], as_json: bool, run: str | N
         warnings = {one.name: one.warnings() for one in told if one.warnings()}
         print_json({"of": known, "run": run, "heads": heads, "files": [str(path) for path in drawn], "warnings": warnings})
         return
-    layers = attention_table.per_layer(heads)
+    layers = per_layer(heads)
     lines = [line for one in told for line in one.lines(several)]
     lines += [f"run: {run}"] if run else []
     lines += [f"figures and tables: {', '.join(path.name for path in drawn)} in {drawn[0].parent}"] if drawn else []

@@ -2,54 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
-from statistics import fmean
+from collections.abc import Sequence
 from typing import Any
 
 from probe.cli.tables import Column, Grid, Row
+from probe.pipeline.attention_findings import count, known, not_read, was_read
 from probe.values import number, records, share
-
-LOCAL = 0.5  # a head is called local where it looks less than half as far as uniform attention
-SHOWN = 3  # unreadable layers named in a line; all of them stand in --json and in the manifest
-
-
-def per_layer(heads: Sequence[Row]) -> list[dict[str, Any]]:
-    """One row per layer (and run), from rows of heads that stand together."""
-    groups = groupby(heads, key=lambda row: (row.get("run", ""), row["layer"]))
-    return [_layer(list(rows)) for _, rows in groups]
-
-
-def _layer(heads: list[Row]) -> dict[str, Any]:
-    first = heads[0]
-    same = {
-        name: first.get(name) for name in ("run", "layer", "depth", "grid", "token_stride", "uniform_px", "windows", "images")
-    }
-    pixels = _known(heads, "distance_px")
-    return {
-        **same,
-        "heads": len(heads),
-        "local": local(heads),
-        "distance_px": fmean(pixels) if pixels else None,
-        "low": min(pixels, default=None),
-        "high": max(pixels, default=None),
-        **{name: _mean(heads, name) for name in ("distance_patches", "prefix_mass", "entropy")},
-    }
-
-
-def local(heads: Sequence[Row]) -> int | None:
-    """How many heads look less than half as far as uniform attention; None where pixels are not known."""
-    known = [row for row in heads if row.get("distance_px") is not None and row.get("uniform_px") is not None]
-    return sum(row["distance_px"] < LOCAL * row["uniform_px"] for row in known) if known else None
-
-
-def _known(heads: Sequence[Row], name: str) -> list[float]:
-    return [row[name] for row in heads if row.get(name) is not None]
-
-
-def _mean(heads: Sequence[Row], name: str) -> float | None:
-    values = _known(heads, name)
-    return fmean(values) if values else None
 
 
 def columns(rows: Sequence[Row]) -> list[Column]:
@@ -83,33 +41,13 @@ def left_out(grid: Grid) -> list[str]:
     return [f"no room for: {', '.join(names)} (a wider terminal or --json shows them)"] if names else []
 
 
-def count(heads: Sequence[Row]) -> str:
-    """`48 heads in 12 layers: 10 local (they look less than half as far as uniform attention)`."""
-    layers = len({(row.get("run"), row["layer"]) for row in heads})
-    total = f"{len(heads)} head{'s' if len(heads) != 1 else ''} in {layers} layer{'s' if layers != 1 else ''}"
-    near = local(heads)
-    return total if near is None else f"{total}: {near} local (mean distance under half of that of uniform attention)"
-
-
-def not_read(record: Mapping[str, Any] | None) -> list[str]:
-    """The one line about attention that was not read; `record` is the manifest's entry `attention`. Nothing where it was not asked."""
-    told = record or {}
-    if told.get("status") == "none":
-        return ["attention: none, the model computes none"]
-    reasons = list((told.get("unreadable") or {}).items())
-    if not reasons:
-        return []
-    named = ", ".join(f"{path or 'the model itself'} ({reason})" for path, reason in reasons[:SHOWN])
-    return [f"attention that cannot be read: {named}{f' and {len(reasons) - SHOWN} more' if len(reasons) > SHOWN else ''}"]
-
-
 def of_run(run: Any) -> list[str]:
     """What the result of a whole run says of attention: a line with the range of distances, and what could not be read."""
     record = run.manifest.get("attention")
     if not was_read(record):
         return not_read(record)
     heads = records(run.attention())
-    pixels = _known(heads, "distance_px")
+    pixels = known(heads, "distance_px")
     reach = f", distance {number(min(pixels))} to {number(max(pixels))} px" if pixels else ""
     return [f"attention: {count(heads)}{reach}", *not_read(record)]
 
@@ -118,7 +56,3 @@ def document(run: Any) -> dict[str, Any] | None:
     """The JSON form: what the manifest says, and all heads."""
     record = run.manifest.get("attention")
     return {**record, "table": records(run.attention()) if was_read(record) else []} if record else None
-
-
-def was_read(record: Mapping[str, Any] | None) -> bool:
-    return (record or {}).get("status") in ("captured", "partial")

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from probe.cli.output import print_json, print_table
-from probe.cli.result import warnings_of
 from probe.cli.tables import Column
+from probe.pipeline.findings import warnings_of
 from probe.values import number
 
 COLUMNS = [

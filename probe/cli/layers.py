@@ -49,8 +49,8 @@ def columns() -> list[Column]:
 
 
 def show(model: str, found: Sequence[Mapping[str, Any]]) -> None:
-    from probe.cli.layer_table import kinds
     from probe.cli.output import print_table
+    from probe.pipeline.findings import kinds
 
     total = f"{model}: {len(found)} normalization layer{'s' if len(found) != 1 else ''}"
     print_table(columns(), found, lambda grid: [f"{total}: {kinds(found)}"])

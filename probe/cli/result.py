@@ -10,6 +10,7 @@ from probe.cli import attention_table, layer_table
 from probe.cli.failure import PROGRAM
 from probe.cli.output import print_json, print_table
 from probe.cli.tables import Column
+from probe.pipeline.findings import counts, functional, missed, skipped, warnings_of
 from probe.values import number, records
 
 SHOWN = 5  # skipped images named below the table; all of them stand in --json and in the manifest
@@ -34,41 +35,9 @@ def figures(run: Any) -> list[Path]:
     return sorted(path for path in (Path(run.path) / "figures").glob("*") if path.suffix in (".png", ".svg"))
 
 
-def skipped(manifest: Mapping[str, Any]) -> list[Any]:
-    """The images that could not be read: `image` and `reason` of each."""
-    return list((manifest.get("data") or {}).get("skipped") or [])
-
-
-def functional(manifest: Mapping[str, Any]) -> dict[str, int]:
-    """Normalizations called as functions, which no hook sees: calls in one forward pass by the module that makes them."""
-    return dict(manifest.get("not_captured") or {})
-
-
-def random_weights(manifest: Mapping[str, Any]) -> bool:
-    model = manifest.get("model")
-    return isinstance(model, Mapping) and model.get("weights") == "random"
-
-
-def warnings_of(manifest: Mapping[str, Any]) -> list[str]:
-    """What must not be overlooked, one line each."""
-    lines = []
-    if random_weights(manifest):
-        lines.append("RANDOM WEIGHTS: the model was not trained; these numbers say nothing about a trained one")
-    return lines
-
-
 def attention_lines(manifest: Mapping[str, Any]) -> list[str]:
     """Skipped images, norms that were not captured, random weights."""
-    lines = []
-    if lost := skipped(manifest):
-        more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
-        words = [f"{item['image']} ({item['reason']})" for item in lost[:SHOWN]]
-        lines.append(f"skipped images: {len(lost)}: {', '.join(words)}{more}")
-    if calls := functional(manifest):
-        words = [f"{name or 'the model itself'} ({n} call{'s' if n != 1 else ''})" for name, n in list(calls.items())[:SHOWN]]
-        more = f" and {len(calls) - SHOWN} more modules" if len(calls) > SHOWN else ""
-        lines.append(f"functional norms (F.layer_norm, ...), not captured: {', '.join(words)}{more}")
-    return lines + [f"WARNING: {line}" for line in warnings_of(manifest)]
+    return missed(manifest, SHOWN) + [f"WARNING: {line}" for line in warnings_of(manifest)]
 
 
 def show_run(run: Any, as_json: bool) -> None:
@@ -100,7 +69,7 @@ def show_capture(run: Any, as_json: bool) -> None:
     if as_json:
         print_json(document(run, rows))
         return
-    lines = [layer_table.counts(rows), *attention_table.of_run(run), f"run: {run.path}", f"next: {PROGRAM} fit {run.path}"]
+    lines = [counts(rows), *attention_table.of_run(run), f"run: {run.path}", f"next: {PROGRAM} fit {run.path}"]
     lines += attention_lines(run.manifest)
     print_table(CAPTURED, rows, lambda grid: lines, layer_table.styles(rows))
 

@@ -12,6 +12,7 @@ from fake_runs import FakeRun
 
 from probe.cli import attention_table
 from probe.errors import ProbeError, UsageError
+from probe.pipeline import attention_findings as findings
 
 RANDOM = "RANDOM WEIGHTS: the model was not trained; these numbers say nothing about a trained one"
 
@@ -199,19 +200,19 @@ def test_a_run_without_the_table_is_one_line(cli: Any, attending: Any) -> None:
 
 
 def test_patches_stand_in_where_pixels_are_not_known() -> None:
-    rows = attention_table.per_layer(heads(distance_px=None, uniform_px=None).astype(object).to_dict("records"))
+    rows = findings.per_layer(heads(distance_px=None, uniform_px=None).astype(object).to_dict("records"))
     assert (rows[0]["distance_px"], rows[0]["local"], rows[0]["distance_patches"]) == (None, None, 2.5)
     assert "distance px" not in [column.header for column in attention_table.columns(rows)]
-    assert attention_table.count(heads(1, distance_px=None).to_dict("records")) == "3 heads in 1 layer"
+    assert findings.count(heads(1, distance_px=None).to_dict("records")) == "3 heads in 1 layer"
 
 
 def test_a_head_at_half_of_uniform_is_not_local() -> None:
     rows = [{"layer": "a", "head": n, "distance_px": px, "uniform_px": 100.0} for n, px in enumerate((49.9, 50.0, 80.0))]
-    assert attention_table.local(rows) == 1
+    assert findings.local(rows) == 1
 
 
 def test_windows_are_a_column_where_there_are_some() -> None:
-    rows = attention_table.per_layer(heads(windows=16).to_dict("records"))
+    rows = findings.per_layer(heads(windows=16).to_dict("records"))
     assert "windows" in [column.header for column in attention_table.columns(rows)]
 
 

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from fake_runs import FakeRun, alpha_row, resnet_alphas, vit_alphas
 
-from probe.cli.layer_table import best, interval, layer_columns, left_out, notes, where_s
+from probe.cli.layer_table import layer_columns, left_out, notes, where_s
 from probe.cli.tables import Column, fit_columns, shorten
+from probe.pipeline.findings import best, interval
 from probe.values import number, plain, quality, records, share
 
 TABLES = {"vit": vit_alphas, "resnet": resnet_alphas}
