@@ -17,12 +17,14 @@ from probe.pipeline.draw import save
 from probe.pipeline.figure_tables import FigureTables, NothingToDraw
 from probe.plots.compare import Side, compare_grid
 from probe.plots.layout import Frame
+from probe.plots.lines import r2_by_scope
 from probe.store.disk import replace_file, writing
 from probe.store.run import Run, open_run
 
 
 def compare(run_a: Run | str | Path, run_b: Run | str | Path, out: str | Path | None = None) -> pd.DataFrame:
-    """One row per run, see `key_numbers`. With `out`: writes compare.csv, compare.png and compare.svg into that folder.
+    """One row per run, see `key_numbers`. With `out`: writes compare.csv and the figures compare and r2_by_scope into
+    that folder.
 
     Both runs must be fitted and exported (UsageError says how otherwise).
     """
@@ -36,6 +38,7 @@ def compare(run_a: Run | str | Path, run_b: Run | str | Path, out: str | Path | 
         figure = compare_figure(*runs)
         if figure is not None:
             save(figure, folder / "compare")
+        save(scope_figure(*runs), folder / "r2_by_scope")
     return table
 
 
@@ -84,6 +87,21 @@ def compare_figure(*runs: Run) -> Figure | None:
         sides.append(Side(f"{tables.frame.heading}: {kinds(run)}", layers, tables.thin(layers), tables.fits, tables.fan))
         warnings += [f"{run.path.name}: {tables.frame.warning}"] if tables.frame.warning else []
     return compare_grid(sides, frame=Frame(warning=", ".join(warnings))) if sides else None
+
+
+def scope_figure(*runs: Run) -> Figure:
+    """R2 of one line for all channels beside that of a line per channel, along depth: where BatchNorm and LayerNorm part."""
+    sides = {f"{i}. {FigureTables(run).frame.heading}": scope_r2(run) for i, run in enumerate(runs, start=1)}
+    return r2_by_scope(sides)
+
+
+def scope_r2(run: Run) -> pd.DataFrame:
+    """layer, depth, layer_r2 (one line for all channels), channel_r2 (a line per channel), null where a layer has none."""
+    fits = run.fits()
+    lines = fits[(fits["family"] == "linear") & (fits["weighting"] == "population") & (fits["tokens"] == "all")]
+    r2 = lines.pivot_table(index=["layer", "depth"], columns="scope", values="r2", aggfunc="first", observed=True, sort=False)
+    r2 = r2.reindex(columns=["layer", "channel"]).rename(columns={"layer": "layer_r2", "channel": "channel_r2"})
+    return r2.rename_axis(columns=None).reset_index().sort_values("depth", kind="stable", ignore_index=True)
 
 
 def _median(table: pd.DataFrame, column: str) -> float | None:

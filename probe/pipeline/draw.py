@@ -148,6 +148,13 @@ def _families(tables: FigureTables) -> Figure:
     return plots.families_by_depth(tables.fits, shape=tables.shape.family, frame=tables.frame)
 
 
+def _lines(tables: FigureTables) -> Figure:
+    """Slopes and offsets of the layers that are a line per channel."""
+    if tables.fan.empty:
+        raise NothingToDraw("no layer is affine per channel")
+    return plots.lines_by_depth(tables.fan, frame=tables.frame)
+
+
 def _tokens(tables: FigureTables) -> Figure:
     layers = tables.selected_with_prefix
     return plots.token_grid(tables.with_tokens(), tables.fits, layers, frame=tables.frame, shape=tables.shape)
@@ -190,6 +197,7 @@ KINDS: dict[str, Callable[[FigureTables], Figure]] = {
     "by_position": _by_position,
     "alpha_vs_inverse_std": _alpha,
     "families": _families,
+    "lines": _lines,
     "tokens": _tokens,
     "extremes": _extremes,
     **ATTENTION_KINDS,

@@ -14,6 +14,7 @@ from probe.plots.extremes import extremes_by_depth
 from probe.plots.families import families_by_depth
 from probe.plots.fitted import Shape
 from probe.plots.layout import Frame
+from probe.plots.lines import lines_by_depth, r2_by_scope
 from probe.plots.s_curve import s_curves
 from probe.plots.s_curve_grid import s_curve_grid
 from probe.plots.style import theme
@@ -39,9 +40,11 @@ __all__ = [
     "entropy_by_depth",
     "extremes_by_depth",
     "families_by_depth",
+    "lines_by_depth",
     "prefix_and_patch",
     "prefix_mass_and_entropy",
     "prefix_mass_by_depth",
+    "r2_by_scope",
     "rollout",
     "s_curve_grid",
     "s_curves",

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from probe.errors import UsageError
-from probe.pipeline.compare_runs import compare, compare_figure
+from probe.pipeline.compare_runs import compare, compare_figure, scope_figure, scope_r2
 from probe.store.run import Run
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -52,7 +52,10 @@ def test_writes_table_and_figure_only_where_told(pair: tuple[Run, Run], tmp_path
     compare(pair[0].path, str(pair[1].path))
     assert sorted(tmp_path.iterdir()) == before
     table = compare(*pair, out=tmp_path / "new" / "compared")
-    assert sorted(p.name for p in (tmp_path / "new" / "compared").iterdir()) == ["compare.csv", "compare.png", "compare.svg"]
+    assert sorted(p.name for p in (tmp_path / "new" / "compared").iterdir()) == [
+        "compare.csv",
+        *("compare.png", "compare.svg", "r2_by_scope.png", "r2_by_scope.svg"),
+    ]
     assert pd.read_csv(tmp_path / "new" / "compared" / "compare.csv")["run"].tolist() == table["run"].tolist()
 
 
@@ -70,3 +73,14 @@ def test_runs_without_fits_say_what_to_do(pair: tuple[Run, Run], tmp_path: Path)
     bare = stored_runs.store(tmp_path / "bare", figure_data.make(), fitted=False)
     with pytest.raises(UsageError, match="has no alphas yet"):
         compare(pair[0], bare)
+
+
+def test_r2_by_scope_shows_each_scope_of_each_run(pair: tuple[Run, Run]) -> None:
+    figure = scope_figure(*pair)
+    drawn = {str(line.get_gid()): line.get_ydata() for line in figure.axes[0].lines}
+    assert [name.split(" ")[-1] for name in drawn] == ["layer_r2", "channel_r2"] * 2
+    of_run = scope_r2(pair[0])
+    assert of_run["layer"].tolist() == pair[0].layers["layer"].tolist()[: len(of_run)]
+    first = next(iter(drawn.values()))
+    assert list(first) == of_run["layer_r2"].dropna().tolist()
+    figure_data.check_legible(figure)

@@ -44,6 +44,8 @@ FIGURES: dict[str, Callable[[figure_data.Tables], Figure]] = {
     "extremes": lambda t: plots.extremes_by_depth(t.alphas, frame=FRAME),
     "compare": lambda t: plots.compare_grid([_side(t), _side(figure_data.make("affine", 4))], frame=FRAME),
 }
+# of models with layers that are affine per channel
+AFFINE = FIGURES | {"lines": lambda t: plots.lines_by_depth(t.fan, frame=FRAME)}
 
 
 @pytest.mark.parametrize("kind", FIGURES)
@@ -54,10 +56,10 @@ def test_a_small_model(kind: str, mix: str) -> None:
     figure_data.check_legible(FIGURES[kind](tables))
 
 
-@pytest.mark.parametrize("kind", ["s_curves", "by_channel", "by_position", "alpha", "extremes", "compare"])
+@pytest.mark.parametrize("kind", ["s_curves", "by_channel", "by_position", "alpha", "extremes", "lines", "compare"])
 def test_an_affine_model(kind: str) -> None:
     """A BatchNorm network has no curve anywhere."""
-    figure_data.check_legible(FIGURES[kind](figure_data.make("affine", 5)))
+    figure_data.check_legible(AFFINE[kind](figure_data.make("affine", 5)))
 
 
 @pytest.mark.parametrize("kind", FIGURES)
@@ -74,11 +76,11 @@ def test_a_transformer(kind: str, names: list[str]) -> None:
     figure_data.check_legible(FIGURES[kind](tables))
 
 
-@pytest.mark.parametrize("kind", ["s_curves", "extremes"])
+@pytest.mark.parametrize("kind", ["s_curves", "extremes", "lines"])
 def test_a_large_convnet(kind: str) -> None:
     """53 BatchNorms on one figure."""
     assert len(RESNET) == 53
-    figure_data.check_legible(FIGURES[kind](figure_data.make("affine", names=RESNET)))
+    figure_data.check_legible(AFFINE[kind](figure_data.make("affine", names=RESNET)))
 
 
 HEADS: dict[str, Callable[[pd.DataFrame], Figure]] = {
