@@ -9,7 +9,7 @@ tokens, S key tokens. Prefix tokens (class, distillation, registers) stand first
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -60,7 +60,21 @@ class Geometry:
 
 def patch_distances(queries: NDArray[np.float64], keys: NDArray[np.float64]) -> NDArray[np.float64]:
     """Euclidean distances (L, S) between the centres (L, 2) and (S, 2)."""
-    return np.sqrt(((queries[:, None] - keys[None]) ** 2).sum(-1))
+    return np.hypot(*(np.subtract.outer(queries[:, axis], keys[:, axis]) for axis in (0, 1)))
+
+
+@lru_cache(maxsize=8)
+def grid_distances(
+    grid: tuple[int, int],
+    stride: tuple[float, float],
+    key_grid: tuple[int, int] | None = None,
+    key_stride: tuple[float, float] | None = None,
+) -> NDArray[np.float64]:
+    """Distances between the patches of a grid, or to those of a grid of keys; layers of equal grids share one array, read only."""
+    queries = patch_centres(grid, stride)
+    distances = patch_distances(queries, patch_centres(key_grid or grid, key_stride or stride))
+    distances.flags.writeable = False
+    return distances
 
 
 def patch_centres(grid: tuple[int, int], stride: tuple[float, float]) -> NDArray[np.float64]:
@@ -114,13 +128,18 @@ def attention_sums(
     """Sums (B, H, 5) over query patches of one call: number of queries, then VALUES. `valid` (B, patches) is False at padding."""
     rows, heads, _, _ = scores.shape
     real = _real(geometry, images, valid, scores.device)
-    distances = torch.from_numpy(geometry.distances).to(scores.device, scores.dtype)
+    distances = torch.tensor(geometry.distances, device=scores.device, dtype=scores.dtype)
     sums = torch.zeros(rows, heads, 1 + len(VALUES), dtype=torch.float64, device=scores.device)
+    patches = slice(geometry.prefix, geometry.prefix + distances.shape[1])
+    others = [slice(0, patches.start), slice(patches.stop, scores.shape[3])]
     for row, head, query in chunks(scores.shape, geometry.prefix, CHUNK.get(scores.device.type, LARGE_CHUNK)):
-        part = scores.part(row, head, query)
+        patch = scores.part(row, head, query, patches)
+        other = torch.cat(
+            [scores.part(row, head, query, keys) for keys in others if keys.start < keys.stop] or [patch[:, :, :0]], 2
+        )
         patch_query = slice(query.start - geometry.prefix, query.stop - geometry.prefix)
         real_part = None if real is None else real[row].repeat_interleave(head.stop - head.start, 0)
-        values = row_statistics(part, distances[patch_query], geometry.prefix, real_part, patch_query)
+        values = row_statistics(patch, other, distances[patch_query], real_part, patch_query, scores.masked)
         sums[row, head] += values.view(row.stop - row.start, head.stop - head.start, -1)
     return sums.view(images, rows // images, heads, -1).sum(1).cpu().numpy()
 

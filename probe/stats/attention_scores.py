@@ -24,8 +24,12 @@ class Scores(Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
 
-    def part(self, rows: slice, heads: slice, queries: slice) -> Tensor:
-        """(rows * heads, queries, S); new memory or the model's own, so only to be read."""
+    @property
+    def masked(self) -> bool:
+        """May there be scores of -inf?"""
+
+    def part(self, rows: slice, heads: slice, queries: slice, keys: slice) -> Tensor:
+        """(rows * heads, queries, keys); new memory or the model's own, so only to be read."""
 
 
 def full_precision(dtype: torch.dtype) -> torch.dtype:
@@ -54,16 +58,20 @@ class ProductScores:
     def dtype(self) -> torch.dtype:
         return full_precision(self.q.dtype)
 
-    def part(self, rows: slice, heads: slice, queries: slice) -> Tensor:
-        q, k = (t.to(self.dtype).flatten(0, 1) for t in (self.q[rows, heads, queries], self.k[rows, heads]))
+    @property
+    def masked(self) -> bool:
+        return self.causal or self.bias is not None
+
+    def part(self, rows: slice, heads: slice, queries: slice, keys: slice) -> Tensor:
+        q, k = (t.to(self.dtype).flatten(0, 1) for t in (self.q[rows, heads, queries], self.k[rows, heads, keys]))
         scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=self.scale)
         if self.bias is not None:
-            bias = self.bias.expand(self.shape)[rows, heads, queries]
+            bias = self.bias.expand(self.shape)[rows, heads, queries, keys]
             view = scores.view(bias.shape)
             view.masked_fill_(~bias, -torch.inf) if bias.dtype == torch.bool else view.add_(bias)
         if self.causal:
             query = torch.arange(queries.start, queries.stop, device=self.device)[:, None]
-            scores.masked_fill_(torch.arange(scores.shape[2], device=self.device) > query, -torch.inf)
+            scores.masked_fill_(torch.arange(keys.start, keys.stop, device=self.device) > query, -torch.inf)
         return scores
 
 
@@ -85,12 +93,16 @@ class GivenScores:
     def dtype(self) -> torch.dtype:
         return full_precision(self.scores.dtype)
 
-    def part(self, rows: slice, heads: slice, queries: slice) -> Tensor:
-        return self.scores[rows, heads, queries].to(self.dtype).flatten(0, 1)
+    @property
+    def masked(self) -> bool:
+        return True
+
+    def part(self, rows: slice, heads: slice, queries: slice, keys: slice) -> Tensor:
+        return self.scores[rows, heads, queries, keys].to(self.dtype).flatten(0, 1)
 
 
 def probabilities(scores: Scores) -> Tensor:
     """All probabilities (R, H, L, S): for one image, never for a data set."""
     rows, heads, length, keys = scores.shape
-    every = scores.part(slice(0, rows), slice(0, heads), slice(0, length))
+    every = scores.part(*(slice(0, size) for size in scores.shape))
     return every.softmax(-1).view(rows, heads, length, keys)

@@ -143,7 +143,7 @@ def test_a_chunk_holds_the_limit_at_most_and_all_chunks_hold_every_patch_query_o
 def test_scores_are_computed_in_float32_or_better(dtype: torch.dtype, computed: torch.dtype) -> None:
     given = product()
     low = ProductScores(given.q.to(dtype), given.k.to(dtype), given.scale)
-    assert low.part(slice(0, 1), slice(0, 1), slice(0, 13)).dtype == computed
+    assert low.part(*[slice(0, 1)] * 4).dtype == computed
     exact = ProductScores(low.q.double(), low.k.double(), given.scale)
     np.testing.assert_allclose(attention_sums(low, geometry(), 2), attention_sums(exact, geometry(), 2), rtol=1e-5)
 

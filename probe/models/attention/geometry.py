@@ -10,7 +10,7 @@ from probe.models.attention.calls import Unreadable
 from probe.models.attention.layout import Pair
 from probe.models.attention.place import Place, covers, exact_grid
 from probe.models.attention.windows import windowed
-from probe.stats.attention import Geometry, mean_stride, patch_centres, patch_distances
+from probe.stats.attention import Geometry, grid_distances, mean_stride
 
 # a module that has one of these looks at fewer keys than it has tokens, pooled from all of them; the queries may be pooled too
 _REDUCED = (
@@ -55,14 +55,13 @@ def _located(place: Place, groups: int, length: int, keys: int) -> Geometry | No
 def _whole(place: Place, prefix: int, grid: Pair, length: int, keys: int) -> Geometry:
     """Every query sees keys of the whole image."""
     stride = place.stride(grid)
-    queries = patch_centres(grid, stride)
     if length == keys:
-        return Geometry(grid, mean_stride(stride), prefix, 1, patch_distances(queries, queries))
+        return Geometry(grid, mean_stride(stride), prefix, 1, grid_distances(grid, stride))
     coarse = _coarse_grid(place, grid, keys - prefix)
     if coarse is None:
         raise Unreadable(f"{keys} keys are not on the grid {grid[0]}x{grid[1]} of the queries")
     spread = (stride[0] * grid[0] / coarse[0], stride[1] * grid[1] / coarse[1])
-    return Geometry(grid, mean_stride(stride), prefix, 1, patch_distances(queries, patch_centres(coarse, spread)))
+    return Geometry(grid, mean_stride(stride), prefix, 1, grid_distances(grid, stride, coarse, spread))
 
 
 def _coarse_grid(place: Place, grid: Pair, keys: int) -> Pair | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from probe.models.attention.layout import Frame, Pair, as_pair
 from probe.models.attention.place import Place
-from probe.stats.attention import Geometry, mean_stride, patch_centres, patch_distances
+from probe.stats.attention import Geometry, grid_distances, mean_stride
 
 _WINDOW = ("window_size", "partition_size", "ws", "window_resolution", "block_size")
 
@@ -55,9 +55,9 @@ def _counts(grid: Pair, window: Pair) -> Pair:
 def _geometry(place: Place, grid: Pair, window: Pair, groups: int, apart: bool, frame: Frame) -> Geometry:
     stride = place.stride(grid)
     step = (grid[0] // window[0], grid[1] // window[1]) if apart else (1, 1)
-    centres = patch_centres(window, (stride[0] * step[0], stride[1] * step[1]))
+    distances = grid_distances(window, (stride[0] * step[0], stride[1] * step[1]))
     outside = None if apart else _outside(grid, window, frame.module)
-    return Geometry(grid, mean_stride(stride), 0, groups, patch_distances(centres, centres), outside)
+    return Geometry(grid, mean_stride(stride), 0, groups, distances, outside)
 
 
 def _outside(grid: Pair, window: Pair, module: Any) -> NDArray[np.bool_] | None:
