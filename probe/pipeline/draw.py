@@ -84,11 +84,16 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "svg")) ->
     """Writes `stem`.png, .svg, ... each in one step."""
     paths = []
     for ending in formats:
-        buffer = io.BytesIO()
-        with plots.theme():
-            figure.savefig(buffer, format=ending, metadata=_METADATA.get(ending))
-        paths.append(replace_file(stem.with_name(f"{stem.name}.{ending}"), buffer.getvalue()))
+        paths.append(replace_file(stem.with_name(f"{stem.name}.{ending}"), picture(figure, ending)))
     return paths
+
+
+def picture(figure: Figure, ending: str = "png") -> bytes:
+    """The content of a file in the format `ending`."""
+    buffer = io.BytesIO()
+    with plots.theme():
+        figure.savefig(buffer, format=ending, metadata=_METADATA.get(ending))
+    return buffer.getvalue()
 
 
 def _known(what: str, names: Sequence[str] | None, accepted: Collection[str]) -> list[str]:
