@@ -31,7 +31,7 @@ def columns(labelled: bool) -> list[Column]:
         Column("KL alone", lambda row: number(row["kl"])),
         Column("same % alone", lambda row: percent(row["agreement"]), rank=2),
         Column("top-1 % alone", lambda row: percent(row["accuracy"]), rank=3),
-        Column("rel. error so far", lambda row: number(row["rel_error_cumulative"]), rank=4),
+        Column("error so far", lambda row: number(row["rel_error_cumulative"]), rank=4),
         Column("KL so far", lambda row: number(row["kl_cumulative"])),
         Column("same % so far", lambda row: percent(row["agreement_cumulative"])),
         Column("top-1 % so far", lambda row: percent(row["accuracy_cumulative"])),
@@ -69,7 +69,7 @@ def advice(done: Any, rows: Sequence[Row]) -> list[str]:
     asked = done.asked
     if lines_only and asked["curves"] != "all" and asked["scope"] == "channel" and asked["norm"] != "learnable_scaler":
         lines.append(
-            f"{len(lines_only)} layers have no established curve and are lines; --curves all gives them their best curve"
+            f"lines for lack of an established curve: {len(lines_only)} layers; --curves all gives each its curve of least loss"
         )
     if done.files:
         lines.append(f"saved: {', '.join(str(path) for path in done.files)}")
@@ -106,7 +106,8 @@ def show(done: Any, run: str, as_json: bool) -> None:
 
     def lines(grid: Grid) -> list[str]:
         lost = [column.header for column in grid.dropped]
-        return summary(done, rows) + ([f"no room for: {', '.join(lost)} (a wider terminal or --json shows them)"] if lost else [])
+        said = [f"no room for: {', '.join(lost)} (a wider terminal or --json shows them)"] if lost else []
+        return said + summary(done, rows)
 
     styles = ["" if row["replaced"] else "dim" for row in rows]
     print_table(columns(done.accuracy is not None), rows, lines, styles)

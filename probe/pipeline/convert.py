@@ -27,6 +27,7 @@ from probe.pipeline.conversion_curves import conversion_curves
 from probe.pipeline.conversion_table import choose, layer_rows, measured, passes
 from probe.pipeline.eval_data import EvalData, read_eval_data
 from probe.pipeline.evaluate_swap import Comparison, put
+from probe.pipeline.inputs import check_images
 from probe.pipeline.run_model import run_model
 from probe.records import StandIn
 from probe.store import Run, open_run
@@ -72,6 +73,7 @@ def convert(
     """
     report = progress or (lambda *args: None)
     _check(to, tolerance)
+    check_images(num_images)
     target = target_file(Path(out), overwrite) if out is not None else None
     run = open_run(run)
     found, left_out = conversion_curves(run, FORMS[to], layers=layers, scope=scope, curves=curves, progress=report)

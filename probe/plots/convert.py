@@ -20,9 +20,9 @@ from probe.plots import depth_axis, layout, style
 # column suffix -> label, colour, marker
 WAYS = {
     "": ("this layer alone", "#0072b2", "o"),
-    "_cumulative": ("with all layers before it", "#d55e00", "s"),
+    "_cumulative": ("with all before it", "#d55e00", "s"),
 }
-FORM_MARKS = {"curve": ("o", "curve"), "line": ("_", "line"), "": ("x", "cannot be replaced")}
+FORM_MARKS = {"curve": ("o", "curve"), "line": ("_", "line"), "": ("x", "left out")}
 ACCURACY = "#000000"
 BAND = "#e6f2ec"
 FLOOR = {"rel_error": 1e-7, "kl": 1e-8}  # under these, float32 rounding
@@ -44,6 +44,8 @@ def conversion_by_depth(table: pd.DataFrame, *, accuracy: float | None = None, f
         depth_axis.depth_ticks(axes, layers)
         marks = _form_marks(axes[0], table)
         bands = _bands(axes, table)
+        for ax in axes:
+            ax.yaxis.set_label_coords(-0.078, 0.5)
         layout.put_legend(figure, _legend(axes) + bands + marks, top)
     return figure
 
@@ -59,7 +61,7 @@ def on_log_axis(table: pd.DataFrame, ax: Axes, column: str, label: str) -> Axes:
         seen.append(y[np.isfinite(y)])
     every = np.concatenate(seen)
     low, high = (float(every.min()), float(every.max())) if every.size else (FLOOR[column], 1.0)
-    style.log_y(ax, low / 1.6, high * 1.6, most=5)
+    style.log_y(ax, low / 1.4, high * 1.4, most=5)
     ax.set_ylabel(label, size=style.TEXT)
     return ax
 
@@ -88,7 +90,7 @@ def same_class(table: pd.DataFrame, ax: Axes, accuracy: float | None = None) -> 
         seen.append(100 * accuracy)
     low = min(seen)
     ax.set_ylim(low - 0.06 * max(100 - low, 1), 100 + 0.06 * max(100 - low, 1))
-    ax.set_ylabel("images (%)" if accuracy is not None else "same class (%)", size=style.TEXT)
+    ax.set_ylabel("same class, top-1 (%)" if accuracy is not None else "same class (%)", size=style.TEXT)
     return ax
 
 
@@ -117,9 +119,9 @@ def _form_marks(ax: Axes, table: pd.DataFrame) -> list[Line2D]:
 
 
 def _bands(axes: Sequence[Axes], table: pd.DataFrame) -> list[Patch]:
-    """A tint behind the layers that were replaced in the end, where that is not all of them."""
+    """A tint behind the layers that were replaced in the end, where that is not all that could be."""
     replaced = table["replaced"].to_numpy(bool)
-    if replaced.all() or not replaced.any():
+    if replaced[(table["form"].fillna("") != "").to_numpy()].all():
         return []
     for ax in axes:
         for i in np.flatnonzero(replaced):
