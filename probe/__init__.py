@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from probe.pipeline.fold_model import fold_model
     from probe.pipeline.folded_file import load_folded, save_folded
     from probe.pipeline.replace import replace_norms
+    from probe.pipeline.report import report
     from probe.store.run import open_run
 
 __version__ = "0.1.0"
@@ -51,6 +52,7 @@ _HOME = {
     "open_run": "probe.store.run",
     "plot": "probe.pipeline.draw",
     "replace_norms": "probe.pipeline.replace",
+    "report": "probe.pipeline.report",
     "save_folded": "probe.pipeline.folded_file",
 }
 
@@ -76,6 +78,7 @@ __all__ = [
     "plot",
     "plots",
     "replace_norms",
+    "report",
     "save_folded",
 ]
 

@@ -24,6 +24,7 @@ from probe.cli.fold import fold
 from probe.cli.layers import layers
 from probe.cli.output import reader_left
 from probe.cli.plot import plot
+from probe.cli.report import report
 from probe.cli.verify import verify
 from probe.errors import unknown
 
@@ -46,7 +47,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback(invoke_without_command=True)(analyze)
-for command in (capture, layers, attention, fit, plot, export, convert, fold, compare, verify):
+for command in (capture, layers, attention, fit, plot, export, report, convert, fold, compare, verify):
     app.command()(command)
 
 

@@ -22,6 +22,7 @@ UNITS = {
     "fit": "layers",
     "figures": "figures",
     "plot": "figures",
+    "report": "curves",
 }
 
 
