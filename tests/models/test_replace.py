@@ -196,6 +196,22 @@ def test_match_takes_over_the_groups_and_the_momentum():
     torch.testing.assert_close(module[1].running_var, original[1].running_var)
 
 
+def test_match_keeps_statistics_apart_from_the_affine_where_the_new_norm_has_both():
+    module, _ = built("resnet18")
+    old = module.bn1
+    swap(module, "batch_norm", init="match")
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        torch.testing.assert_close(getattr(module.bn1, name), getattr(old, name))
+
+
+def test_match_fills_the_affine_of_a_class_from_elsewhere():
+    module = nn.Sequential(randomized(nn.LayerNorm(6)))
+    weight = module[0].weight
+    swap(module, nn.RMSNorm, init="match")
+    assert isinstance(module[0], nn.RMSNorm)
+    assert torch.equal(module[0].weight, weight)
+
+
 @pytest.mark.parametrize("name", ["learnable_scaler", "batch_norm", "rep_batch_norm"])
 def test_match_folds_the_statistics_of_a_layer_without_affine(name):
     module = nn.Sequential(nn.BatchNorm2d(8, affine=False))
