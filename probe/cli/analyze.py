@@ -1,4 +1,4 @@
-"""`probe-norms`: the whole job: capture, fit, alpha export and figures of one model."""
+"""`probe-norms`: the whole job: capture, fit, alpha export, figures and report of one model."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def analyze(
     dtype: opt.Dtype = None,
     no_attention: opt.NoAttention = False,
     no_figures: opt.NoFigures = False,
+    no_report: opt.NoReport = False,
     overwrite: opt.Overwrite = False,
     offline: opt.Offline = False,
     quiet: opt.Quiet = False,
@@ -38,9 +39,9 @@ def analyze(
     """What function does each normalization layer of a vision model compute?
 
     Runs the model on images, fits gamma * tanh(alpha * x) + beta and other curves to the input-output map of every
-    normalization layer, writes samples, statistics, alphas and figures to DIR, and prints one row per layer. Without
-    options: a small ViT and photographs that come with this package, offline. A command works on a finished run, or does
-    one part of the job.
+    normalization layer, writes samples, statistics, alphas, figures and a page that shows them (report.html) to DIR, and
+    prints one row per layer. Without options: a small ViT and photographs that come with this package, offline. A command
+    works on a finished run, or does one part of the job.
     """
     if context.invoked_subcommand is not None:
         refuse_root_options(context)
@@ -70,6 +71,7 @@ def analyze(
             overwrite=overwrite,
             attention=not no_attention,
             figures=not no_figures,
+            report=not no_report,
             progress=progress,
         )
     show_run(run, json)

@@ -150,6 +150,7 @@ NoAttention = Annotated[bool, typer.Option("--no-attention", help="Leave out how
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in DIR.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use no network: files on this machine only.")]
 NoFigures = Annotated[bool, typer.Option("--no-figures", help="Draw no figures.")]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Write no report.html.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages; results and errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Results as one JSON document on stdout.")]
 

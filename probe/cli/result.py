@@ -40,17 +40,25 @@ def attention_lines(manifest: Mapping[str, Any]) -> list[str]:
     return missed(manifest, SHOWN) + [f"WARNING: {line}" for line in warnings_of(manifest)]
 
 
+def report_of(run: Any) -> str | None:
+    """Path of the page that shows the run, where it was written."""
+    path = Path(run.path) / "report.html"
+    return str(path) if path.exists() else None
+
+
 def show_run(run: Any, as_json: bool) -> None:
     """The result of a run that has been fitted."""
     rows = records(run.alphas())
-    pictures = figures(run)
+    pictures, page = figures(run), report_of(run)
     if as_json:
-        print_json(document(run, rows, figures=[str(path) for path in pictures]))
+        print_json(document(run, rows, figures=[str(path) for path in pictures], report=page))
         return
     lines = [*layer_table.notes(rows), *attention_table.of_run(run), f"run: {run.path}"]
     if pictures:
         endings = ", ".join(sorted({path.suffix[1:] for path in pictures}))
         lines.append(f"figures: {len({path.stem for path in pictures})} ({endings}) in {pictures[0].parent}")
+    if page:
+        lines.append(f"report: {page}")
     lines += attention_lines(run.manifest)
     print_table(layer_table.layer_columns(rows), rows, lambda grid: layer_table.left_out(grid) + lines, layer_table.styles(rows))
 

@@ -16,7 +16,7 @@ from probe.html import Figure as Shown
 from probe.pipeline import attention_findings, findings
 from probe.pipeline.compare_runs import compare_figure, key_numbers
 from probe.pipeline.draw import picture
-from probe.pipeline.figure_tables import FigureTables
+from probe.pipeline.figure_tables import FigureTables, frame_of
 from probe.pipeline.fit_run import fit
 from probe.pipeline.report_figures import ATTENTION, NORMS, Words, curve_picture, shown_figure, whole_figures
 from probe.pipeline.report_manifest import facts_of, files_of, manifest_text
@@ -106,7 +106,7 @@ def _part(run: Run, name: str, title: str, figures: bool, drawn: Mapping[str, Pa
     return RunPart(
         name,
         title,
-        _lead(tables, rows, heads),
+        _lead(run, rows, heads),
         facts=facts_of(run),
         warnings=tuple(findings.warnings_of(run.manifest)),
         findings=(*(layer_findings(rows) if rows else [_no_layer(run)]), *attention_sentences(heads)),
@@ -131,11 +131,12 @@ def _sentence(line: str) -> str:
     return f"{line[:1].upper()}{line[1:]}."
 
 
-def _lead(tables: FigureTables, rows: Sequence[findings.Row], heads: Sequence[findings.Row]) -> str:
-    """Model, weights and number of images, then what was looked at."""
-    seen = [f"{findings.kinds(rows)}"] if rows else []
+def _lead(run: Run, rows: Sequence[findings.Row], heads: Sequence[findings.Row]) -> str:
+    """Weights and number of images, then what was looked at."""
+    heading = frame_of(run).heading.removeprefix(_title(run)).removeprefix(", ")
+    seen = [findings.kinds(rows)] if rows else []
     seen += [f"{len(heads)} attention heads"] if heads else []
-    return ". ".join(part for part in (tables.frame.heading, "; ".join(seen)) if part) + "."
+    return ". ".join(part for part in (heading.capitalize(), "; ".join(seen)) if part) + "."
 
 
 def _curves(tables: FigureTables, name: str, rows: Sequence[findings.Row], figures: bool, progress: Progress) -> list[Curve]:
@@ -178,7 +179,7 @@ def _comparison(runs: Sequence[Run], titles: Sequence[str]) -> Comparison:
 def _key_numbers(run: Run) -> dict[str, Any]:
     """Those of `compare`, and what the attention heads do; of a run of attention alone only the latter."""
     model = run.manifest.get("model") or {}
-    kept = {"model": str(model.get("name", "")), "weights": str(model.get("weights", ""))}
+    kept: dict[str, Any] = {"model": str(model.get("name", "")), "weights": str(model.get("weights", ""))}
     kept = kept if run.attention_only else key_numbers(run)
     if attention_findings.was_read(run.manifest.get("attention")):
         heads = records(run.attention())

@@ -22,7 +22,9 @@ class Field(NamedTuple):
 
 
 def layer_table(name: str, rows: Sequence[Values], targets: Mapping[str, str]) -> Table:
-    """One row per layer in execution order; `targets`: layer -> id of its S-curve. Columns that say nothing are left out."""
+    """One row per layer in execution order; `targets`: layer -> id of its S-curve. Columns that say nothing are left out, as
+    are kind and channels where they are the same everywhere: the head of the page says them.
+    """
     fields = [field for field in _layer_fields(rows) if field.wanted]
     made = []
     for row in rows:
@@ -42,11 +44,14 @@ def _layer_fields(rows: Sequence[Values]) -> list[Field]:
     def has(name: str) -> bool:
         return any(row.get(name) is not None for row in rows)
 
+    def differs(name: str) -> bool:
+        return len({row[name] for row in rows}) > 1
+
     curves = any(row["status"] != "affine" for row in rows)
     line = "R\u00b2 line" if curves else "R\u00b2 one line"
     return [
-        _words("kind", "Type of the layer."),
-        _field("C", "channels", str, "Channels."),
+        _words("kind", "Type of the layer.", differs("kind")),
+        _field("C", "channels", str, "Channels.", differs("channels")),
         Field(
             Column("status", STATUS_HELP, False),
             lambda row: str(row["status"]).replace("_", " "),
@@ -107,8 +112,8 @@ STATUS_HELP = (
 )
 
 
-def _words(name: str, help: str) -> Field:
-    return Field(Column(name, help, False), lambda row: str(row[name]), lambda row: str(row[name]))
+def _words(name: str, help: str, wanted: bool = True) -> Field:
+    return Field(Column(name, help, False), lambda row: str(row[name]), lambda row: str(row[name]), wanted)
 
 
 def _field(header: str, name: str, text: Callable[[Any], str], help: str, wanted: bool = True) -> Field:

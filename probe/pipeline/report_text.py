@@ -56,9 +56,11 @@ def _alpha(rows: Sequence[Row]) -> str:
     if len(bent) == 1:
         spread = f"The fitted \u03b1 of {low['layer']} is {number(low['alpha'])}."
     ratio = [row["alpha"] * row["input_std"] for row in bent if row.get("input_std")]
-    beside = f" Beside 1/std of the input it is {number(median(ratio), 2)} times as large (median)." if ratio else ""
+    beside = f" That is {number(median(ratio), 2)} times 1/std of the input (median)." if ratio else ""
     share_of = (
-        f" The tanh reaches {share(median(reach))} % of what any element-wise curve could explain (median)." if reach else ""
+        f" The tanh reaches {number(100 * median(reach))} % of what any element-wise curve could explain (median)."
+        if reach
+        else ""
     )
     return f"{spread}{beside}{share_of}"
 

@@ -20,7 +20,7 @@ def test_without_options_the_bundled_model_runs_on_the_bundled_photographs(cli: 
     assert call.args == ("bundled:vit_cifar10", None)
     expected = {"out": "runs/vit_cifar10", "weights": "pretrained", "samples": 512, "tail": 1000, "layers": "*", "num_images": 64}
     expected |= {"batch_size": 8, "workers": 0, "device": None, "dtype": None, "seed": 0, "offline": False, "overwrite": False}
-    expected |= {"figures": True, "attention": True}
+    expected |= {"figures": True, "attention": True, "report": True}
     assert {name: value for name, value in call.options.items() if name != "progress"} == expected
 
 
@@ -35,12 +35,18 @@ def test_every_option_reaches_the_job(cli: Any, jobs: Any, command: tuple[str, .
     expected |= {"workers": 2, "device": "cpu", "dtype": "bfloat16", "seed": 5, "offline": True, "overwrite": True}
     expected |= {"attention": False}
     call.options.pop("figures", None)
+    call.options.pop("report", None)
     assert {name: value for name, value in call.options.items() if name != "progress"} == expected
 
 
 def test_no_figures(cli: Any, jobs: Any) -> None:
     cli("-q", "--no-figures")
     assert jobs.last("analyze").options["figures"] is False
+
+
+def test_no_report(cli: Any, jobs: Any) -> None:
+    cli("-q", "--no-report")
+    assert jobs.last("analyze").options["report"] is False
 
 
 @pytest.mark.parametrize(
@@ -63,6 +69,7 @@ def test_the_result_is_a_table_and_what_to_know(cli: Any, jobs: Any, tmp_path: P
     (tmp_path / "figures").mkdir()
     for name in ("s_curves.png", "s_curves.svg", "families.png", "notes.txt"):
         (tmp_path / "figures" / name).touch()
+    (tmp_path / "report.html").touch()
     jobs.answers["analyze"] = FakeRun(tmp_path)
     lines = cli("-q").out.splitlines()
     assert lines[0].split()[0] == "layer"
@@ -75,6 +82,7 @@ def test_the_result_is_a_table_and_what_to_know(cli: Any, jobs: Any, tmp_path: P
     )
     assert f"run: {tmp_path}" in lines
     assert f"figures: 2 (png, svg) in {tmp_path / 'figures'}" in lines
+    assert f"report: {tmp_path / 'report.html'}" in lines
     assert cli.err == ""
 
 

@@ -19,7 +19,7 @@ from probe.pipeline.figure_tables import FigureTables
 from probe.store import verify_run
 
 MODEL = "bundled:vit_cifar10"
-FEW = {"samples": 64, "tail": 100, "figures": False}
+FEW = {"samples": 64, "tail": 100, "figures": False, "report": False}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
 def test_every_table_alpha_file_and_figure_is_written(job):
     tables = {"moments.parquet", "profile.parquet", "rows.parquet", "fits.parquet", "channel_fits.parquet", "attention.parquet"}
     alphas = {"alpha.csv", "alpha.json", "alpha.safetensors"}
-    assert {path.name for path in job.path.iterdir()} == tables | alphas | {"manifest.json", "samples", "figures"}
+    assert {path.name for path in job.path.iterdir()} == tables | alphas | {"manifest.json", "samples", "figures", "report.html"}
     assert len(list((job.path / "samples").iterdir())) == len(job.layers) == 17
     assert {path.name for path in (job.path / "figures").iterdir()} == {
         f"{kind}.{end}" for kind in KINDS for end in ("png", "svg")
@@ -62,8 +62,9 @@ def test_the_run_is_sound(job):
 
 def test_every_stage_is_reported_to_its_end(job, stages):
     ends = {stage: (done, total) for stage, done, total, *_ in stages}
-    assert list(dict.fromkeys(stage for stage, *_ in stages)) == ["capture", "store", "fit", "figures"]
-    assert ends == {"capture": (8, 8), "store": (17, 17), "fit": (17, 17), "figures": (len(KINDS), len(KINDS))}
+    assert list(dict.fromkeys(stage for stage, *_ in stages)) == ["capture", "store", "fit", "figures", "report"]
+    drawn = {"figures": (len(KINDS), len(KINDS)), "report": (17, 17)}
+    assert ends == {"capture": (8, 8), "store": (17, 17), "fit": (17, 17), **drawn}
 
 
 def test_the_same_seed_gives_the_same_bytes_figures_included(job, tmp_path):
@@ -138,7 +139,7 @@ class Heads(nn.Module):
 
 def test_prefix_tokens_of_q_and_k_norms_are_found_in_every_head(tmp_path):
     """DESIGN 2: a position of a q/k norm is (head, token); here two heads of ten tokens, the first one of each a class token."""
-    run = analyze(Heads(), token_batches(), out=tmp_path / "run", prefix_tokens=1, samples=400, figures=False)
+    run = analyze(Heads(), token_batches(), out=tmp_path / "run", prefix_tokens=1, samples=400, figures=False, report=False)
     samples = FigureTables(run).with_tokens()["q_norm"]
     assert set(samples.loc[samples["tokens"] == "prefix", "position"]) == {0, 10}
     assert set(samples.loc[samples["tokens"] == "patch", "position"]) == set(range(20)) - {0, 10}
