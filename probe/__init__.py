@@ -9,13 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from probe import plots
+    from probe import norms, plots
     from probe.errors import ProbeError, UsageError
     from probe.models.fold import fold
     from probe.models.layers import list_norm_layers
     from probe.models.load import load_model
     from probe.pipeline.analyze import analyze
     from probe.pipeline.attention import attention_distance
+    from probe.pipeline.attention_figures import draw_attention
     from probe.pipeline.capture import capture
     from probe.pipeline.compare_runs import compare
     from probe.pipeline.convert import convert
@@ -40,6 +41,7 @@ _HOME = {
     "capture": "probe.pipeline.capture",
     "compare": "probe.pipeline.compare_runs",
     "convert": "probe.pipeline.convert",
+    "draw_attention": "probe.pipeline.attention_figures",
     "export_alphas": "probe.pipeline.export",
     "figure": "probe.pipeline.draw",
     "fit": "probe.pipeline.fit_run",
@@ -65,6 +67,7 @@ __all__ = [
     "capture",
     "compare",
     "convert",
+    "draw_attention",
     "export_alphas",
     "figure",
     "fit",
@@ -74,6 +77,7 @@ __all__ = [
     "load_converted",
     "load_folded",
     "load_model",
+    "norms",
     "open_run",
     "plot",
     "plots",
@@ -85,8 +89,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """PEP 562: imports the home of a public name at its first use."""
-    if name == "plots":
-        return importlib.import_module("probe.plots")
+    if name in ("norms", "plots"):
+        return importlib.import_module(f"probe.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

@@ -32,18 +32,19 @@ def test_reading_fitting_and_drawing_need_no_torch(code: str) -> None:
     assert "torch" not in loaded_by(code)
 
 
-@pytest.mark.parametrize("name", sorted(set(probe.__all__) - {"__version__", "plots"}))
+@pytest.mark.parametrize("name", sorted(set(probe.__all__) - {"__version__", "norms", "plots"}))
 def test_each_public_name_resolves_to_what_it_says(name: str) -> None:
     assert getattr(probe, name).__name__ == name
     assert name in dir(probe)
 
 
-def test_plots_is_the_sub_package() -> None:
-    assert probe.plots.__name__ == "probe.plots"
+@pytest.mark.parametrize("name", ["norms", "plots"])
+def test_these_are_the_sub_packages(name: str) -> None:
+    assert getattr(probe, name).__name__ == f"probe.{name}"
 
 
 def test_no_public_function_is_called_like_a_sub_package() -> None:
-    assert set(probe.__all__) & PARTS == {"plots"}
+    assert set(probe.__all__) & PARTS == {"norms", "plots"}
 
 
 def test_the_version_is_that_of_the_distribution() -> None:

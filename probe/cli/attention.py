@@ -149,9 +149,9 @@ def of_image(model: str, image: str, out: str, quiet: bool, json: bool, **option
     from probe.cli.progress import progress_bar
 
     with progress_bar(quiet, message=model):
-        from probe.pipeline.attention_figures import draw_image
+        from probe.pipeline.attention_figures import draw_attention
 
-        paths, left_out = draw_image(model, image, out, **options)
+        paths, left_out = draw_attention(model, image, out, **options)
     if json:
         print_json({"model": model, "image": image, "figures": [str(path) for path in paths], "left_out": left_out})
         return

@@ -59,7 +59,7 @@ def draw_runs(runs: Sequence[Run | str | Path], out: str | Path) -> list[Path]:
     return [replace_file(folder / "attention.csv", rows.encode()), *save(figure, folder / "attention_distance")]
 
 
-def draw_image(
+def draw_attention(
     model: str | Model | nn.Module,
     image: str | Path,
     out: str | Path,

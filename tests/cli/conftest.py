@@ -40,7 +40,7 @@ class Jobs:
 JOBS = {
     "probe.pipeline.analyze": ["analyze"],
     "probe.pipeline.attention": ["attention_distance"],
-    "probe.pipeline.attention_figures": ["draw_runs", "draw_image"],
+    "probe.pipeline.attention_figures": ["draw_runs", "draw_attention"],
     "probe.pipeline.capture": ["capture"],
     "probe.pipeline.fit_run": ["fit"],
     "probe.pipeline.draw": ["plot"],

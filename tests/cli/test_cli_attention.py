@@ -51,7 +51,7 @@ def attending(jobs: Any) -> Any:
     jobs.answers["attention_distance"] = measured()
     jobs.answers["open_run"] = AttentionRun
     jobs.answers["draw_runs"] = lambda runs, out: [Path(out) / name for name in ("attention.csv", "attention_distance.png")]
-    jobs.answers["draw_image"] = lambda model, image, out, **options: ([Path(out) / "map.png"], {"rollout": "it has windows"})
+    jobs.answers["draw_attention"] = lambda model, image, out, **options: ([Path(out) / "map.png"], {"rollout": "it has windows"})
     jobs.answers["plot"] = [Path("o/figures/attention_distance.png"), Path("o/figures/attention_heads.png")]
     return jobs
 
@@ -147,7 +147,7 @@ def test_an_image_draws_its_maps_and_says_what_it_left_out(cli: Any, attending: 
     line = "attention --model m --image a.png --query 3,5 --layers blocks.0.*,blocks.3.attn --out o --grid 8x8"
     assert cli(*line.split()).out == "o/map.png\n"
     assert cli.err.splitlines()[-1] == "rollout left out: it has windows"
-    call = attending.last("draw_image")
+    call = attending.last("draw_attention")
     assert call.args == ("m", "a.png", "o")
     expected = {"query": (3, 5), "layers": ("blocks.0.*", "blocks.3.attn"), "grid": (8, 8), "patch_size": None, "seed": 0}
     expected |= {"prefix_tokens": None, "weights": "pretrained", "device": None, "dtype": None, "offline": False}

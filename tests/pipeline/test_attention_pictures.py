@@ -17,7 +17,7 @@ from probe import plots
 from probe.errors import ProbeError, UsageError
 from probe.models.load import Model
 from probe.pipeline import attention_figures
-from probe.pipeline.attention_figures import draw_image, draw_runs
+from probe.pipeline.attention_figures import draw_attention, draw_runs
 
 sys.path.insert(0, str(Path(__file__).parent))
 import stored_runs
@@ -106,7 +106,7 @@ def test_a_run_without_attention_is_one_line_before_anything_is_written(tmp_path
 
 
 def test_an_image_has_a_map_per_layer_and_a_rollout(tmp_path: Path, photo: Path, figures: dict) -> None:
-    drawn = draw_image(vit(), photo, tmp_path / "out", query=(1, 2))
+    drawn = draw_attention(vit(), photo, tmp_path / "out", query=(1, 2))
     names = [f"attention_map_blocks.{block}.attn" for block in (0, 1, 3, 4)] + ["attention_rollout"]
     assert [path.stem for path in drawn.paths] == names == list(figures)
     assert drawn.left_out == {}
@@ -116,18 +116,18 @@ def test_an_image_has_a_map_per_layer_and_a_rollout(tmp_path: Path, photo: Path,
 
 
 def test_layers_are_chosen_by_name_or_glob(tmp_path: Path, photo: Path, figures: dict) -> None:
-    draw_image(vit(), photo, tmp_path / "out", layers=["blocks.2.*", "blocks.4.attn"])
+    draw_attention(vit(), photo, tmp_path / "out", layers=["blocks.2.*", "blocks.4.attn"])
     assert list(figures) == ["attention_map_blocks.2.attn", "attention_map_blocks.4.attn", "attention_rollout"]
     assert "class token" in texts(figures["attention_rollout"])
 
 
 def test_layers_with_windows_are_left_out_by_name(tmp_path: Path, photo: Path, figures: dict) -> None:
-    drawn = draw_image(swin(), photo, tmp_path / "out")
+    drawn = draw_attention(swin(), photo, tmp_path / "out")
     assert list(figures) == ["attention_map_layers.1.blocks.0.attn", "attention_map_layers.1.blocks.1.attn"]
     assert list(drawn.left_out) == ["rollout"]
     assert "layers.0.blocks.0.attn has 4 windows" in drawn.left_out["rollout"]
     with pytest.raises(ProbeError, match=r"no attention map of timm:tiny can be drawn: layers\.0\.blocks\.0\.attn: 4 windows"):
-        draw_image(swin(), photo, tmp_path / "none", layers=["layers.0.blocks.0.attn"])
+        draw_attention(swin(), photo, tmp_path / "none", layers=["layers.0.blocks.0.attn"])
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_layers_with_windows_are_left_out_by_name(tmp_path: Path, photo: Path, f
 def test_wrong_arguments_get_one_line(options: dict, message: str, tmp_path: Path, photo: Path) -> None:
     image = options.pop("image", photo)
     with pytest.raises(UsageError, match=message) as error:
-        draw_image(vit(), image, tmp_path / "out", **options)
+        draw_attention(vit(), image, tmp_path / "out", **options)
     assert "\n" not in str(error.value)
     assert not list((tmp_path / "out").glob("*"))
 
@@ -151,9 +151,9 @@ def test_wrong_arguments_get_one_line(options: dict, message: str, tmp_path: Pat
 def test_a_model_without_attention_or_transform_is_one_line(tmp_path: Path, photo: Path) -> None:
     plain = torch.nn.Conv2d(3, 4, 4)
     with pytest.raises(ProbeError, match="timm:tiny has no attention"):
-        draw_image(model(plain), photo, tmp_path / "out")
+        draw_attention(model(plain), photo, tmp_path / "out")
     with pytest.raises(UsageError, match="has no transform for an image file"):
-        draw_image(plain, photo, tmp_path / "out")
+        draw_attention(plain, photo, tmp_path / "out")
 
 
 def test_the_picture_is_what_the_model_saw_with_its_normalization_undone(tmp_path: Path, photo: Path, monkeypatch) -> None:
@@ -164,5 +164,5 @@ def test_the_picture_is_what_the_model_saw_with_its_normalization_undone(tmp_pat
         return plots.layout.blank(1, 1)
 
     monkeypatch.setattr(attention_figures.plots, "rollout", rollout)
-    draw_image(vit(), photo, tmp_path / "out", layers=["blocks.0.attn"])
+    draw_attention(vit(), photo, tmp_path / "out", layers=["blocks.0.attn"])
     np.testing.assert_allclose(shown[0], np.asarray(Image.open(photo)) / 255, atol=1e-6)
