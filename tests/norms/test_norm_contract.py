@@ -112,6 +112,14 @@ def test_dtype_and_shape_stay_and_the_values_are_right_to_its_precision(name, dt
     close(y, exact(x.double()), dtype)
 
 
+@MODES
+@EVERY
+def test_a_large_mean_costs_no_more_than_rounding_in_half_precision(name, training):
+    norm = trained(made(name), name).to(torch.bfloat16).train(training)
+    exact, x = copy.deepcopy(norm).double(), (64 + 4 * inputs(name, seed=9)).bfloat16()
+    close(norm.normalized(x), exact.normalized(x.double()), torch.bfloat16)
+
+
 @pytest.mark.parametrize("name", [name for name in list_norms() if f"{name}_2d" in list_norms()])
 def test_images_are_normalized_as_tokens_are(name):
     options = OPTIONS.get(name, {})
