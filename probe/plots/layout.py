@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from probe.plots import style
 
 LINE = 0.17  # inches of a line of small text
-NOTEBOOK_DPI = 130
+NOTEBOOK_DPI = 110
 
 
 @dataclass(frozen=True)
