@@ -96,7 +96,7 @@ class SecondMomentNorm(Norm):
     def _training_moment(self, u: Tensor) -> Tensor:
         if self._last_moment is None:
             return self.next_step(second_moment(u.detach(), None)).moment
-        return self._last_moment.to(u.device, copy=True)  # a copy: made under inference_mode it could not enter a graph
+        return self._last_moment.to(u.device)
 
     def _rows(self, x: Tensor) -> Tensor:
         return wide(x).movedim(self.axis, -1)

@@ -121,7 +121,7 @@ def test_gradients_go_through_all_statistics():
 
 
 def test_a_large_offset_does_not_make_a_variance_negative():
-    x = 3e4 + torch.randn(B, C, H, W, generator=torch.Generator().manual_seed(0))
+    x = 3e4 + torch.randn(64, C, H, W, generator=torch.Generator().manual_seed(0))
     norm = SwitchNorm(C, channels_last=False)
     with torch.no_grad():
         norm.var_weight[1] = 60

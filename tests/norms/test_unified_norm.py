@@ -123,6 +123,16 @@ def test_an_outlier_is_left_out_and_counted_and_the_next_batches_are_not():
     assert skipped == [0] * 8 + [1] * 4 + [2] * 3
 
 
+@pytest.mark.parametrize(("gap", "outlier"), [(0.9, False), (1.1, True)])
+def test_an_outlier_lies_beyond_the_window_times_the_unbiased_variance_of_the_roots_before(gap, outlier):
+    """Roots 1 and 2 have variance 1/2, twice that is 1; the roots r and 2 of the new window have a gap of (r - 2)^2 / 2."""
+    norm = UnifiedNorm(1, window=2, warmup=3, filter_outliers=True, dtype=torch.float64)
+    norm.buffer_x2.copy_(torch.tensor([[1.0], [4.0]]))
+    norm.iters.fill_(3)
+    norm(torch.full((1, 3, 1), 2 + (2 * gap) ** 0.5, dtype=torch.float64))
+    assert bool(norm.skip_counter) == outlier
+
+
 def test_without_the_filter_nothing_is_left_out():
     norm, steps = layer(window=4, warmup=6), PublishedSteps((4, 4), 6, False)
     assert compared(norm, steps, [1] * 8 + [30, 1])[0][-1] == 0
