@@ -19,8 +19,8 @@ from torch import Tensor
 from probe.stats.attention_rows import row_statistics
 from probe.stats.attention_scores import Scores
 
-# scores looked at together: on the CPU they stay in the cache, on a GPU they fill it; 2 and 16 MB of float32
-CHUNK = {"cpu": 2**19}
+# scores looked at together: on the CPU they stay in the cache, on a GPU they fill it; 4 and 16 MB of float32
+CHUNK = {"cpu": 2**20}
 LARGE_CHUNK = 2**22
 
 VALUES = ("distance_px", "distance_px_raw", "prefix_mass", "entropy")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from attention_models import CASES, SIZE, Case, brute_force, images
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from probe.models.attention import AttentionProbe, attention_maps
 
@@ -124,10 +125,23 @@ def test_a_bfloat16_model_gives_the_distances_of_float32() -> None:
         assert one["distance_px"] == pytest.approx(other["distance_px"], rel=1e-2)
 
 
-def test_autocast_leaves_the_numbers_in_float32() -> None:
-    module = CASES["vit"].build()
-    exact, _ = probed(module, images(BATCH))
-    with torch.autocast("cpu", torch.bfloat16):
-        cast, _ = probed(module, images(BATCH))
-    values = [row["distance_px"] for row in cast.rows()]
-    np.testing.assert_allclose(values, [row["distance_px"] for row in exact.rows()], rtol=1e-2)
+def test_autocast_leaves_the_scores_in_float32() -> None:
+    class Fused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            x = tokens[:, None] * self.scale
+            return F.scaled_dot_product_attention(x, x, x)
+
+    module, tokens = nn.Sequential(Fused()), torch.randn(2, 16, 32, generator=torch.Generator().manual_seed(0))
+    values = []
+    for enabled in (False, True):
+        probe = AttentionProbe(module, patch_size=16)
+        with probe, torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            probe.begin(2, (64, 64))
+            module(tokens)
+        values.append([row["distance_px"] for row in probe.rows()])
+    assert len(values[0]) == 1
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-7)

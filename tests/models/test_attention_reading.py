@@ -106,6 +106,35 @@ def test_a_softmax_that_is_no_attention_is_not_counted() -> None:
     assert probe.unreadable == {}
 
 
+class Between(nn.Module):
+    """Fused attention of 16 tokens of 9 channels, between the tokens or between the channels."""
+
+    def __init__(self, channels: bool) -> None:
+        super().__init__()
+        self.scale, self.channels = nn.Parameter(torch.tensor(3.0)), channels
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = (tokens.transpose(1, 2) if self.channels else tokens)[:, None] * self.scale
+        return F.scaled_dot_product_attention(x, x, x)
+
+
+def between(channels: bool) -> AttentionProbe:
+    module = nn.Sequential(nn.Conv2d(3, 9, 16, 16), nn.Flatten(2), Transposed(), Between(channels))
+    return read(randomized(module))
+
+
+class Transposed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2)
+
+
+def test_channels_are_not_taken_for_tokens_although_they_would_make_a_square() -> None:
+    assert [row["grid"] for row in between(channels=False).rows()] == ["4x4"]
+    probe = between(channels=True)
+    assert probe.rows() == []
+    assert probe.unreadable == {"3": "its 9 queries and 9 keys are not the tokens that the module works on"}
+
+
 def test_masked_and_pruned_tokens_are_not_taken_for_a_coarser_grid() -> None:
     """Four of sixteen patches are a square number of tokens, but no 2 x 2 grid."""
     module = vit()
