@@ -14,6 +14,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from probe.models.attention import AttentionProbe
+
 SIZE = (224, 224)
 
 
@@ -146,3 +148,18 @@ def brute_force(maps: Tensor, batch: int, prefix: int, side: int, stride: float)
         "prefix_mass": 1 - mass.mean((0, 1, 3)),
         "entropy": -(a * logs).sum(-1)[..., prefix:].mean((0, 1, 3)),
     }
+
+
+def small_vit(**options: object) -> nn.Module:
+    """16 patches of 64 x 64 pixels and a class token, one block."""
+    defaults = {"embed_dim": 24, "depth": 1, "num_heads": 2, "img_size": 64}
+    return randomized(timm.create_model("vit_tiny_patch16_224", **{**defaults, **options}))
+
+
+def read(module: nn.Module, size: tuple[int, int] = (64, 64), count: int = 2, **options: object) -> AttentionProbe:
+    """A probe after one forward pass."""
+    probe = AttentionProbe(module, **options)
+    with probe, torch.no_grad():
+        probe.begin(count, size)
+        module(images(count, size))
+    return probe
