@@ -87,11 +87,11 @@ def fold(module: nn.Module | Model, example: Any = None, *, layers: str = "*") -
     Layers that cannot be folded are kept and reported with the reason. Raises UsageError for a module in training mode, one that is
     folded already, one without normalization layers or one that does not run on the example; ProbeError where it cannot be traced.
     """
-    module = unwrapped(module.module if isinstance(module, Model) else module)
-    _check(module)
+    size = module.input_size if isinstance(module, Model) else ()
+    module = _checked(module.module if isinstance(module, Model) else module)
     chosen = {layer.name for layer in list_norm_layers(module, layers)}
     found = [NormLayer(path, child, kind) for path, child, kind in _outermost(module) if path in chosen]
-    example = example_of(module, example)
+    example = example_of(module, example, size)
     before = example.checked_outputs(module)
     scratch = Scratch(module, example)
     planner = Planner(Flow(scratch.module, scratch.example.args, scratch.example.kwargs), found)
@@ -110,13 +110,16 @@ def mark_folded(module: nn.Module, removed: Sequence[str]) -> None:
     setattr(module, _MARK, tuple(removed))
 
 
-def _check(module: Any) -> None:
+def _checked(module: Any) -> nn.Module:
+    """The module behind wrappers. Raises UsageError where it cannot be folded as it is."""
     if not isinstance(module, nn.Module):
         raise UsageError(f"a {type(module).__name__} is no model; give an nn.Module or what load_model returns")
+    module = unwrapped(module)
     if module.training:
         raise UsageError(f"{type(module).__name__} is in training mode: folding is exact at evaluation only; call .eval() first")
     if hasattr(module, _MARK):
         raise UsageError(f"{type(module).__name__} is folded already; call .undo() of that fold first")
+    return module
 
 
 def _outermost(module: nn.Module) -> list[Any]:

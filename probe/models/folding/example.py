@@ -55,14 +55,15 @@ class Example:
         return outputs
 
 
-def example_of(module: nn.Module, given: Any = None) -> Example:
+def example_of(module: nn.Module, given: Any = None, size: tuple[int, ...] = ()) -> Example:
     """The example from what the user gave: a tensor, a tuple whose first item is the input, a mapping, or None for a random batch.
 
-    Raises UsageError for anything else.
+    size: (C, H, W) of the random batch, where it is known. Raises UsageError for another example.
     """
     if given is None:
-        rng = torch.Generator().manual_seed(0)
-        return Example((torch.randn(IMAGES, *_input_size(module), generator=rng),), {}, False).to(module)
+        shape = size if size and all(size) else _input_size(module)
+        random = torch.randn(IMAGES, *shape, generator=torch.Generator().manual_seed(0))
+        return Example((random,), {}, False).to(module)
     if isinstance(given, Mapping):
         return Example((), dict(given), True).to(module)
     if isinstance(given, tuple | list) and given:
@@ -81,7 +82,7 @@ def _input_size(module: Any) -> tuple[int, int, int]:
     known = getattr(module, "pretrained_cfg", None) or {}
     for size in (
         getattr(getattr(module, "patch_embed", None), "img_size", None),
-        known.get("input_size", (None,) * 3)[1:] if isinstance(known, Mapping) else None,
+        (known.get("input_size") or ())[1:] if isinstance(known, Mapping) else None,
         getattr(getattr(module, "config", None), "image_size", None),
         getattr(module, "image_size", None),
     ):
