@@ -30,11 +30,16 @@ from probe.values import number, quality, records, share
 NAME = "report.html"
 NAMED = 20  # skipped images and modules named in a note
 CURVES_NOTE = (
-    "The value before the layer's own affine against its input, one dot per element. Pale dots are a uniform sample, darker ones "
-    "the most extreme inputs. Solid red: the tanh fitted to every element; dashed: the one that weighs the range of the input "
-    "evenly; black: the line where no tanh beats it; a fan of coloured lines: one per channel, coloured by its slope. Choose a "
-    "panel to enlarge it."
+    "The value before the layer's own affine against its input, one dot per element: pale ones are a uniform sample, darker ones the "
+    "most extreme inputs."
 )
+MARKS = {
+    "curved": "Solid red is the tanh fitted to every element.",
+    "linear": "Black is the line where no tanh beats it.",
+    "affine": "A layer that is affine per channel is a fan of lines, one per channel, coloured by their slopes.",
+}
+DASHED = "Dashed is the tanh that weighs the range of the input evenly, where it bends."
+ENLARGE = "Choose a panel to enlarge it."
 
 Progress = Callable[..., None]
 
@@ -100,7 +105,9 @@ def _part(run: Run, name: str, title: str, figures: bool, drawn: Mapping[str, Pa
     heads = records(run.attention()) if attention_findings.was_read(record) else []
     curves = _curves(tables, name, rows, figures, progress)
     targets = {curve.layer: curve.name for curve in curves}
-    notes = [_sentence(line) for line in (*findings.missed(run.manifest, NAMED), *attention_findings.not_read(record))]
+    computed = (record or {}).get("status") != "none"
+    unread = attention_findings.not_read(record) if computed else []
+    notes = [_sentence(line) for line in (*findings.missed(run.manifest, NAMED), *unread)]
     if not figures:
         notes.append(f"This page was made without pictures; `probe-norms report {run.path.name}` makes it with them.")
     return RunPart(
@@ -109,11 +116,11 @@ def _part(run: Run, name: str, title: str, figures: bool, drawn: Mapping[str, Pa
         _lead(run, rows, heads),
         facts=facts_of(run),
         warnings=tuple(findings.warnings_of(run.manifest)),
-        findings=(*(layer_findings(rows) if rows else [_no_layer(run)]), *attention_sentences(heads)),
+        findings=(*(layer_findings(rows) if rows else [_no_layer(run)]), *attention_sentences(heads, computed)),
         notes=tuple(notes),
         layers=layer_table(f"{name}-table", rows, targets) if rows else None,
         curves=tuple(curves),
-        curves_note=CURVES_NOTE,
+        curves_note=_how_to_read(rows),
         figures=tuple(whole_figures(tables, NORMS, name, drawn)) if figures and rows else (),
         attention=attention_table(f"{name}-heads", heads) if heads else None,
         attention_figures=tuple(whole_figures(tables, ATTENTION, name, drawn)) if figures and heads else (),
@@ -139,6 +146,13 @@ def _lead(run: Run, rows: Sequence[findings.Row], heads: Sequence[findings.Row])
     return ". ".join(part for part in (heading.capitalize(), "; ".join(seen)) if part) + "."
 
 
+def _how_to_read(rows: Sequence[findings.Row]) -> str:
+    """What the marks in the panels mean; only of those that are there."""
+    statuses = {str(row["status"]) for row in rows}
+    marks = [text for status, text in MARKS.items() if status in statuses] + [DASHED] * bool(statuses & {"curved", "linear"})
+    return " ".join([CURVES_NOTE, *marks, ENLARGE])
+
+
 def _curves(tables: FigureTables, name: str, rows: Sequence[findings.Row], figures: bool, progress: Progress) -> list[Curve]:
     """One card per layer, in execution order; none without figures."""
     if not figures:
@@ -160,11 +174,11 @@ def _numbers(row: findings.Row) -> tuple[tuple[str, str], ...]:
     found = {
         "\u03b1": findings.interval(row),
         "slopes": findings.slopes(row),
-        "slope": number(findings.central_slope(row)),
+        "slope" if row.get("slope_min") is None else "median": number(findings.central_slope(row)),
         "R\u00b2": quality(findings.shown_r2(row)) if row["status"] in findings.SHAPED else "-",
         "R\u00b2 line": quality(row.get("linear_r2")),
         "ceiling": quality(row.get("r2_ceiling")),
-        "best": findings.best(row),
+        "best": "-" if row["status"] == "affine" else findings.best(row),
         "beyond": "-" if beyond is None else f"{share(beyond)} %",
         "max |x|": number(row.get("max_abs_input")),
     }

@@ -91,8 +91,8 @@ def _fan(rows: Sequence[Row]) -> str:
     text = f"{_layers(len(fans))} {_is(len(fans))} affine per channel by construction: each is a fan of lines, one per channel, "
     text += "and has no \u03b1."
     if medians:
-        text += f" The median slope of a layer goes from {number(min(medians))} to {number(max(medians))}"
-        text += f" (median of the layers {number(median(medians))})."
+        low, high = number(min(medians)), number(max(medians))
+        text += f" The median slope of a layer goes from {low} to {high} (median of the layers {number(median(medians))})."
     cv = [row["slope_cv"] for row in fans if row.get("slope_cv") is not None]
     if cv:
         text += f" Within a layer the slopes vary by {share(median(cv))} % of their mean (median of the layers; "
@@ -137,8 +137,10 @@ def _extremes(rows: Sequence[Row]) -> Iterator[str]:
         yield "No channel carries massive activations (over 100, and over 1000 times the median of its layer)."
 
 
-def attention_findings(heads: Sequence[Row]) -> list[Finding]:
-    """Of the attention heads."""
+def attention_findings(heads: Sequence[Row], computed: bool = True) -> list[Finding]:
+    """Of the attention heads; `computed`: False for a model that has none."""
+    if not computed:
+        return [Finding("Attention", "The model computes none.")]
     return [Finding("Attention", " ".join(_attention(heads)))] if heads else []
 
 

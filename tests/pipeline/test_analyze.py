@@ -51,7 +51,7 @@ def test_every_table_alpha_file_and_figure_is_written(job):
     assert {path.name for path in job.path.iterdir()} == tables | alphas | {"manifest.json", "samples", "figures", "report.html"}
     assert len(list((job.path / "samples").iterdir())) == len(job.layers) == 17
     assert {path.name for path in (job.path / "figures").iterdir()} == {
-        f"{kind}.{end}" for kind in KINDS for end in ("png", "svg")
+        f"{kind}.{end}" for kind in KINDS if kind != "lines" for end in ("png", "svg")
     }
     assert "curved" in set(job.alphas()["status"])
 
@@ -122,7 +122,7 @@ def test_a_plain_module_goes_all_the_way_to_its_figures(tmp_path):
     assert verify_run(run) == []
     assert run.alphas()["status"].tolist()[-1] == "not_called"
     drawn = {path.stem for path in (run.path / "figures").iterdir()}
-    assert drawn == set(KINDS) - set(ATTENTION_KINDS) - {"tokens"}  # it has no attention, and its prefix tokens are not known
+    assert drawn == set(KINDS) - set(ATTENTION_KINDS) - {"tokens", "lines"}  # it has no attention, and its prefix tokens are not known
     assert (run.path / "alpha.safetensors").stat().st_size > 0
 
 
