@@ -102,7 +102,7 @@ def _part(run: Run, name: str, title: str, figures: bool, drawn: Mapping[str, Pa
     tables = FigureTables(run)
     rows = [] if run.attention_only else records(run.alphas())
     record = run.manifest.get("attention")
-    heads = records(run.attention()) if attention_findings.was_read(record) else []
+    heads = _heads(run)
     curves = _curves(tables, name, rows, figures, progress)
     targets = {curve.layer: curve.name for curve in curves}
     computed = (record or {}).get("status") != "none"
@@ -127,6 +127,11 @@ def _part(run: Run, name: str, title: str, figures: bool, drawn: Mapping[str, Pa
         manifest=manifest_text(run.manifest),
         files=files_of(run),
     )
+
+
+def _heads(run: Run) -> list[dict[str, Any]]:
+    """The rows of the attention table; none where the run has no table."""
+    return records(run.attention()) if (run.path / "attention.parquet").exists() else []
 
 
 def _no_layer(run: Run) -> Finding:
@@ -195,8 +200,7 @@ def _key_numbers(run: Run) -> dict[str, Any]:
     model = run.manifest.get("model") or {}
     kept: dict[str, Any] = {"model": str(model.get("name", "")), "weights": str(model.get("weights", ""))}
     kept = kept if run.attention_only else key_numbers(run)
-    if attention_findings.was_read(run.manifest.get("attention")):
-        heads = records(run.attention())
+    if heads := _heads(run):
         pixels = attention_findings.mean(heads, "distance_px")
         kept |= {"heads": len(heads), "local_heads": attention_findings.local(heads), "mean_attention_distance_px": pixels}
     return kept
@@ -209,11 +213,7 @@ def _side_by_side(runs: Sequence[Run], titles: Sequence[str]) -> Iterable[Shown]
     if curves is not None:
         words = Words("Four layers of each run", "At equal steps of depth, a row for each run.")
         yield shown_figure(picture(curves), "comparison-curves", words, heading)
-    tables = {
-        title: run.attention()
-        for title, run in zip(titles, runs, strict=True)
-        if attention_findings.was_read(run.manifest.get("attention"))
-    }
+    tables = {title: run.attention() for title, run in zip(titles, runs, strict=True) if _heads(run)}
     if len(tables) > 1:
         warned = [title for title, run in zip(titles, runs, strict=True) if findings.warnings_of(run.manifest)]
         frame = plots.Frame(warning=f"random weights: {', '.join(warned)}" if warned else "")
