@@ -235,6 +235,19 @@ def test_a_model_without_attention_is_one_line_and_leaves_no_run(out, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_batch_is_enough_to_see_that_there_is_nothing_to_read():
+    taken: list[int] = []
+
+    def batches():
+        for batch in tokens():
+            taken.append(len(batch))
+            yield batch
+
+    with pytest.raises(ProbeError, match="Block has no attention"):
+        attention_distance(Block(), batches(), **GRID)
+    assert taken == [3]
+
+
 def test_attention_that_cannot_be_read_is_named_with_its_reason():
     with pytest.raises(
         ProbeError, match=r"^none of the attention of Block can be read: attn: linear attention: no scores"
