@@ -19,6 +19,7 @@ from probe.cli.compare import compare
 from probe.cli.convert import convert
 from probe.cli.export import export
 from probe.cli.failure import PROGRAM, debugging, explain
+from probe.cli.figures import figures
 from probe.cli.fit import fit
 from probe.cli.fold import fold
 from probe.cli.layers import layers
@@ -47,7 +48,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback(invoke_without_command=True)(analyze)
-for command in (capture, layers, attention, fit, plot, export, report, convert, fold, compare, verify):
+for command in (capture, layers, attention, fit, plot, export, report, convert, fold, compare, verify, figures):
     app.command()(command)
 
 
