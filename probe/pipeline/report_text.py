@@ -56,7 +56,7 @@ def _alpha(rows: Sequence[Row]) -> str:
     if len(bent) == 1:
         spread = f"The fitted \u03b1 of {low['layer']} is {number(low['alpha'])}."
     ratio = [row["alpha"] * row["input_std"] for row in bent if row.get("input_std")]
-    beside = f" That is {number(median(ratio), 2)} times 1/std of the input (median)." if ratio else ""
+    beside = f" Its median is {number(median(ratio), 2)} times 1/std of the layer's input." if ratio else ""
     share_of = (
         f" The tanh reaches {number(100 * median(reach))} % of what any element-wise curve could explain (median)."
         if reach
@@ -149,7 +149,10 @@ def _attention(heads: Sequence[Row]) -> Iterator[str]:
     pixels = [row for row in heads if row.get("distance_px") is not None]
     if pixels:
         near, far = (pick(pixels, key=lambda row: row["distance_px"]) for pick in (min, max))
-        yield f"Nearest looks {_head(near)}, {number(near['distance_px'])} px; farthest {_head(far)}, {number(far['distance_px'])} px."
+        yield (
+            f"Nearest: {_head(near)} with {number(near['distance_px'])} px; farthest: {_head(far)} with "
+            f"{number(far['distance_px'])} px (heads count from 1)."
+        )
         layers = [row for row in per_layer(heads) if row["distance_px"] is not None]
         if len(layers) > 1:
             yield (
@@ -166,7 +169,8 @@ def _attention(heads: Sequence[Row]) -> Iterator[str]:
 
 
 def _head(row: Row) -> str:
-    return f"head {row['head']} of {row['layer']}"
+    """As the figures name it: the first head is 1."""
+    return f"head {row['head'] + 1} of {row['layer']}"
 
 
 def _layers(count: int) -> str:

@@ -220,8 +220,8 @@ def test_heads_are_told_by_their_reach() -> None:
     ]
     (said,) = attention_findings(heads)
     assert "2 heads in 2 layers: 1 local" in said.text
-    assert "Nearest looks head 0 of a, 10.0 px; farthest head 1 of b, 90.0 px." in said.text
-    assert "Patches put 20 % of their attention on class and register tokens on average, 30 % in head 1 of b." in said.text
+    assert "Nearest: head 1 of a with 10.0 px; farthest: head 2 of b with 90.0 px (heads count from 1)." in said.text
+    assert "Patches put 20 % of their attention on class and register tokens on average, 30 % in head 2 of b." in said.text
     assert attention_findings([]) == []
 
 
