@@ -17,6 +17,7 @@ from probe.models.attention import AttentionProbe
 
 
 UNREADABLE = {
+    "convit_tiny": ({"depth": 1, "local_up_to_layer": 1, "img_size": 64}, 64, {"GPSA": "mixed with another"}),
     "xcit_nano_12_p16_224": ({"depth": 1}, 64, {"XCA": "channel attention", "ClassAttn": "queries are not patches"}),
     "efficientvit_b0": ({}, 64, {"LiteMLA": "linear attention"}),
     "cait_xxs24_224": ({"depth": 1, "img_size": 64}, 64, {"TalkingHeadAttn": "mixed", "ClassAttn": "queries are not patches"}),

@@ -25,7 +25,7 @@ from probe.stats.attention_scores import Scores
 
 Take = Callable[[tuple[str, int], Scores, Geometry], None]  # (module path, call in this forward pass from 1), scores, where
 
-_ATTENTION = re.compile(r"att(n|ention)|MH?S?A(?![a-z])|XCA|MLA(?![a-z])|Performer|Linformer", re.IGNORECASE)
+_ATTENTION = re.compile(r"att(n|ention)|MH?S?A(?![a-z])|XCA|GPSA|MLA(?![a-z])|Performer|Linformer", re.IGNORECASE)
 _KINDS = (
     (
         re.compile(r"XCA|CrossCovariance|Channel|^DCA", re.IGNORECASE),
