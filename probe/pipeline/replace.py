@@ -31,7 +31,7 @@ from probe.pipeline.stand_ins import (
 from probe.records import StandIn
 from probe.store import Run, open_run
 
-Alphas: TypeAlias = "Run | pd.DataFrame | Mapping[str, StandIn] | str | os.PathLike[str]"
+Alphas: TypeAlias = Run | pd.DataFrame | Mapping[str, StandIn] | str | os.PathLike[str]
 
 
 def replace_norms(
