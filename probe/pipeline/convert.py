@@ -104,7 +104,7 @@ def convert(
         data=compared.description,
         asked={"norm": to, "scope": scope, "curves": curves},
         tolerance=tolerance,
-        notes=_notes(compared, comparison),
+        notes=_notes(compared, comparison, tolerance),
     )
     if target is not None and done is not None:
         result.files.extend(write(result, loaded, target))
@@ -147,8 +147,10 @@ def _swap_only(module: nn.Module, to: str, chosen: list[str], found: Mapping[str
     return swap(module, to, layers=",".join(glob.escape(name) for name in chosen), init="fitted", stand_ins=found)
 
 
-def _notes(compared: EvalData, comparison: Comparison) -> list[str]:
+def _notes(compared: EvalData, comparison: Comparison, tolerance: float | None) -> list[str]:
     notes = []
+    if tolerance and tolerance * compared.images < 1:
+        notes.append(f"a tolerance of {tolerance:g} is less than one of {compared.images} images: no image may change; give more")
     if compared.labels is not None and comparison.labels is None:
         classes = compared.classes if compared.classes is not None else int(compared.labels.max()) + 1
         notes.append(f"no accuracy: the data has {classes} classes and the model {comparison.logits.shape[1]}")

@@ -3,7 +3,8 @@
     KL         mean over images of sum_k p_k (log p_k - log q_k), p and q the softmax of the original's and the changed model's logits
     agreement  share of images whose largest logit is the same class
     accuracy   share of images whose largest logit is the label, where there are labels
-    rel error  rms(y' - y) / rms(y) of a layer's output over all elements, y of the original and y' of the changed layer
+    rel error  rms(y' - y) / rms(y) of a layer's output over all elements, y of the original and y' of the changed layer; of a
+               norm+activation module: of what leaves its activation
 
 Batches, the original's logits and the scores are kept: each set of layers costs one pass over the images, once. An output error is
 measured by standing at the layer's place, which needs no hook. A layer's output depends on the layers before it only, so one pass

@@ -8,57 +8,59 @@ Fits come from training images and from the bundled photographs; every conversio
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from probe.models.load import Model, load_model
+from probe.models.load import load_model
 from probe.models.replace import swap
+from probe.models.replacement import FORMS
 from probe.pipeline.capture import capture
 from probe.pipeline.conversion_curves import conversion_curves
-from probe.pipeline.eval_data import EvalData, read_eval_data
-from probe.pipeline.evaluate_swap import Comparison
+from probe.pipeline.eval_data import read_eval_data
+from probe.pipeline.evaluate_swap import Comparison, put
 from probe.pipeline.fit_run import fit
+from probe.records import StandIn
 from probe.store import Run
 
 MODEL = "bundled:vit_cifar10"
-FORMS = {"dyt": "tanh", "derf": "erf", "dyisru": "isru", "learnable_scaler": "line"}
+WAYS = (
+    ("dyt", "channel", "established"),
+    ("dyt", "channel", "all"),
+    ("derf", "channel", "all"),
+    ("dyisru", "channel", "all"),
+    ("learnable_scaler", "channel", "established"),
+    ("dyt", "layer", "established"),
+    ("learnable_scaler", "layer", "established"),
+)
+NUMBERS = itertools.count()  # a score is kept by the names of its layers: each conversion needs names of its own
 
 
 def nothing(*_: Any) -> None:
     """No progress."""
 
 
-def score(model: Model, data: EvalData, norm: str, **how: Any) -> tuple[str, int]:
-    """The line of one conversion, and how many layers it replaced. The model is as before afterwards."""
-    with swap(model.module, norm, **how) as done:
-        replaced = sum(outcome.status == "replaced" for outcome in done.outcomes)
-        places = {str(number): [place] for number, place in enumerate(done.places)}
-        for place in done.places:
-            place.parent._modules[place.key] = place.old
-        comparison = Comparison(model, places, data)
-        found = comparison.score(places)
-        for place in done.places:
-            place.parent._modules[place.key] = place.new
+def score(comparison: Comparison, norm: str, **how: Any) -> str:
+    """What one conversion keeps. The model is as before afterwards."""
+    with swap(comparison.model.module, norm, **how) as done:
+        assert all(outcome.status == "replaced" for outcome in done.outcomes)
+        comparison.places = {f"{next(NUMBERS)}": [place] for place in done.places}
+        put(comparison.places, ())
+        found = comparison.score(comparison.places)
+        put(comparison.places, comparison.places)
     assert found.accuracy is not None
-    return f"top-1 {found.accuracy:7.2%}  same class {found.agreement:7.2%}  KL {found.kl:.4f}", replaced
+    return f"top-1 {found.accuracy:7.2%}  same class {found.agreement:7.2%}  KL {found.kl:.4f}"
 
 
-def conversions(run: Run) -> dict[str, tuple[str, Mapping[str, Any]]]:
-    """Name of each conversion -> norm, options of swap."""
-    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    ways = [("channel", "established"), ("channel", "all"), ("layer", "established")]
-    for norm, form in FORMS.items():
-        for scope, curves in ways[: 3 if form == "tanh" else 2]:
-            if form == "line" and curves == "all":
-                continue
-            stand_ins, _ = conversion_curves(run, form, scope=scope, curves=curves, progress=nothing)
-            lines = sum(each.form == "line" for each in stand_ins.values())
-            name = f"{form} per {scope}, {curves} curves ({len(stand_ins) - lines} curves, {lines} lines)"
-            found[name] = norm, {"init": "fitted", "stand_ins": stand_ins}
-    pooled, _ = conversion_curves(run, "line", scope="layer", progress=nothing)
-    found["one line per layer"] = "learnable_scaler", {"init": "fitted", "stand_ins": pooled}
+def conversions(run: Run) -> dict[str, tuple[str, Mapping[str, StandIn]]]:
+    """Name of each conversion -> norm and stand-ins; what is the same twice is there once."""
+    found: dict[str, tuple[str, Mapping[str, StandIn]]] = {}
+    for norm, scope, curves in WAYS:
+        stand_ins, _ = conversion_curves(run, FORMS[norm], scope=scope, curves=curves, progress=nothing)
+        lines = sum(each.form == "line" for each in stand_ins.values())
+        found.setdefault(f"{norm} per {scope}: {len(stand_ins) - lines} curves, {lines} lines", (norm, stand_ins))
     return found
 
 
@@ -76,11 +78,11 @@ def main() -> None:
             "64 bundled crops": (None, 64),
             "112 bundled crops": (None, None),
         }
-        data: EvalData | None = None
+        comparison: Comparison | None = None
         for name, (source, images) in sources.items():
             run = capture(model, source, out=Path(place) / name.replace(" ", "_"), num_images=images)
             fit(run)
-            if data is None:
+            if comparison is None:
                 data = read_eval_data(
                     model,
                     test,
@@ -92,14 +94,13 @@ def main() -> None:
                     transform=None,
                     progress=nothing,
                 )
-                accuracy = Comparison(model, {}, data).accuracy
-                print(f"{MODEL}, {data.images} test images: top-1 of the original {accuracy:.2%}")
-                for init in ("match", "default"):
-                    print(f"  DyT, alpha 0.5, init {init}: {score(model, data, 'dyt', init=init)[0]}", flush=True)
+                comparison = Comparison(model, {}, data)
+                print(f"{MODEL}, {data.images} test images: top-1 of the original {comparison.accuracy:.2%}")
+                for init, what in (("match", "with the trained weights and biases"), ("default", "with weights 1 and biases 0")):
+                    print(f"  DyT with alpha 0.5 {what}: {score(comparison, 'dyt', init=init)}", flush=True)
             print(f"fits from {name}")
-            for title, (norm, how) in conversions(run).items():
-                line, replaced = score(model, data, norm, **how)
-                print(f"  {title:55s} {line}  ({replaced} layers)", flush=True)
+            for title, (norm, stand_ins) in conversions(run).items():
+                print(f"  {title:50s} {score(comparison, norm, init='fitted', stand_ins=stand_ins)}", flush=True)
 
 
 if __name__ == "__main__":
