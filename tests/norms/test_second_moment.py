@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.checkpoint import checkpoint
 
 from probe.errors import UsageError
@@ -234,12 +235,33 @@ def test_a_mask_of_another_shape_is_refused(name):
         layer(name)(batch(0), torch.zeros(3, 5, dtype=torch.bool))
 
 
+def unreduced(state, bucket):
+    done = torch.futures.Future()
+    done.set_result(bucket.buffer())
+    return done
+
+
 @BOTH
-def test_distributed_data_parallel_trains_it_as_it_is(name, tmp_path):
+def test_buffers_written_over_in_place_before_a_forward_pass_are_taken_up(name):
+    """What data-parallel training does before each step."""
+    norm, other = layer(name), layer(name)
+    for seed in range(4):
+        step(norm, seed)
+    step(other, 9)
+    for buffer, given in zip(other.buffers(), norm.buffers(), strict=True):
+        buffer.copy_(given)
+    assert torch.equal(step(norm, 5), step(other, 5))
+    assert same_state(norm, other)
+
+
+@BOTH
+def test_distributed_data_parallel_trains_it_as_it_is(name):
+    """With a process group that sends nothing and starts no thread."""
     norm, twin = layer(name), layer(name)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
     try:
         wrapped = nn.parallel.DistributedDataParallel(norm)
+        wrapped.register_comm_hook(None, unreduced)
         gradients = [step(wrapped, seed) for seed in range(5)]
     finally:
         torch.distributed.destroy_process_group()
