@@ -62,7 +62,7 @@ def read_eval_data(
         data = list(data)
         labels = _labels_of_batches(data)
     if isinstance(data, ImageSource):
-        said = said or f"{data.description['location']}"
+        said = said or _location(data.description)
         found = labels_of(data)
         labels, classes = (found.index, found.classes) if found is not None else (None, None)
     stream = open_stream(
@@ -110,7 +110,8 @@ def _reopened(described: dict[str, Any], plan: dict[str, Any]) -> ImageSource:
 def _location(described: dict[str, Any]) -> str:
     if described["kind"] == "bundled":
         return "bundled photographs"
-    return str(described.get("location") or f"{described['kind']} of {described.get('chosen')} images")
+    split = f", split {described['split']}" if described.get("split") else ""
+    return str(described.get("location") or f"{described.get('chosen')} image files") + split
 
 
 def _labels_of_batches(batches: list[Any]) -> NDArray[np.int64] | None:
