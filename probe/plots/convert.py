@@ -45,7 +45,7 @@ def conversion_by_depth(table: pd.DataFrame, *, accuracy: float | None = None, f
         marks = _form_marks(axes[0], table)
         bands = _bands(axes, table)
         for ax in axes:
-            ax.yaxis.set_label_coords(-0.078, 0.5)
+            ax.yaxis.set_label_coords(-0.075, 0.5)
         layout.put_legend(figure, _legend(axes) + bands + marks, top)
     return figure
 
