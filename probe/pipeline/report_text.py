@@ -42,7 +42,7 @@ def _shape(rows: Sequence[Row]) -> str:
         f"a straight line {quality(most.get('linear_r2'))} (gain {gain(most):.2g})."
     )
     straight = sum(row["status"] == "linear" for row in rows)
-    rest = f" In {straight} layer{_s(straight)} no curve beats the straight line." if straight else ""
+    rest = f" In {straight} layer{_s(straight)} no curve surely beats a straight line." if straight else ""
     return f"{len(bent)} of {_layers(len(rows))} {_is(len(bent))} S-shaped; {where}. {bend}{rest}"
 
 
