@@ -63,8 +63,12 @@ def images(done: Mapping[str, Any]) -> str:
 def times(done: Mapping[str, Any]) -> str:
     """Both times come from one run, taken in turns."""
     before, after = done["seconds_before"], done["seconds_after"]
-    cost = [f"{1000 * item['best']:.3g} ms (median {1000 * item['median']:.3g})" for item in (before, after)]
+    cost = [f"{milliseconds(item['best'])} ms (median {milliseconds(item['median'])})" for item in (before, after)]
     ratio = before["best"] / after["best"]
     where = f"{done['model']['device']}, {done['threads']} thread{'s' if done['threads'] != 1 else ''}"
     what = f"forward pass of {images(done)} on {where}, best of {done['repeats']}"
     return f"{what}: {cost[0]} before, {cost[1]} after, {ratio:.2f} times as fast"
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.0f}" if seconds >= 0.1 else number(1000 * seconds)

@@ -26,7 +26,7 @@ Progress = Callable[..., None]
 
 @dataclass(frozen=True)
 class Counts:
-    """Normalization layers that still compute something, and those of them with an affine of their own (not weight 1, bias 0)."""
+    """Normalization layers that still compute something, and those of them that apply an affine map of their own."""
 
     norms: int
     affines: int
@@ -114,10 +114,14 @@ def fold_model(
 
 
 def counts(module: nn.Module) -> Counts:
-    """Normalization layers of a module, and how many of them have an affine that is not the identity."""
-    norms = [child for _, child, _ in norm_modules(module)]
-    affines = [affine_of(child, channels_of(child)) for child in norms]
-    return Counts(len(norms), sum(bool((weight != 1).any() or bias.any()) for weight, bias in affines))
+    """Normalization layers of a module, and how many of them apply an affine map: as a whole, or a weight and bias not 1 and 0."""
+    norms = [(child, kind) for _, child, kind in norm_modules(module)]
+    return Counts(len(norms), sum(kind.affine(child) or _has_affine(child) for child, kind in norms))
+
+
+def _has_affine(norm: nn.Module) -> bool:
+    weight, bias = affine_of(norm, channels_of(norm))
+    return bool((weight != 1).any() or bias.any())
 
 
 def alternating_times(modules: list[nn.Module], inputs: Inputs, repeats: int, report: Progress) -> list[Seconds]:

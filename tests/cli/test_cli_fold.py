@@ -78,6 +78,22 @@ def test_json_has_the_same_numbers(cli: Any, job: Any) -> None:
     assert len(document["warnings"]) == 1
 
 
+def test_the_help_names_every_option(cli: Any) -> None:
+    text = cli("fold", "--help").out
+    assert text.startswith("Usage: probe-norms fold")
+    for name in (
+        "--out FILE",
+        "--model M",
+        "--weights W",
+        "--data D",
+        "--num-images N",
+        "--device DEVICE",
+        "--overwrite",
+        "--json",
+    ):
+        assert name in text
+
+
 WRONG = {
     "fold": "--out FILE is missing; see probe-norms fold --help",
     "fold --out x.pth": "--out x.pth: must end in .safetensors",

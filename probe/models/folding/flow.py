@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -129,7 +130,8 @@ class Flow:
             node = node.all_input_nodes[0]
         schema = getattr(node.target, "_schema", None)
         name = schema.name.split("::")[-1] if schema is not None else str(getattr(node.target, "__name__", node.name))
-        return f"{name.strip('_')} ({self.path(node) or 'the model itself'})"
+        name = re.sub(r"^_*(native_)?|_legit.*", "", name)  # _native_batch_norm_legit_no_training
+        return f"{name} ({self.path(node) or 'the model itself'})"
 
 
 def shape_of(node: Node) -> torch.Size:
