@@ -67,6 +67,7 @@ def class_and_mean(x: Any, drop: nn.Module) -> Any:
 
 BN1, BN2, LN, LN2 = nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, tl.LayerNorm2d
 CONV, UP, FC = nn.Conv2d, nn.ConvTranspose2d, nn.Linear
+CHOSEN = torch.tensor([4, 0, 2])
 IMAGES, TOKENS, VECTORS = (2, 4, 6, 5), (2, 7, 6), (3, 6)
 
 # into the linear layer before it
@@ -121,6 +122,7 @@ AFFINE = {
     "Derf": (ahead(zoo("derf", 6), FC(6, 5)), TOKENS),
     "class token": (Net(lambda m, x: m.map(m.norm(x)[:, 0]), norm=LN(6), map=FC(6, 5)), TOKENS),
     "mean of patches": (Net(lambda m, x: m.map(m.norm(x)[:, 1:].mean(1)), norm=LN(6), map=FC(6, 5)), TOKENS),
+    "chosen tokens": (Net(lambda m, x: m.map(m.norm(x)[:, CHOSEN]), norm=LN(6), map=FC(6, 5)), TOKENS),
     "class token beside the mean": (
         Net(lambda m, x: m.map(class_and_mean(m.norm(x), m.drop)), norm=LN(6), drop=nn.Dropout(0.5), map=FC(12, 5)),
         TOKENS,
