@@ -1,37 +1,29 @@
-"""A folded model as one safetensors file: the whole state dict, and in the metadata what it takes to build the model again.
+"""A folded model as one safetensors file.
 
-Metadata (https://huggingface.co/docs/safetensors/index#format; all values are texts, the last ones JSON): format `probe-fold`, version,
-model, origin, weights, source and fingerprint of the original; options of the constructor, removed (paths of the layers that are gone),
-biases (names of the parameters that were created), folded (layer, into and direction of each map that moved).
+Metadata beside that of every model file (probe.pipeline.model_file), format `probe-fold`: weights, source and fingerprint of the
+original; removed (paths of the layers that are gone), biases (names of the parameters that were created), folded (layer, into and
+direction of each map that moved).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from probe.errors import UsageError
 from probe.models.fold import Fold, mark_folded
 from probe.models.folding.install import Edits
-from probe.models.load import Model, load_model, resolve_device
+from probe.models.load import Model, resolve_device
 from probe.models.weights import fingerprint, mismatch
-from probe.pipeline.converted_file import constructor_options
-from probe.pipeline.inputs import open_model
-from probe.store.alphas import sorted_header
-from probe.store.disk import replace_file
-from probe.store.plain import json_bytes
+from probe.pipeline.model_file import Format, constructor_options, original, read_metadata, write_model
 
-FORMAT = "probe-fold"
-VERSION = 1
-LISTS = ("options", "removed", "biases", "folded")
+FOLDED = Format("probe-fold", 1, "folded", ("options", "removed", "biases", "folded"))
 
 
 def save_folded(fold: Fold, path: str | os.PathLike[str], model: Model | None = None, *, overwrite: bool = False) -> Path:
@@ -40,16 +32,10 @@ def save_folded(fold: Fold, path: str | os.PathLike[str], model: Model | None = 
     Raises UsageError for another ending than .safetensors and for an existing file without overwrite.
     """
     path = free_path(path, overwrite)
-    known: dict[str, Any] = {"format": FORMAT, "version": str(VERSION), **_identity(fold, model)}
-    known |= {"removed": fold.removed, "biases": fold.biases}
     moved = [outcome for outcome in fold.outcomes if outcome.status == "folded"]
+    known = {**_identity(fold, model), "removed": fold.removed, "biases": fold.biases}
     known["folded"] = [{"layer": one.layer, "into": one.into, "direction": one.direction} for one in moved]
-    texts = {key: value if isinstance(value, str) else json_bytes(value).decode().strip() for key, value in known.items()}
-    state = fold.module.state_dict()
-    tensors = {
-        name: value.detach().cpu().contiguous().clone() for name, value in sorted(state.items()) if isinstance(value, Tensor)
-    }
-    return replace_file(path, sorted_header(safetensors.torch.save(tensors, metadata=texts)))
+    return write_model(fold.module, FOLDED, known, path)
 
 
 def free_path(path: str | os.PathLike[str], overwrite: bool) -> Path:
@@ -73,32 +59,13 @@ def load_folded(
     Raises UsageError for a file of another kind, and where it does not fit the model.
     """
     path = Path(path).expanduser()
-    known = read_metadata(path)
-    if model is None:
-        if known["origin"] == "module":
-            raise UsageError(f"{path} is of a module {known['model']}, not of a named model: give one as model=")
-        loaded = load_model(known["model"], weights="random", device="cpu", offline=offline, **known["options"])
-    else:
-        loaded = open_model(model)
+    known = read_metadata(path, FOLDED)
+    loaded = original(known, path, model, offline)
     _fill(loaded, known, path)
     if model is None or device is not None:
         loaded.module.to(resolve_device(device))
     loaded.module.eval()
     return dataclasses.replace(loaded, weights=path.name, fingerprint=fingerprint(loaded.module), source=path.name)
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a folded file, its JSON read. Raises UsageError for any other file."""
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            texts = file.metadata() or {}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UsageError(f"{path} cannot be read as a folded model ({str(error).splitlines()[0]})") from None
-    if texts.get("format") != FORMAT:
-        raise UsageError(f"{path} is no folded model: its format is {texts.get('format')!r}, not {FORMAT!r}")
-    if int(texts["version"]) > VERSION:
-        raise UsageError(f"{path} has version {texts['version']}; this version reads up to {VERSION}: update probe-norms")
-    return {**texts, **{key: json.loads(texts[key]) for key in LISTS}}
 
 
 def _identity(fold: Fold, model: Model | None) -> dict[str, Any]:

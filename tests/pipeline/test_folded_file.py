@@ -14,7 +14,8 @@ import probe
 from probe.errors import ProbeError, UsageError
 from probe.models.layers import norm_modules
 from probe.pipeline.fold_model import Counts, counts, fold_model
-from probe.pipeline.folded_file import load_folded, read_metadata, save_folded
+from probe.pipeline.folded_file import FOLDED, load_folded, save_folded
+from probe.pipeline.model_file import read_metadata
 
 CNN = "bundled:resnet_cifar10"
 
@@ -56,7 +57,7 @@ def test_the_job_counts_and_times_both_models(written):
 
 
 def test_the_metadata_says_what_was_folded(written):
-    known = read_metadata(written[1])
+    known = read_metadata(written[1], FOLDED)
     assert (known["format"], known["model"], known["weights"]) == ("probe-fold", CNN, "pretrained")
     assert known["fingerprint"] == probe.load_model(CNN).fingerprint
     assert known["folded"][0] == {"layer": "bn1", "into": "conv1", "direction": "before"}
@@ -126,7 +127,7 @@ def test_an_existing_file_is_replaced_only_when_asked(tmp_path):
             save_folded(done, path)
         assert path.read_text() == "mine"
         save_folded(done, path, overwrite=True)
-    assert read_metadata(path)["format"] == "probe-fold"
+    assert read_metadata(path, FOLDED)["format"] == "probe-fold"
 
 
 def test_where_nothing_can_be_folded_nothing_is_written(tmp_path):
@@ -137,6 +138,6 @@ def test_where_nothing_can_be_folded_nothing_is_written(tmp_path):
 
 
 def test_counts_are_of_layers_that_compute_and_of_their_own_affines():
-    net = nn.Sequential(nn.BatchNorm2d(3), nn.LayerNorm(4), nn.LayerNorm(4, elementwise_affine=False), nn.Identity())
+    net = nn.Sequential(nn.BatchNorm2d(3), nn.LayerNorm(4), nn.LayerNorm(4, elementwise_affine=False), nn.Identity()).eval()
     nn.init.ones_(net[1].bias)
     assert counts(net) == Counts(3, 2)
