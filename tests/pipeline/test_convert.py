@@ -16,6 +16,7 @@ from probe.errors import ProbeError, UsageError
 from probe.models.load import load_model
 from probe.norms import DyT
 from probe.pipeline.capture import capture
+from probe.pipeline.conversion_curves import conversion_curves
 from probe.pipeline.convert import convert
 
 
@@ -251,3 +252,16 @@ def test_an_original_that_gives_no_finite_logits_is_an_error(tmp_path):
     run = captured(module, tmp_path / "run")
     with pytest.raises(ProbeError, match="logits that are not finite"):
         convert(run, model=module, data=[torch.full((2, 10, 8), float("nan"))])
+
+
+def test_established_and_all_curves_agree_where_a_curve_is_established(vit_run):
+    """The run's own tanh, and the curve of least loss fitted again to the same samples."""
+    sure, best = (
+        conversion_curves(vit_run, "tanh", curves=curves, progress=lambda *_: None)[0] for curves in ("established", "all")
+    )
+    curved = [name for name, each in sure.items() if each.form == "tanh"]
+    assert len(curved) >= 3
+    for name in curved:
+        assert best[name].alpha == pytest.approx(sure[name].alpha, rel=1e-6)
+        np.testing.assert_allclose(best[name].weight, sure[name].weight, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(best[name].bias, sure[name].bias, rtol=1e-5, atol=1e-6)
