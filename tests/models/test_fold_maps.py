@@ -61,6 +61,10 @@ def branched(m: Any, x: Any) -> Any:
     return F.relu(m.norm(x)) + m.other(x)
 
 
+def with_zeros_of_its_shape(m: Any, x: Any) -> Any:
+    return m.map(x) + x.new_zeros(x.shape[:2]).sum()
+
+
 def class_and_mean(x: Any, drop: nn.Module) -> Any:
     return torch.cat([x[:, 0], drop(x).mean(1)], 1)
 
@@ -122,6 +126,7 @@ AFFINE = {
     "Derf": (ahead(zoo("derf", 6), FC(6, 5)), TOKENS),
     "class token": (Net(lambda m, x: m.map(m.norm(x)[:, 0]), norm=LN(6), map=FC(6, 5)), TOKENS),
     "mean of patches": (Net(lambda m, x: m.map(m.norm(x)[:, 1:].mean(1)), norm=LN(6), map=FC(6, 5)), TOKENS),
+    "its shape is read": (Net(lambda m, x: with_zeros_of_its_shape(m, m.norm(x)), norm=LN(6), map=FC(6, 5)), TOKENS),
     "chosen tokens": (Net(lambda m, x: m.map(m.norm(x)[:, CHOSEN]), norm=LN(6), map=FC(6, 5)), TOKENS),
     "class token beside the mean": (
         Net(lambda m, x: m.map(class_and_mean(m.norm(x), m.drop)), norm=LN(6), drop=nn.Dropout(0.5), map=FC(12, 5)),

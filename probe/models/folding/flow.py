@@ -21,6 +21,9 @@ from torch.fx import Node, map_arg
 
 from probe.errors import ProbeError
 
+# operations that read the shape of a tensor and not its values
+_SHAPE_ONLY = {f"aten::{name}" for kind in ("zeros", "ones", "full", "empty") for name in (f"new_{kind}", f"{kind}_like")}
+
 
 class Blocked(Exception):
     """Why a map cannot move; the text is the reason in the report."""
@@ -56,7 +59,7 @@ class Flow:
 
     def _note(self, node: Node) -> None:
         given = node.op == "placeholder" and node.name not in self._tensors
-        if given or any(source in self._varying for source in node.all_input_nodes):
+        if given or self.sources(node):
             self._varying.add(node)
         for call, (path, _) in node.meta.get("nn_module_stack", {}).items():
             self._of[path].add(node)
@@ -76,12 +79,14 @@ class Flow:
         return Region(path, axis, frozenset(nodes), read.pop(), made.pop())
 
     def sources(self, node: Node) -> list[Node]:
-        """What a node reads that depends on the model's input."""
+        """What a node reads whose values depend on the model's input."""
+        if _is_shape_only(node):
+            return []
         return [source for source in node.all_input_nodes if source in self._varying]
 
     def readers(self, node: Node) -> list[Node]:
         """The nodes that read `node` and matter: assertions make nothing."""
-        return [reader for reader in node.users if reader.op == "output" or reader.users]
+        return [reader for reader in node.users if reader.op == "output" or (reader.users and not _is_shape_only(reader))]
 
     def after(self, node: Node) -> Iterator[Node]:
         """The nodes behind `node` in execution order."""
@@ -105,7 +110,8 @@ class Flow:
         if node in self._varying:
             raise Blocked(f"{self.describe(node)} is read together with it")
         if node not in self._values:
-            value = self._stored(node) if node.op != "call_function" else self.run(node, {})
+            shapes = {source: _zeros(source) for source in node.all_input_nodes if source in self._varying}
+            value = self._stored(node) if node.op != "call_function" else self.run(node, shapes)
             wide = isinstance(value, Tensor) and value.is_floating_point()
             self._values[node] = value.double() if wide else value
         return self._values[node]
@@ -132,6 +138,15 @@ class Flow:
         name = schema.name.split("::")[-1] if schema is not None else str(getattr(node.target, "__name__", node.name))
         name = re.sub(r"^_*(native_)?|_legit.*", "", name)  # _native_batch_norm_legit_no_training
         return f"{name} ({self.path(node) or 'the model itself'})"
+
+
+def _is_shape_only(node: Node) -> bool:
+    return getattr(getattr(node.target, "_schema", None), "name", None) in _SHAPE_ONLY
+
+
+def _zeros(node: Node) -> Tensor:
+    shape, meta = shape_of(node), node.meta["val"]
+    return torch.zeros(shape, dtype=meta.dtype, device=meta.device)
 
 
 def shape_of(node: Node) -> torch.Size:

@@ -33,7 +33,7 @@ def spread(
     on = {start: _numbered(start, axis)}
     found: dict[Any, tuple[Linear | Region, Tensor]] = {}
     for node in flow.after(start):
-        read = [source for source in node.all_input_nodes if source in on]
+        read = [source for source in flow.sources(node) if source in on]
         if not read or node not in flow.readers(read[0]):
             continue
         if node.op == "output":
