@@ -122,7 +122,10 @@ def test_a_plain_module_goes_all_the_way_to_its_figures(tmp_path):
     assert verify_run(run) == []
     assert run.alphas()["status"].tolist()[-1] == "not_called"
     drawn = {path.stem for path in (run.path / "figures").iterdir()}
-    assert drawn == set(KINDS) - set(ATTENTION_KINDS) - {"tokens", "lines"}  # it has no attention, and its prefix tokens are not known
+    assert drawn == set(KINDS) - set(ATTENTION_KINDS) - {
+        "tokens",
+        "lines",
+    }  # it has no attention, and its prefix tokens are not known
     assert (run.path / "alpha.safetensors").stat().st_size > 0
 
 
