@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from probe.models.folding.flow import Blocked
 from probe.models.layers import affine_of, channels_of
 from probe.models.norm_types import NormType
+from probe.models.starts import eval_affine
 from probe.norms import Norm
 
 LEADING = ("dyt", "dyt_2d", "derf", "derf_2d")
@@ -46,14 +47,9 @@ class NormLayer:
 
     def line(self) -> tuple[Tensor, Tensor]:
         """s, t of y = s x + t: s = w / sqrt(running_var + eps), t = b - running_mean s; norms of the zoo give their own."""
-        if isinstance(self.module, Norm):
-            given = self.module.eval_affine()
-            assert given is not None  # is_line says so
-            return given
-        scale, bias = affine_of(self.module, channels_of(self.module))
-        mean, var = (value.detach().to("cpu", torch.float64) for value in (self.module.running_mean, self.module.running_var))
-        scale = scale * torch.rsqrt(var + self.module.eps)
-        return scale, bias - mean * scale
+        found = eval_affine(self.module)
+        assert found is not None  # is_line says so
+        return found
 
     def trailing(self) -> tuple[Tensor, Tensor]:
         """w, b of y = w z + b."""
