@@ -1,6 +1,7 @@
 """probe: what function does each normalization layer of a vision model compute?
 
-Everything is imported when it is first used, so that `import probe` costs nothing and needs no torch.
+Everything is imported when it is first used, so that `import probe` costs nothing and needs no
+torch.
 """
 
 from __future__ import annotations
@@ -11,51 +12,52 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probe import norms, plots
     from probe.errors import ProbeError, UsageError
-    from probe.models.fold import fold
-    from probe.models.layers import list_norm_layers
-    from probe.models.load import load_model
-    from probe.pipeline.analyze import analyze
-    from probe.pipeline.attention import attention_distance
-    from probe.pipeline.attention_figures import draw_attention
-    from probe.pipeline.capture import capture
-    from probe.pipeline.compare_runs import compare
-    from probe.pipeline.convert import convert
-    from probe.pipeline.converted_file import load_converted
-    from probe.pipeline.draw import figure, plot
-    from probe.pipeline.export import export_alphas
-    from probe.pipeline.fit_run import fit
-    from probe.pipeline.fold_model import fold_model
-    from probe.pipeline.folded_file import load_folded, save_folded
-    from probe.pipeline.replace import replace_norms
-    from probe.pipeline.report import report
+    from probe.jobs.analyze import analyze
+    from probe.jobs.capturing.attention import attention_distance
+    from probe.jobs.capturing.capture import capture
+    from probe.jobs.converting.convert import convert
+    from probe.jobs.converting.converted_file import load_converted
+    from probe.jobs.drawing.attention import draw_attention
+    from probe.jobs.drawing.compare import compare
+    from probe.jobs.drawing.draw import figure, plot
+    from probe.jobs.fitting.fit import fit
+    from probe.jobs.folding.fold_model import fold_model
+    from probe.jobs.folding.folded_file import load_folded, save_folded
+    from probe.jobs.replacing.export import export_alphas
+    from probe.jobs.replacing.replace import replace_norms
+    from probe.jobs.reporting.report import report
+    from probe.models.folding.fold import fold
+    from probe.models.loading.load import load_model
+    from probe.models.reading.layers import list_norm_layers
     from probe.store.run import open_run
 
 __version__ = "0.1.0"
 
-# Public name -> the module that defines it. No function may be called like a sub-package: the first import would replace it.
+# Public name -> the module that defines it. No function may be called like a sub-package: the first
+# import would replace it.
 _HOME = {
     "ProbeError": "probe.errors",
     "UsageError": "probe.errors",
-    "analyze": "probe.pipeline.analyze",
-    "attention_distance": "probe.pipeline.attention",
-    "capture": "probe.pipeline.capture",
-    "compare": "probe.pipeline.compare_runs",
-    "convert": "probe.pipeline.convert",
-    "draw_attention": "probe.pipeline.attention_figures",
-    "export_alphas": "probe.pipeline.export",
-    "figure": "probe.pipeline.draw",
-    "fit": "probe.pipeline.fit_run",
-    "fold": "probe.models.fold",
-    "fold_model": "probe.pipeline.fold_model",
-    "list_norm_layers": "probe.models.layers",
-    "load_converted": "probe.pipeline.converted_file",
-    "load_folded": "probe.pipeline.folded_file",
-    "load_model": "probe.models.load",
+    "analyze": "probe.jobs.analyze",
+    "attention_distance": "probe.jobs.capturing.attention",
+    "capture": "probe.jobs.capturing.capture",
+    "compare": "probe.jobs.drawing.compare",
+    "convert": "probe.jobs.converting.convert",
+    "draw_attention": "probe.jobs.drawing.attention",
+    "export_alphas": "probe.jobs.replacing.export",
+    "figure": "probe.jobs.drawing.draw",
+    "fit": "probe.jobs.fitting.fit",
+    "fold": "probe.models.folding.fold",
+    "fold_model": "probe.jobs.folding.fold_model",
+    "list_norm_layers": "probe.models.reading.layers",
+    "load_converted": "probe.jobs.converting.converted_file",
+    "load_folded": "probe.jobs.folding.folded_file",
+    "load_model": "probe.models.loading.load",
     "open_run": "probe.store.run",
-    "plot": "probe.pipeline.draw",
-    "replace_norms": "probe.pipeline.replace",
-    "report": "probe.pipeline.report",
-    "save_folded": "probe.pipeline.folded_file",
+    "plot": "probe.jobs.drawing.draw",
+    "replace_norms": "probe.jobs.replacing.replace",
+    "report": "probe.jobs.reporting.report",
+    "save_folded": "probe.jobs.folding.folded_file",
 }
 
 __all__ = [

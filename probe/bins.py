@@ -1,8 +1,9 @@
 """Profile bins: relative, log-spaced with sign, and one bin around zero.
 
-A bin is the sign, the exponent and the top 5 mantissa bits of the float32 pattern (`bits >> 18`), so a bin is about 3 % wide and costs
-one shift to find. Exponents are clipped to 2^-16 .. 2^15: |x| < 2^-16 falls into bin 0, |x| >= 2^16 into the outermost bins.
-Bin k > 0 holds lower(k) <= x < upper(k); bin -k its mirror image.
+A bin is the sign, the exponent and the top 5 mantissa bits of the float32 pattern (`bits >> 18`),
+so a bin is about 3 % wide and costs one shift to find. Exponents are clipped to 2^-16 .. 2^15: |x|
+< 2^-16 falls into bin 0, |x| >= 2^16 into the outermost bins. Bin k > 0 holds lower(k) <= x <
+upper(k); bin -k its mirror image.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ MIN_EXPONENT = -16
 MAX_EXPONENT = 15
 PER_SIGN = (MAX_EXPONENT - MIN_EXPONENT + 1) << MANTISSA_BITS  # 1024
 SUMS = 6  # of a profile cell: count, x, z, z^2, x^2, x z
-# While it grows, a profile keeps its cells where a shift finds them: 0 .. 1023 bins 1 .. 1024, 1024 .. 2047 bins -1 .. -1024, then
+# While it grows, a profile keeps its cells where a shift finds them: 0 .. 1023 bins 1 .. 1024, 1024
+# .. 2047 bins -1 .. -1024, then
 # what lies outside these exponents: near zero, beyond the largest, beyond the largest below zero.
 CELLS = 2 * PER_SIGN + 3
 BINS = 2 * PER_SIGN + 1  # array index = bin + PER_SIGN
-FIRST = (127 + MIN_EXPONENT) << MANTISSA_BITS  # bits >> SHIFT of the smallest magnitude that is not bin 0
+FIRST = (
+    127 + MIN_EXPONENT
+) << MANTISSA_BITS  # bits >> SHIFT of the smallest magnitude that is not bin 0
 
 
 def bin_of(x: ArrayLike) -> NDArray[np.int64]:
@@ -40,7 +44,9 @@ def _edge(k: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def edges(bins: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lower and upper edge of each bin in ascending x. The outermost bins are open; here they end where the next would begin."""
+    """Lower and upper edge of each bin in ascending x. The outermost bins are open; here they end
+    where the next would begin.
+    """
     k = np.asarray(bins, dtype=np.int64)
     magnitude = np.abs(k)
     near = np.where(magnitude > 0, _edge(np.maximum(magnitude, 1)), -(2.0**MIN_EXPONENT))

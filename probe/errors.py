@@ -1,6 +1,7 @@
 """The errors a user meets. Each message is one line: what was given, what is accepted, what to do.
 
-The command line prints the message and leaves with `exit_code`; from Python they are ordinary exceptions.
+The command line prints the message and leaves with `exit_code`; from Python they are ordinary
+exceptions.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Iterable
 
 
 class ProbeError(Exception):
-    """The job failed although it was asked for correctly (no images could be read, disk full, no network)."""
+    """The job failed although it was asked for correctly (no images could be read, disk full, no
+    network).
+    """
 
     exit_code = 1
 
@@ -27,7 +30,12 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
 
 
 def unknown(what: str, given: str, known: Iterable[str]) -> UsageError:
-    """The one line for a name that is not in a short registry: lists the known names and the nearest."""
+    """The one line for a name that is not in a short registry: lists the known names and the
+    nearest.
+    """
     names = list(known)
     close = nearest(given, names)
-    return UsageError(f"{what} {given!r} is unknown{f' (did you mean {close}?)' if close else ''}; known: {', '.join(names)}")
+    return UsageError(
+        f"{what} {given!r} is unknown{f' (did you mean {close}?)' if close else ''}; known: "
+        f"{', '.join(names)}"
+    )

@@ -13,15 +13,20 @@ TOKENS = ("patch", "prefix")  # index = the `tokens` code of profile cells
 
 @dataclass(frozen=True)
 class Layer:
-    """One normalization layer: a norm module, or one of its calls where a forward pass calls it several times."""
+    """One normalization layer: a norm module, or one of its calls where a forward pass calls it
+    several times.
+    """
 
     name: str  # module path; `path#1` .. `path#k` where one forward pass calls the module k times
     module: str  # module path
     depth: int  # execution order, from 0
-    kind: str  # layer_norm, batch_norm, rms_norm, group_norm, instance_norm, layer_norm_2d, dyt, ...
+    kind: (
+        str  # layer_norm, batch_norm, rms_norm, group_norm, instance_norm, layer_norm_2d, dyt, ...
+    )
     channels: int
     eps: float | None
-    affine: bool  # affine per channel by construction (BatchNorm with running statistics, LearnableScaler, ...)
+    # affine per channel by construction (BatchNorm with running statistics, LearnableScaler, ...)
+    affine: bool
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -29,7 +34,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a capture keeps, and how the images are cut into batches. Engines deal the batches out, they never cut them."""
+    """What a capture keeps, and how the images are cut into batches. Engines deal the batches out,
+    they never cut them.
+    """
 
     images: int | None  # number of images; None for an iterable of unknown length
     samples: int = 512  # N uniform rows per layer
@@ -56,14 +63,17 @@ class Plan:
 class Fit:
     """A family fitted to one map: `normalized ~ gamma * f(alpha * x + shift) + beta`.
 
-    alpha is None unless `status` is `curved`; slope is that of the map at the centre (for status `linear`: of the line).
-    Intervals are 95 % delete-one-group jackknife intervals, None under 8 occupied groups.
+    alpha is None unless `status` is `curved`; slope is that of the map at the centre (for status
+    `linear`: of the line). Intervals are 95 % delete-one-group jackknife intervals, None under 8
+    occupied groups.
     """
 
     family: str
     scope: str  # layer, channel
     weighting: str  # population, range
-    status: str  # curved, linear, superlinear, step, constant, too_few, not_finite, affine, not_called
+    status: (
+        str  # curved, linear, superlinear, step, constant, too_few, not_finite, affine, not_called
+    )
     tokens: str = "all"  # all, patch, prefix
     alpha: float | None = None
     shift: float | None = None  # only families with a shift
@@ -87,25 +97,9 @@ class Fit:
         return asdict(self)
 
 
-@dataclass(frozen=True, eq=False)
-class StandIn:
-    """An element-wise map in place of a whole layer, its affine included: output = weight * f(alpha * x + shift) + bias.
-
-    f by `form`: tanh, erf, isru (u / sqrt(1 + u^2)), or line (f(u) = u). A line comes with so small an alpha * max|x| that each of
-    the three curves, divided by its slope at zero, can play it.
-    """
-
-    layer: str
-    form: str
-    alpha: float
-    shift: float
-    weight: Any  # numpy array (C,)
-    bias: Any  # numpy array (C,)
-
-
 def finite_or_none(value: float | None) -> float | None:
     """JSON has no NaN: null instead."""
     return value if value is not None and math.isfinite(value) else None
 
 
-__all__ = ["GROUPS", "STRATA", "TOKENS", "Fit", "Layer", "Plan", "StandIn", "finite_or_none"]
+__all__ = ["GROUPS", "STRATA", "TOKENS", "Fit", "Layer", "Plan", "finite_or_none"]

@@ -29,4 +29,8 @@ def test_bins_are_symmetric_and_touch():
 
 def test_tiny_and_huge_values_fall_into_the_end_bins():
     assert bin_of([0.0, -0.0, 1e-30, -1e-6]).tolist() == [0, 0, 0, 0]
-    assert bin_of([1e30, -1e30, np.finfo(np.float32).max]).tolist() == [PER_SIGN, -PER_SIGN, PER_SIGN]
+    assert bin_of([1e30, -1e30, np.finfo(np.float32).max]).tolist() == [
+        PER_SIGN,
+        -PER_SIGN,
+        PER_SIGN,
+    ]

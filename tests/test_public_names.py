@@ -10,23 +10,48 @@ import pytest
 
 import probe
 
-HEAVY = ("torch", "torchvision", "timm", "pandas", "pyarrow", "numpy", "scipy", "numba", "matplotlib", "PIL", "typer", "rich")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "pandas",
+    "pyarrow",
+    "numpy",
+    "scipy",
+    "numba",
+    "matplotlib",
+    "PIL",
+    "typer",
+    "rich",
+)
 PARTS = {path.name for path in Path(probe.__file__).parent.iterdir() if path.is_dir()}
 
 
 def loaded_by(code: str) -> set[str]:
     """Which of HEAVY are imported after `code` in a fresh interpreter."""
     script = f"{code}\nimport sys\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
-    return set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
 
 
-@pytest.mark.parametrize("code", ["import probe", "import probe; dir(probe); probe.UsageError; probe.__version__"])
+@pytest.mark.parametrize(
+    "code", ["import probe", "import probe; dir(probe); probe.UsageError; probe.__version__"]
+)
 def test_importing_probe_pulls_in_nothing_heavy(code: str) -> None:
     assert loaded_by(code) == set()
 
 
 @pytest.mark.parametrize(
-    "code", ["from probe import open_run", "import probe.store", "import probe.curves.varpro", "import probe.plots"]
+    "code",
+    [
+        "from probe import open_run",
+        "import probe.store",
+        "import probe.curves.varpro",
+        "import probe.plots",
+    ],
 )
 def test_reading_fitting_and_drawing_need_no_torch(code: str) -> None:
     assert "torch" not in loaded_by(code)

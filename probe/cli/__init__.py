@@ -1,1 +1,1 @@
-"""The command line `probe-norms`: one thin module per command, each of which imports its job only when it runs."""
+"""The command line `probe-norms`: options in, one line for each mistake, results out."""

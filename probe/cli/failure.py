@@ -1,4 +1,6 @@
-"""From an exception to one line on stderr and an exit code: 0 done, 1 the job failed, 2 wrong usage."""
+"""From an exception to one line on stderr and an exit code: 0 done, 1 the job failed, 2 wrong
+usage.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,23 @@ PROGRAM = "probe-norms"
 DEBUG = "PROBE_DEBUG"
 LONGEST = 400  # characters of a message of foreign code
 
-# typer's own base of usage errors: click's in older versions, a copy of click inside typer in newer ones
+# typer's own base of usage errors: click's in older versions, a copy of click inside typer in newer
+# ones
 CLICK_USAGE: Any = typer.BadParameter.__mro__[1]
 CLICK_ERROR: Any = CLICK_USAGE.__mro__[1]
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
-MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
-SHARED_MEMORY_WORDS = ("shared memory", "unable to write to file </torch_", "unable to open shared memory")
+MEMORY_WORDS = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "cannot allocate memory",
+)
+SHARED_MEMORY_WORDS = (
+    "shared memory",
+    "unable to write to file </torch_",
+    "unable to open shared memory",
+)
 
 
 def one_line(text: str, longest: int | None = None) -> str:
@@ -39,19 +51,35 @@ def explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; nothing unfinished is kept", 1
     if out_of_memory(error):
-        return "out of memory: give a smaller --batch-size, or --device cpu for a model that does not fit the GPU", 1
+        return (
+            "out of memory: give a smaller --batch-size, or --device cpu for a model that does "
+            "not fit the GPU",
+            1,
+        )
     if isinstance(error, RuntimeError) and any(word in str(error) for word in SHARED_MEMORY_WORDS):
-        return "the worker processes ran out of shared memory: give --workers 0, or a smaller --batch-size", 1
+        return (
+            "the worker processes ran out of shared memory: give --workers 0, or a smaller "
+            "--batch-size",
+            1,
+        )
     if isinstance(error, OSError) and error.errno is not None:
         return disk(error), 1
-    return f"unexpected {type(error).__name__}: {one_line(str(error), LONGEST)} ({DEBUG}=1 shows the traceback)", 1
+    return (
+        f"unexpected {type(error).__name__}: {one_line(str(error), LONGEST)} ({DEBUG}=1 shows the "
+        "traceback)",
+        1,
+    )
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Told by name, since torch may not even be imported: torch.OutOfMemoryError, or a RuntimeError of an allocator."""
+    """Told by name, since torch may not even be imported: torch.OutOfMemoryError, or a RuntimeError
+    of an allocator.
+    """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in MEMORY_WORDS)
+    return isinstance(error, RuntimeError) and any(
+        word in str(error).lower() for word in MEMORY_WORDS
+    )
 
 
 def disk(error: OSError) -> str:
@@ -84,13 +112,22 @@ def unknown_option(given: str, context: Any) -> str:
     known = options_of(context) if context else []
     # compared without the dashes, which would make all options alike
     close = get_close_matches(given.lstrip("-"), [name[2:] for name in known], n=2)
-    accepted = f"did you mean {', '.join(f'--{name}' for name in close)}?" if close else f"accepted: {', '.join(known)}"
+    accepted = (
+        f"did you mean {', '.join(f'--{name}' for name in close)}?"
+        if close
+        else f"accepted: {', '.join(known)}"
+    )
     return f"option {given} is unknown ({accepted})"
 
 
 def options_of(context: Any) -> list[str]:
     """The long option names of the context's command, in the order of its help."""
-    return [name for param in context.command.get_params(context) for name in param.opts if name.startswith("--")]
+    return [
+        name
+        for param in context.command.get_params(context)
+        for name in param.opts
+        if name.startswith("--")
+    ]
 
 
 def missing(param: Any) -> str:

@@ -1,4 +1,6 @@
-"""The program: `probe-norms`, its commands, and the one place where an exception becomes a line and an exit code."""
+"""The program: `probe-norms`, its commands, and the one place where an exception becomes a line and
+an exit code.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +14,21 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from probe.cli.analyze import analyze
-from probe.cli.attention import attention
-from probe.cli.capture import capture
-from probe.cli.compare import compare
-from probe.cli.convert import convert
-from probe.cli.export import export
+from probe.cli.commands.analyze import analyze
+from probe.cli.commands.attention import attention
+from probe.cli.commands.capture import capture
+from probe.cli.commands.compare import compare
+from probe.cli.commands.convert import convert
+from probe.cli.commands.export import export
+from probe.cli.commands.figures import figures
+from probe.cli.commands.fit import fit
+from probe.cli.commands.fold import fold
+from probe.cli.commands.layers import layers
+from probe.cli.commands.plot import plot
+from probe.cli.commands.report import report
+from probe.cli.commands.verify import verify
 from probe.cli.failure import PROGRAM, debugging, explain
-from probe.cli.figures import figures
-from probe.cli.fit import fit
-from probe.cli.fold import fold
-from probe.cli.layers import layers
-from probe.cli.output import reader_left
-from probe.cli.plot import plot
-from probe.cli.report import report
-from probe.cli.verify import verify
+from probe.cli.terminal import reader_left
 from probe.errors import unknown
 
 
@@ -48,12 +50,27 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback(invoke_without_command=True)(analyze)
-for command in (capture, layers, attention, fit, plot, export, report, convert, fold, compare, verify, figures):
+for command in (
+    capture,
+    layers,
+    attention,
+    fit,
+    plot,
+    export,
+    report,
+    convert,
+    fold,
+    compare,
+    verify,
+    figures,
+):
     app.command()(command)
 
 
 def execute(arguments: Sequence[str]) -> int:
-    """Run one command line. Not typer's own runner, which would print the errors and leave by itself."""
+    """Run one command line. Not typer's own runner, which would print the errors and leave by
+    itself.
+    """
     command = typer.main.get_command(app)
     try:
         with command.make_context(PROGRAM, list(arguments)) as context:
@@ -71,7 +88,8 @@ def say_warning(message: Any, *_details: Any, **_more: Any) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of the console script: 0 done, 1 the job failed, 2 wrong usage."""
-    # torch's OpenMP threads spin for a while after each operation and would take the core that the statistics need
+    # torch's OpenMP threads spin for a while after each operation and would take the core that the
+    # statistics need
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     with warnings.catch_warnings():
         warnings.showwarning = say_warning

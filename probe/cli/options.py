@@ -1,7 +1,8 @@
-"""The option types that several commands share, so that an option reads the same in every command's help.
+"""The option types that several commands share, so that an option reads the same in every command's
+help.
 
-Values are checked by parsers of our own: the messages are then one line with what was given and what is accepted, whatever
-the installed typer or click would say.
+Values are checked by parsers of our own: the messages are then one line with what was given and
+what is accepted, whatever the installed typer or click would say.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class Refused(typer.BadParameter):
 
 
 def whole(option: str, minimum: int, word: str | None = None) -> Callable[[Any], int | None]:
-    """A parser for whole numbers from `minimum` up; `word` is an extra accepted text that stands for None."""
+    """A parser for whole numbers from `minimum` up; `word` is an extra accepted text that stands
+    for None.
+    """
     accepted = f"a whole number of at least {minimum}{f', or {word!r}' if word else ''}"
 
     def parse(value: Any) -> int | None:
@@ -34,14 +37,18 @@ def whole(option: str, minimum: int, word: str | None = None) -> Callable[[Any],
         except ValueError:
             raise Refused(f"{option} {value}: must be {accepted}") from None
         if number < minimum:
-            raise Refused(f"{option} {value}: must be at least {minimum}{f', or {word!r}' if word else ''}")
+            raise Refused(
+                f"{option} {value}: must be at least {minimum}{f', or {word!r}' if word else ''}"
+            )
         return number
 
     return parse
 
 
 def listed(option: str, known: tuple[str, ...] = ()) -> Callable[[Any], Any]:
-    """A parser for names with commas between, as a tuple; only names of `known`, where it is given."""
+    """A parser for names with commas between, as a tuple; only names of `known`, where it is
+    given.
+    """
 
     def parse(value: Any) -> Any:
         if value is None or isinstance(value, tuple):
@@ -72,7 +79,9 @@ def text(option: str) -> Callable[[Any], Any]:
 
     def parse(value: Any) -> Any:
         if isinstance(value, str) and (value.startswith("--") or not value.strip()):
-            raise Refused(f"{option} {value}: needs a value{' before ' + value if value.strip() else ''}")
+            raise Refused(
+                f"{option} {value}: needs a value{' before ' + value if value.strip() else ''}"
+            )
         return value
 
     return parse
@@ -89,7 +98,9 @@ def sides(option: str, between: str, minimum: int, example: str) -> Callable[[An
         except ValueError:
             found = ()
         if len(found) != 2 or min(found) < minimum:
-            raise Refused(f"{option} {value}: must be two whole numbers of at least {minimum}, e.g. {example}")
+            raise Refused(
+                f"{option} {value}: must be two whole numbers of at least {minimum}, e.g. {example}"
+            )
         return found
 
     return parse
@@ -103,26 +114,47 @@ def number_option(name: str, minimum: int, text: str, word: str | None = None) -
     return typer.Option(name, parser=whole(name, minimum, word), metavar="N", help=text)
 
 
-Run = Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="Directory of a finished run.")]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", show_default=False, help="Directory of a finished run.")
+]
 Model = Annotated[str, text_option("--model", "M", "timm name, or torchvision:NAME, bundled:NAME.")]
-Weights = Annotated[str, text_option("--weights", "W", "pretrained, random, or a checkpoint FILE (safetensors, pth).")]
+Weights = Annotated[
+    str,
+    text_option("--weights", "W", "pretrained, random, or a checkpoint FILE (safetensors, pth)."),
+]
 Data = Annotated[
     str | None,
     typer.Option(
         "--data",
         metavar="D",
-        help="Folder of images, a .txt list of files, or a timm dataset URI.  [default: bundled photographs]",
+        help="Folder of images, a .txt list of files, or a timm dataset URI.  [default: bundled "
+        "photographs]",
     ),
 ]
-Out = Annotated[str | None, text_option("--out", "DIR", "Directory of the new run.  [default: runs/MODEL]")]
-Layers = Annotated[str, text_option("--layers", "GLOBS", "Layers by name, with commas between, e.g. 'blocks.*.norm1,norm'.")]
-Samples = Annotated[int, number_option("--samples", 1, "Sampled rows kept per layer, with all channels.")]
+Out = Annotated[
+    str | None, text_option("--out", "DIR", "Directory of the new run.  [default: runs/MODEL]")
+]
+Layers = Annotated[
+    str,
+    text_option(
+        "--layers", "GLOBS", "Layers by name, with commas between, e.g. 'blocks.*.norm1,norm'."
+    ),
+]
+Samples = Annotated[
+    int, number_option("--samples", 1, "Sampled rows kept per layer, with all channels.")
+]
 Tail = Annotated[int, number_option("--tail", 2, "Extreme elements kept per layer.")]
-NumImages = Annotated[int | None, number_option("--num-images", 1, "Images to use, chosen by the seed; 'all' for all.", "all")]
+NumImages = Annotated[
+    int | None,
+    number_option("--num-images", 1, "Images to use, chosen by the seed; 'all' for all.", "all"),
+]
 BatchSize = Annotated[int, number_option("--batch-size", 1, "Images per forward pass.")]
 Workers = Annotated[int, number_option("--workers", 0, "Extra processes that read images.")]
 Seed = Annotated[int, number_option("--seed", 0, "Decides images, rows and random weights.")]
-Device = Annotated[str | None, text_option("--device", "DEVICE", "cpu, cuda, cuda:1.  [default: cuda, where there is one]")]
+Device = Annotated[
+    str | None,
+    text_option("--device", "DEVICE", "cpu, cuda, cuda:1.  [default: cuda, where there is one]"),
+]
 Dtype = Annotated[
     str | None,
     typer.Option(
@@ -134,9 +166,16 @@ Dtype = Annotated[
 ]
 PrefixTokens = Annotated[
     int | None,
-    number_option("--prefix-tokens", 0, "Class and register tokens before the patches.  [default: found in the model]"),
+    number_option(
+        "--prefix-tokens",
+        0,
+        "Class and register tokens before the patches.  [default: found in the model]",
+    ),
 ]
-PatchSize = Annotated[int | None, number_option("--patch-size", 1, "Pixels of a patch.  [default: found in the model]")]
+PatchSize = Annotated[
+    int | None,
+    number_option("--patch-size", 1, "Pixels of a patch.  [default: found in the model]"),
+]
 Grid = Annotated[
     str | None,
     typer.Option(
@@ -146,12 +185,19 @@ Grid = Annotated[
         help="Rows and columns of patches, e.g. 14x14.  [default: found in the model]",
     ),
 ]
-NoAttention = Annotated[bool, typer.Option("--no-attention", help="Leave out how far the attention heads look.")]
+NoAttention = Annotated[
+    bool, typer.Option("--no-attention", help="Leave out how far the attention heads look.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in DIR.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Use no network: files on this machine only.")]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Use no network: files on this machine only.")
+]
 NoFigures = Annotated[bool, typer.Option("--no-figures", help="Draw no figures.")]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Write no report.html.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages; results and errors only.")]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="No progress and no messages; results and errors only."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Results as one JSON document on stdout.")]
 
 
@@ -161,4 +207,9 @@ def print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Version = Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and leave.")]
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=print_version, is_eager=True, help="Print the version and leave."
+    ),
+]

@@ -1,7 +1,9 @@
-"""Progress on stderr: a bar with images/s and time left on a terminal, otherwise a plain line every few seconds.
+"""Progress on stderr: a bar with images/s and time left on a terminal, otherwise a plain line every
+few seconds.
 
-`progress_bar` gives the callable that every job takes: `progress(stage, done, total, message="")`, total None while unknown.
-It says the first stage at once, so that slow imports and downloads do not look like a hang.
+`progress_bar` gives the callable that every job takes: `progress(stage, done, total, message="")`,
+total None while unknown. It says the first stage at once, so that slow imports and downloads do not
+look like a hang.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def duration(seconds: float) -> str:
 
 
 class Stage:
-    """When a stage began, and with how much done: its first report may come after some work, whose time is not known."""
+    """When a stage began, and with how much done: its first report may come after some work, whose
+    time is not known.
+    """
 
     def __init__(self, name: str, done: int, clock: Callable[[], float]) -> None:
         self.name = name
@@ -75,7 +79,9 @@ class Stage:
 class PlainProgress:
     """One line when a stage begins, then every few seconds, and when it is done."""
 
-    def __init__(self, stream: Any = None, every: float = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: Any = None, every: float = EVERY, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._stream = stream or sys.stderr
         self._every = every
         self._clock = clock
@@ -102,7 +108,9 @@ class PlainProgress:
 
 
 class BarProgress:
-    """A rich bar per stage. It turns by itself, so a stage that reports nothing for long (a download) still looks alive."""
+    """A rich bar per stage. It turns by itself, so a stage that reports nothing for long (a
+    download) still looks alive.
+    """
 
     def __init__(self, bar: Any, clock: Callable[[], float] = time.monotonic) -> None:
         self._bar = bar
@@ -118,7 +126,9 @@ class BarProgress:
             self._task = self._bar.add_task(stage, total=total, count="", facts="")
         self._stage.done, self._stage.total = done, total
         facts = ", ".join(part for part in (self._stage.facts(), message) if part)
-        self._bar.update(self._task, completed=done, total=total, count=self._stage.count(), facts=facts)
+        self._bar.update(
+            self._task, completed=done, total=total, count=self._stage.count(), facts=facts
+        )
 
 
 def rich_bar(console: Any) -> Any:
@@ -126,7 +136,11 @@ def rich_bar(console: Any) -> Any:
     from rich.progress import Progress as Bar
     from rich.table import Column
 
-    facts = TextColumn("{task.fields[facts]}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    facts = TextColumn(
+        "{task.fields[facts]}",
+        markup=False,
+        table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+    )
     name = TextColumn("{task.description}", markup=False)
     count = TextColumn("{task.fields[count]}", markup=False)
     columns = (SpinnerColumn(), name, BarColumn(20), count, TimeElapsedColumn(), facts)
@@ -135,7 +149,9 @@ def rich_bar(console: Any) -> Any:
 
 @contextmanager
 def progress_bar(quiet: bool, first: str = "load", message: str = "") -> Iterator[Progress]:
-    """The progress callable for a job: bar, plain lines or nothing. `first` is the stage said at once."""
+    """The progress callable for a job: bar, plain lines or nothing. `first` is the stage said at
+    once.
+    """
     if quiet:
         yield silent
         return

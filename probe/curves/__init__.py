@@ -1,9 +1,17 @@
-"""Fit element-wise curves to the input-output map of a layer: numpy and scipy only, no torch, no I/O."""
+"""Fit element-wise curves to the input-output map of a layer: numpy and scipy only, no torch, no
+I/O.
+"""
 
 from __future__ import annotations
 
 from probe.curves.binned import BinnedMap, beyond_linear, median_abs, saturation, share_outside
-from probe.curves.channel_fit import CHANNEL_FAMILIES, ChannelCurve, ChannelScope, fit_channels, least_squares
+from probe.curves.channel_fit import (
+    CHANNEL_FAMILIES,
+    ChannelCurve,
+    ChannelScope,
+    fit_channels,
+    least_squares,
+)
 from probe.curves.families import FAMILIES, Family, families_of, family_of, predict
 from probe.curves.pooled import pooled_line
 from probe.curves.profile_fit import WEIGHTINGS, fit_profile

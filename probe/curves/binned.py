@@ -1,7 +1,8 @@
-"""A map in bins: what the profile of one layer says, per image group, and the shares that are read off it.
+"""A map in bins: what the profile of one layer says, per image group, and the shares that are read
+off it.
 
-Bins come from `probe.bins` (about 3 % wide). Sums per bin are exact, so a bin's mean input and mean normalized value are too, and
-so are their variances and covariance inside the bin.
+Bins come from `probe.bins` (about 3 % wide). Sums per bin are exact, so a bin's mean input and mean
+normalized value are too, and so are their variances and covariance inside the bin.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class BinnedMap:
-    """Sums over the elements of each bin, apart for each image group: arrays (G, K), G = 16 groups, K bins that hold something.
+    """Sums over the elements of each bin, apart for each image group: arrays (G, K), G = 16 groups,
+    K bins that hold something.
 
     `bin` (K,) ascends. `min_x`, `max_x` is the observed range of the input.
     """
@@ -43,10 +45,13 @@ class BinnedMap:
     tokens: str = "all"
 
     @classmethod
-    def from_frame(cls, rows: pd.DataFrame, min_x: float, max_x: float, tokens: str = "all") -> BinnedMap:
+    def from_frame(
+        cls, rows: pd.DataFrame, min_x: float, max_x: float, tokens: str = "all"
+    ) -> BinnedMap:
         """From the PROFILE rows of one layer; `tokens`: all, patch or prefix.
 
-        `min_x`, `max_x` are those of the layer; they are narrowed to the bins that the chosen tokens occupy.
+        `min_x`, `max_x` are those of the layer; they are narrowed to the bins that the chosen
+        tokens occupy.
         """
         if tokens not in ("all", *TOKENS):
             raise UsageError(f"tokens {tokens!r} is unknown; known: all, {', '.join(TOKENS)}")
@@ -57,7 +62,11 @@ class BinnedMap:
 
         def table(name: str) -> Floats:
             weights = rows[name].to_numpy(dtype=np.float64)
-            return np.bincount(cell, weights, GROUPS * len(kept)).astype(np.float64).reshape(GROUPS, len(kept))
+            return (
+                np.bincount(cell, weights, GROUPS * len(kept))
+                .astype(np.float64)
+                .reshape(GROUPS, len(kept))
+            )
 
         min_x, max_x = _narrowed(kept, min_x, max_x)
         return cls(
@@ -105,7 +114,9 @@ def _share_above(binned: BinnedMap, threshold: float) -> float:
     """Elements with x > threshold, by linear interpolation inside the bin at the threshold."""
     lower, upper = binned.edges
     width = upper - lower
-    part = np.where(width > 0, (upper - threshold) / np.where(width > 0, width, 1), upper > threshold)
+    part = np.where(
+        width > 0, (upper - threshold) / np.where(width > 0, width, 1), upper > threshold
+    )
     return float(np.clip(part, 0, 1) @ binned.total)
 
 
@@ -119,8 +130,12 @@ def share_outside(binned: BinnedMap, alpha: float, limit: float, shift: float = 
     return (above + below) / count
 
 
-def beyond_linear(binned: BinnedMap, alpha: float, shift: float = 0.0, family: str = "tanh") -> float:
-    """Share of elements where the fitted slope is under half of that at the curve's centre (tanh: |alpha x + shift| > 0.881)."""
+def beyond_linear(
+    binned: BinnedMap, alpha: float, shift: float = 0.0, family: str = "tanh"
+) -> float:
+    """Share of elements where the fitted slope is under half of that at the curve's centre (tanh:
+    |alpha x + shift| > 0.881).
+    """
     return share_outside(binned, alpha, family_of(family).half, shift)
 
 

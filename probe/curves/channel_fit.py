@@ -1,11 +1,13 @@
-"""Scope `channel`: one alpha per layer, gamma_c and beta_c per channel: what a DyT layer can represent.
+"""Scope `channel`: one alpha per layer, gamma_c and beta_c per channel: what a DyT layer can
+represent.
 
     minimize over alpha, gamma_c, beta_c   sum_c sum_n (z_nc - gamma_c f(alpha x_nc) - beta_c)^2
 
-from sample rows x, z (N, C) float32. R2 of the layer is pooled: that sum over the sum of squares about the one mean of all
-elements, so the offsets of the channels count as explained; `linear_r2` is that of a line per channel, on the same total. R2 of a
-channel is about the channel's own mean. gamma, beta and slope of a Fit are medians over channels. There is no ceiling in this
-scope, so `superlinear` does not occur.
+from sample rows x, z (N, C) float32. R2 of the layer is pooled: that sum over the sum of squares
+about the one mean of all elements, so the offsets of the channels count as explained; `linear_r2`
+is that of a line per channel, on the same total. R2 of a channel is about the channel's own mean.
+gamma, beta and slope of a Fit are medians over channels. There is no ceiling in this scope, so
+`superlinear` does not occur.
 """
 
 from __future__ import annotations
@@ -21,7 +23,15 @@ from numpy.typing import ArrayLike, NDArray
 from probe.curves import varpro
 from probe.curves.channel_sums import Closed, Rows, Sums, close, descent, gather
 from probe.curves.families import FAMILIES, Family, families_of
-from probe.curves.selection import AT_BOUND, Evidence, half_width, interval, status_of, tied_with_best, without_curve
+from probe.curves.selection import (
+    AT_BOUND,
+    Evidence,
+    half_width,
+    interval,
+    status_of,
+    tied_with_best,
+    without_curve,
+)
 from probe.errors import UsageError
 from probe.records import Fit, finite_or_none
 
@@ -40,9 +50,11 @@ _TINY = 1e-300
 
 @dataclass(frozen=True)
 class ChannelScope:
-    """`fits` holds one Fit per family with scope `channel`; gamma, beta and r2 of each family by channel (C,).
+    """`fits` holds one Fit per family with scope `channel`; gamma, beta and r2 of each family by
+    channel (C,).
 
-    A family without alpha (status other than curved) has the line of each channel: gamma is its slope, beta its intercept.
+    A family without alpha (status other than curved) has the line of each channel: gamma is its
+    slope, beta its intercept.
     """
 
     fits: list[Fit]
@@ -53,7 +65,9 @@ class ChannelScope:
 
 @dataclass(frozen=True)
 class ChannelCurve:
-    """A family at the alpha of least loss: gamma and beta (C,), pooled R2 of the layer, and that of a line per channel."""
+    """A family at the alpha of least loss: gamma and beta (C,), pooled R2 of the layer, and that of
+    a line per channel.
+    """
 
     alpha: float
     gamma: Floats
@@ -76,24 +90,37 @@ class _Curve:
     replicate_log_alpha: Floats
 
 
-def fit_channels(x: ArrayLike, z: ArrayLike, image_groups: ArrayLike, families: Sequence[str] = CHANNEL_FAMILIES) -> ChannelScope:
-    """Fit families without a shift to rows x, z (N, C) of images in groups (N,). No curve: a status, no error."""
+def fit_channels(
+    x: ArrayLike, z: ArrayLike, image_groups: ArrayLike, families: Sequence[str] = CHANNEL_FAMILIES
+) -> ChannelScope:
+    """Fit families without a shift to rows x, z (N, C) of images in groups (N,). No curve: a
+    status, no error.
+    """
     chosen = families_of(families)
     for family in chosen:
         if family.shifted:
-            raise UsageError(f"family {family.name!r} has no channel scope; families without a shift: {', '.join(_unshifted())}")
+            raise UsageError(
+                f"family {family.name!r} has no channel scope; families without a shift: "
+                f"{', '.join(_unshifted())}"
+            )
     inputs, values = np.asarray(x, dtype=np.float32), np.asarray(z, dtype=np.float32)
     failed = _failure(inputs, values)
     if failed is not None:
         return _failed(failed, inputs, chosen)
     rows, line, max_abs = _with_line(inputs, values, image_groups)
-    return _selected(rows, line, {family: _best_curve(rows, family, line, max_abs) for family in chosen}, max_abs)
+    return _selected(
+        rows, line, {family: _best_curve(rows, family, line, max_abs) for family in chosen}, max_abs
+    )
 
 
-def least_squares(x: ArrayLike, z: ArrayLike, image_groups: ArrayLike, family: str) -> ChannelCurve | None:
-    """The curve of least loss, whether or not its gain over the line is established; None for rows that cannot be fitted.
+def least_squares(
+    x: ArrayLike, z: ArrayLike, image_groups: ArrayLike, family: str
+) -> ChannelCurve | None:
+    """The curve of least loss, whether or not its gain over the line is established; None for rows
+    that cannot be fitted.
 
-    For whoever needs the nearest curve, not a claim about the layer: of the latter `fit_channels` decides.
+    For whoever needs the nearest curve, not a claim about the layer: of the latter `fit_channels`
+    decides.
     """
     inputs, values = np.asarray(x, dtype=np.float32), np.asarray(z, dtype=np.float32)
     (chosen,) = families_of([family])
@@ -108,7 +135,12 @@ def _with_line(x: Singles, z: Singles, image_groups: ArrayLike) -> tuple[Rows, _
     """The rows by image group, the line of each channel, and the largest |x|."""
     rows = Rows.of(x, z, np.unique(np.asarray(image_groups), return_inverse=True)[1])
     max_abs = float(np.abs(x).max())
-    line = _curve(rows, FAMILIES["linear"], gather(rows, FAMILIES["linear"], -math.log(max_abs), derivatives=False), 1 / max_abs)
+    line = _curve(
+        rows,
+        FAMILIES["linear"],
+        gather(rows, FAMILIES["linear"], -math.log(max_abs), derivatives=False),
+        1 / max_abs,
+    )
     return rows, dataclasses.replace(line, gamma=line.gamma / max_abs), max_abs
 
 
@@ -122,7 +154,11 @@ def _failure(x: Singles, z: Singles) -> str | None:
         return "too_few"
     if not (np.isfinite(x).all() and np.isfinite(z).all()):
         return "not_finite"
-    return None if all(np.ptp(each) > _RESOLUTION * np.abs(each).max() for each in (x, z)) else "constant"
+    return (
+        None
+        if all(np.ptp(each) > _RESOLUTION * np.abs(each).max() for each in (x, z))
+        else "constant"
+    )
 
 
 def _failed(status: str, x: Singles, families: Sequence[Family]) -> ChannelScope:
@@ -132,7 +168,9 @@ def _failed(status: str, x: Singles, families: Sequence[Family]) -> ChannelScope
 
 
 def _curve(rows: Rows, family: Family, sums: Sums, alpha: float) -> _Curve:
-    """The closed form at one alpha. A replicate takes one Newton step from there, which sees its own gradient and curvature."""
+    """The closed form at one alpha. A replicate takes one Newton step from there, which sees its
+    own gradient and curvature.
+    """
     total, left_out = sums.total(), sums.left_out()
     closed, refits = close(rows, total), None
     moved, r2 = np.zeros(0), np.zeros(0)
@@ -147,7 +185,16 @@ def _curve(rows: Rows, family: Family, sums: Sums, alpha: float) -> _Curve:
     origin = family.value((rows.center * np.float32(alpha)).astype(np.float64))
     gamma = closed.gamma[0]
     beta = rows.mean_z - gamma * (origin + closed.mean_d[0])
-    return _Curve(alpha, gamma, beta, closed.channel_r2[0], closed, float(closed.r2[0]), r2, moved + math.log(alpha))
+    return _Curve(
+        alpha,
+        gamma,
+        beta,
+        closed.channel_r2[0],
+        closed,
+        float(closed.r2[0]),
+        r2,
+        moved + math.log(alpha),
+    )
 
 
 def _best_curve(rows: Rows, family: Family, line: _Curve, max_abs: float) -> _Curve:
@@ -159,9 +206,13 @@ def _best_curve(rows: Rows, family: Family, line: _Curve, max_abs: float) -> _Cu
 
 
 def _search(rows: Rows, family: Family, lower: float, upper: float) -> float:
-    """log alpha of the least loss: the best cell of a grid on some of the rows, then Newton steps between its neighbours."""
+    """log alpha of the least loss: the best cell of a grid on some of the rows, then Newton steps
+    between its neighbours.
+    """
     grid, some = np.linspace(lower, upper, _STARTS), rows.thinned(_START_ROWS)
-    k = int(np.argmin([close(rows, gather(some, family, t, derivatives=False)).sse.sum() for t in grid]))
+    k = int(
+        np.argmin([close(rows, gather(some, family, t, derivatives=False)).sse.sum() for t in grid])
+    )
     t, low, high = float(grid[k]), float(grid[max(k - 2, 0)]), float(grid[min(k + 2, _STARTS - 1)])
     for _ in range(20):
         sums = gather(rows, family, t).total()
@@ -176,11 +227,18 @@ def _search(rows: Rows, family: Family, lower: float, upper: float) -> float:
     return t
 
 
-def _selected(rows: Rows, line: _Curve, curves: dict[Family, _Curve], max_abs: float) -> ChannelScope:
+def _selected(
+    rows: Rows, line: _Curve, curves: dict[Family, _Curve], max_abs: float
+) -> ChannelScope:
     """The rows of the table, and the parameters that go with their status."""
     fits = [_fit(rows, family, line, curve, max_abs) for family, curve in curves.items()]
-    tied = tied_with_best([curve.r2 for curve in curves.values()], [curve.replicate_r2 for curve in curves.values()])
-    kept = [(fit.family, curve if fit.status == "curved" else line) for fit, curve in zip(fits, curves.values(), strict=True)]
+    tied = tied_with_best(
+        [curve.r2 for curve in curves.values()], [curve.replicate_r2 for curve in curves.values()]
+    )
+    kept = [
+        (fit.family, curve if fit.status == "curved" else line)
+        for fit, curve in zip(fits, curves.values(), strict=True)
+    ]
     return ChannelScope(
         fits=[dataclasses.replace(fit, best=flag) for fit, flag in zip(fits, tied, strict=True)],
         gamma={name: curve.gamma for name, curve in kept},
@@ -190,12 +248,19 @@ def _selected(rows: Rows, line: _Curve, curves: dict[Family, _Curve], max_abs: f
 
 
 def _fit(rows: Rows, family: Family, line: _Curve, curve: _Curve, max_abs: float) -> Fit:
-    gain, gain_interval = curve.r2 - line.r2, interval(curve.r2 - line.r2, curve.replicate_r2 - line.replicate_r2)
+    gain, gain_interval = (
+        curve.r2 - line.r2,
+        interval(curve.r2 - line.r2, curve.replicate_r2 - line.replicate_r2),
+    )
     lower, upper = (float(each[0]) for each in varpro.bounds(family, max_abs))
     t = math.log(curve.alpha)
     status = "linear"
     if family.name != "linear":
-        status = status_of(Evidence(gain, gain_interval[0], 0.0, None, t <= lower + AT_BOUND, t >= upper - AT_BOUND))
+        status = status_of(
+            Evidence(
+                gain, gain_interval[0], 0.0, None, t <= lower + AT_BOUND, t >= upper - AT_BOUND
+            )
+        )
     curved = status == "curved"
     half = half_width(curve.replicate_log_alpha) if curved else None
     shown = curve if curved else line

@@ -1,7 +1,9 @@
-"""The sums that scope `channel` needs, per image group and channel, and the closed form of gamma_c and beta_c from them.
+"""The sums that scope `channel` needs, per image group and channel, and the closed form of gamma_c
+and beta_c from them.
 
-Curves are evaluated in float32 as differences d from the curve at the channel's mean input (so that a channel far from zero keeps
-its digits), multiplied and summed per image group in float32 over a few dozen rows, then in float64.
+Curves are evaluated in float32 as differences d from the curve at the channel's mean input (so that
+a channel far from zero keeps its digits), multiplied and summed per image group in float32 over a
+few dozen rows, then in float64.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ _TINY = 1e-300
 
 @dataclass(frozen=True)
 class Rows:
-    """x, z (N, C) float32 sorted by image group, z less its channel's mean; center (C,) the mean of x; blocks: rows by group."""
+    """x, z (N, C) float32 sorted by image group, z less its channel's mean; center (C,) the mean of
+    x; blocks: rows by group.
+    """
 
     x: Singles
     z: Singles
@@ -52,7 +56,9 @@ class Rows:
         """What no alpha changes: rows of each group (G, 1); sums of z and of z^2 (2, G, C)."""
         size = np.array([[float(block.stop - block.start)] for block in self.blocks])
         z = [self.z[block] for block in self.blocks]
-        return size, np.array([[each.sum(axis=0) for each in z], [_dot(each, each) for each in z]], dtype=np.float64)
+        return size, np.array(
+            [[each.sum(axis=0) for each in z], [_dot(each, each) for each in z]], dtype=np.float64
+        )
 
 
 def _dot(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -62,7 +68,8 @@ def _dot(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floatin
 
 @dataclass(frozen=True)
 class Sums:
-    """Rows n (R, 1) and sums (M, R, C) over them, R groups, totals or replicates: z zz d dd dz, then e ee de ez b db bz.
+    """Rows n (R, 1) and sums (M, R, C) over them, R groups, totals or replicates: z zz d dd dz,
+    then e ee de ez b db bz.
 
     e and b are the first and second derivative of d by log alpha.
     """
@@ -75,11 +82,15 @@ class Sums:
 
     def left_out(self) -> Sums:
         """The total less one group, a row per group."""
-        return Sums(self.n.sum(axis=0) - self.n, self.values.sum(axis=1, keepdims=True) - self.values)
+        return Sums(
+            self.n.sum(axis=0) - self.n, self.values.sum(axis=1, keepdims=True) - self.values
+        )
 
 
 def gather(rows: Rows, family: Family, log_alpha: float, derivatives: bool = True) -> Sums:
-    """The sums per group at one alpha; without `derivatives` only the first five. One group at a time stays in the cache."""
+    """The sums per group at one alpha; without `derivatives` only the first five. One group at a
+    time stays in the cache.
+    """
     alpha = np.float32(math.exp(log_alpha))
     origin = family.value(rows.center * alpha)
     size, fixed = rows.fixed
@@ -91,7 +102,15 @@ def gather(rows: Rows, family: Family, log_alpha: float, derivatives: bool = Tru
             f, slope, bend = family.jet(u)
             d, e = f - origin, slope * u
             b = bend * u * u + e
-            sums[5:, g] = e.sum(axis=0), _dot(e, e), _dot(d, e), _dot(e, z), b.sum(axis=0), _dot(d, b), _dot(b, z)
+            sums[5:, g] = (
+                e.sum(axis=0),
+                _dot(e, e),
+                _dot(d, e),
+                _dot(e, z),
+                b.sum(axis=0),
+                _dot(d, b),
+                _dot(b, z),
+            )
         else:
             d = family.value(u) - origin
         sums[2:5, g] = d.sum(axis=0), _dot(d, d), _dot(d, z)
@@ -100,7 +119,9 @@ def gather(rows: Rows, family: Family, log_alpha: float, derivatives: bool = Tru
 
 @dataclass(frozen=True)
 class Closed:
-    """gamma_c, mean of d, sse, tss about the channel's mean: (R, C) each; tss (R,) about the pooled mean."""
+    """gamma_c, mean of d, sse, tss about the channel's mean: (R, C) each; tss (R,) about the pooled
+    mean.
+    """
 
     gamma: Floats
     mean_d: Floats
@@ -133,12 +154,16 @@ def close(rows: Rows, sums: Sums) -> Closed:
 
 
 def descent(sums: Sums, gamma: Floats) -> tuple[Floats, Floats]:
-    """Half the first and second derivative of the summed loss by log alpha (R,), as in `varpro`, summed over channels."""
+    """Half the first and second derivative of the summed loss by log alpha (R,), as in `varpro`,
+    summed over channels.
+    """
     n, (z, _, d, dd, _, e, ee, de, ez, b, db, bz) = sums.n, sums.values
     variance = np.where(gamma == 0, 1, dd - d * d / n)
     shared = de - d * e / n
     along = ez - e * z / n - gamma * shared
     bend = bz - b * z / n - gamma * (db - d * b / n)
     a = gamma * shared - along
-    curvature = gamma * gamma * (ee - e * e / n) - gamma * bend - np.where(gamma == 0, 0, a * a / variance)
+    curvature = (
+        gamma * gamma * (ee - e * e / n) - gamma * bend - np.where(gamma == 0, 0, a * a / variance)
+    )
     return -(gamma * along).sum(axis=1), curvature.sum(axis=1)

@@ -1,8 +1,9 @@
-"""The curve families: element-wise S-curves f(u) with u = alpha * x (+ shift), and the straight line.
+"""The curve families: element-wise S-curves f(u) with u = alpha * x (+ shift), and the straight
+line.
 
-tanh is the curve of DyT (https://arxiv.org/abs/2503.10622), erf with a shift that of Derf (https://arxiv.org/abs/2512.10938),
-isru u / sqrt(1 + u^2) is what RMSNorm and LayerNorm do to one element while the others stay where they are.
-Every function keeps the shape and the dtype of u.
+tanh is the curve of DyT (https://arxiv.org/abs/2503.10622), erf with a shift that of Derf
+(https://arxiv.org/abs/2512.10938), isru u / sqrt(1 + u^2) is what RMSNorm and LayerNorm do to one
+element while the others stay where they are. Every function keeps the shape and the dtype of u.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _ERF = 2 / math.sqrt(math.pi)
 
 @dataclass(frozen=True)
 class Family:
-    """One curve form. `jet(u)` gives f, f' and f'' in one go; `half` is the u > 0 where f' falls under half of f'(0)."""
+    """One curve form. `jet(u)` gives f, f' and f'' in one go; `half` is the u > 0 where f' falls
+    under half of f'(0).
+    """
 
     name: str
     jet: Callable[[Array], Jet]
@@ -121,6 +124,8 @@ def families_of(names: Iterable[str]) -> list[Family]:
     return [family_of(name) for name in dict.fromkeys(names)]
 
 
-def predict(name: str, x: Array, alpha: float, shift: float | None, gamma: float, beta: float) -> Array:
+def predict(
+    name: str, x: Array, alpha: float, shift: float | None, gamma: float, beta: float
+) -> Array:
     """gamma * f(alpha * x + shift) + beta, the curve of a fit (for pictures)."""
     return gamma * family_of(name).value(alpha * x + (shift or 0.0)) + beta

@@ -1,7 +1,9 @@
-"""The line over all channels of a layer that is itself a line in every channel (BatchNorm with running statistics).
+"""The line over all channels of a layer that is itself a line in every channel (BatchNorm with
+running statistics).
 
-z = slope_c x + offset_c in channel c, so the exact moments of x per channel give those of z and of both together; nothing is fitted.
-The pooled line is a mixture of channels and stands for none of them.
+z = slope_c x + offset_c in channel c, so the exact moments of x per channel give those of z and of
+both together; nothing is fitted. The pooled line is a mixture of channels and stands for none of
+them.
 """
 
 from __future__ import annotations
@@ -17,8 +19,11 @@ from probe.records import Fit
 Floats = NDArray[np.float64]
 
 
-def pooled_line(count: Floats, mean: Floats, var: Floats, slope: Floats, offset: Floats, binned: BinnedMap) -> Fit:
-    """Least squares of z on x over every element, from per-channel count, mean and variance of x, slope and offset, each (C,).
+def pooled_line(
+    count: Floats, mean: Floats, var: Floats, slope: Floats, offset: Floats, binned: BinnedMap
+) -> Fit:
+    """Least squares of z on x over every element, from per-channel count, mean and variance of x,
+    slope and offset, each (C,).
 
     status `affine`; the ceiling is the between-bin share of the variance of z.
     """

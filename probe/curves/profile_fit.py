@@ -2,8 +2,9 @@
 
     R2 = 1 - sum (z - gamma f(alpha x + shift) - beta)^2 / sum (z - mean z)^2      over all elements
 
-The part of the sum inside the bins is known exactly from the sums of squares, so R2 and RMSE are those of the population.
-A status other than `curved` keeps r2, rmse and gain of the family's best curve, and gives slope and beta of the line.
+The part of the sum inside the bins is known exactly from the sums of squares, so R2 and RMSE are
+those of the population. A status other than `curved` keeps r2, rmse and gain of the family's best
+curve, and gives slope and beta of the line.
 """
 
 from __future__ import annotations
@@ -69,9 +70,14 @@ class Case:
 
 
 def fit_profile(
-    binned: BinnedMap, families: Sequence[str] = DEFAULT, weightings: Sequence[str] = WEIGHTINGS, jackknife: bool = True
+    binned: BinnedMap,
+    families: Sequence[str] = DEFAULT,
+    weightings: Sequence[str] = WEIGHTINGS,
+    jackknife: bool = True,
 ) -> list[Fit]:
-    """Fit every family under every weighting: one Fit each, in that order. A map without a curve gives a status, no error."""
+    """Fit every family under every weighting: one Fit each, in that order. A map without a curve
+    gives a status, no error.
+    """
     chosen = families_of(families)
     for weighting in weightings:
         if weighting not in WEIGHTINGS:
@@ -85,7 +91,10 @@ def fit_profile(
             fits += _ranked([fit for fit, _ in pairs], [r2 for _, r2 in pairs])
         else:
             count = _finite_count(binned)
-            fits += [without_curve(failed, family.name, weighting, tokens=binned.tokens, count=count) for family in chosen]
+            fits += [
+                without_curve(failed, family.name, weighting, tokens=binned.tokens, count=count)
+                for family in chosen
+            ]
     return fits
 
 
@@ -96,7 +105,9 @@ def _finite_count(binned: BinnedMap) -> int:
 
 def _failure(binned: BinnedMap) -> str | None:
     """not_finite, too_few or constant; None for a map that can be fitted."""
-    sums = np.stack([each.sum(axis=0) for each in (binned.count, binned.sum_x, binned.sum_z, binned.sum_zz)])
+    sums = np.stack(
+        [each.sum(axis=0) for each in (binned.count, binned.sum_x, binned.sum_z, binned.sum_zz)]
+    )
     if not np.isfinite(sums).all():
         return "not_finite"
     count, _, sum_z, sum_zz = sums
@@ -107,7 +118,10 @@ def _failure(binned: BinnedMap) -> str | None:
         return "not_finite"
     square_z = sum_zz.sum() / n
     spread_z = square_z - (sum_z.sum() / n) ** 2
-    if binned.max_x - binned.min_x <= _RESOLUTION * binned.max_abs or spread_z <= _RESOLUTION**2 * square_z:
+    if (
+        binned.max_x - binned.min_x <= _RESOLUTION * binned.max_abs
+        or spread_z <= _RESOLUTION**2 * square_z
+    ):
         return "constant"
     return "too_few" if len(binned.bin) < 2 else None
 
@@ -118,8 +132,12 @@ def _case(binned: BinnedMap, weighting: str, jackknife: bool) -> Case:
     between, tss = float(task.total.between[0]), float(task.total.tss[0])
     refits, refit_lines = task.replicates, _line(task.replicates)
     convexity = (between - task.chance) / tss - float(line.r2[0])
-    low = interval(convexity, refits.between / np.maximum(refits.tss, np.finfo(float).tiny) - refit_lines.r2)[0]
-    return Case(task, weighting, binned.tokens, line, refit_lines, min(between / tss, 1.0), convexity, low)
+    low = interval(
+        convexity, refits.between / np.maximum(refits.tss, np.finfo(float).tiny) - refit_lines.r2
+    )[0]
+    return Case(
+        task, weighting, binned.tokens, line, refit_lines, min(between / tss, 1.0), convexity, low
+    )
 
 
 def _line(points: Points) -> Line:
@@ -129,7 +147,11 @@ def _line(points: Points) -> Line:
     variance = np.maximum(np.vecdot(points.w * x, x), np.finfo(float).tiny)
     shared = np.vecdot(points.w * x, points.z)
     slope = shared / variance
-    return Line(slope, mean_z - slope * mean_x, np.minimum(shared * slope / np.maximum(points.tss, np.finfo(float).tiny), 1.0))
+    return Line(
+        slope,
+        mean_z - slope * mean_x,
+        np.minimum(shared * slope / np.maximum(points.tss, np.finfo(float).tiny), 1.0),
+    )
 
 
 def _r2(points: Points, solution: varpro.Solution) -> Floats:
@@ -160,11 +182,17 @@ def _fit(case: Case, family: Family) -> tuple[Fit, Floats]:
     if row.status != "curved":
         return row, r2_refits
     half = half_width(refits.theta[:, 0])
-    alpha_interval = NO_INTERVAL if half is None else (math.exp(max(t - half, lower[0])), math.exp(min(t + half, upper[0])))
+    alpha_interval = (
+        NO_INTERVAL
+        if half is None
+        else (math.exp(max(t - half, lower[0])), math.exp(min(t + half, upper[0])))
+    )
     return _curved(row, family, best, alpha_interval), r2_refits
 
 
-def _row(case: Case, family: Family, status: str, r2: float, gain_interval: Interval = NO_INTERVAL) -> Fit:
+def _row(
+    case: Case, family: Family, status: str, r2: float, gain_interval: Interval = NO_INTERVAL
+) -> Fit:
     """What every status reports."""
     linear_r2 = float(case.line.r2[0])
     return Fit(
@@ -207,15 +235,22 @@ def _curved(row: Fit, family: Family, best: varpro.Solution, alpha_interval: Int
 def solve_case(task: Problem, family: Family) -> tuple[varpro.Solution, varpro.Solution]:
     """The best curve of the total, and that of each replicate.
 
-    The total starts from the deepest minima of the grid, a replicate from the curve of the total and, where its own grid
-    has another best cell, from that one as well.
+    The total starts from the deepest minima of the grid, a replicate from the curve of the total
+    and, where its own grid has another best cell, from that one as well.
     """
     starts = varpro.grid(family, task.max_abs)
     loss = varpro.grid_loss(family, starts, task.coarse)
     flat = starts.reshape(-1, starts.shape[-1])
     cells = varpro.lowest_cells(loss[0])
     tolerance = 1e-9 if family.smooth else _REFIT_TOLERANCE
-    best = varpro.solve(family, task.total, flat[cells], np.zeros(len(cells), dtype=np.intp), task.max_abs, tolerance)
+    best = varpro.solve(
+        family,
+        task.total,
+        flat[cells],
+        np.zeros(len(cells), dtype=np.intp),
+        task.max_abs,
+        tolerance,
+    )
     if not family.smooth:
         best = _past_corners(task, family, best)
     replicates = len(task.replicates.w)
@@ -230,16 +265,27 @@ def solve_case(task: Problem, family: Family) -> tuple[varpro.Solution, varpro.S
 
 
 def _past_corners(task: Problem, family: Family, best: varpro.Solution) -> varpro.Solution:
-    """The best of the shallow minima around: a corner of the curve that passes a point of weight makes one."""
+    """The best of the shallow minima around: a corner of the curve that passes a point of weight
+    makes one.
+    """
     near = best.theta + np.linspace(-0.06, 0.06, 121)[:, None]
     loss = varpro.grid_loss(family, near[:, None], task.total)[0]
     cells = varpro.lowest_cells(loss)
-    return varpro.solve(family, task.total, near[cells], np.zeros(len(cells), dtype=np.intp), task.max_abs, _REFIT_TOLERANCE)
+    return varpro.solve(
+        family,
+        task.total,
+        near[cells],
+        np.zeros(len(cells), dtype=np.intp),
+        task.max_abs,
+        _REFIT_TOLERANCE,
+    )
 
 
 def _ranked(fits: list[Fit], r2: list[Floats]) -> list[Fit]:
     """The fits with `best` set."""
-    values = [fit.r2 if fit.r2 is not None and fit.status != "too_few" else -math.inf for fit in fits]
+    values = [
+        fit.r2 if fit.r2 is not None and fit.status != "too_few" else -math.inf for fit in fits
+    ]
     if not any(math.isfinite(value) for value in values):
         return fits
     tied = tied_with_best(values, r2)

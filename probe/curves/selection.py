@@ -1,4 +1,6 @@
-"""What may be said of a fit: its jackknife interval, its status, and which families are tied with the best."""
+"""What may be said of a fit: its jackknife interval, its status, and which families are tied with
+the best.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ def _quantile(k: int) -> float:
 
 
 def half_width(replicates: Floats) -> float | None:
-    """Half of the 95 % interval of the delete-one-group jackknife, t with K - 1 degrees of freedom; None under 8 replicates.
+    """Half of the 95 % interval of the delete-one-group jackknife, t with K - 1 degrees of freedom;
+    None under 8 replicates.
 
     se^2 = (K - 1)/K * sum over groups of (theta_(g) - mean theta_(.))^2.
     """
@@ -49,7 +52,9 @@ def interval(estimate: float, replicates: Floats) -> Interval:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the status of a curve rests on. `convexity` is the R2 that the best element-wise curve has over the line."""
+    """What the status of a curve rests on. `convexity` is the R2 that the best element-wise curve
+    has over the line.
+    """
 
     gain: float
     gain_low: float | None
@@ -62,7 +67,11 @@ class Evidence:
 def status_of(evidence: Evidence) -> str:
     """superlinear, linear, step or curved."""
     if evidence.at_lower:
-        return "superlinear" if _holds(evidence.convexity, MIN_CONVEX, evidence.convexity_low) else "linear"
+        return (
+            "superlinear"
+            if _holds(evidence.convexity, MIN_CONVEX, evidence.convexity_low)
+            else "linear"
+        )
     if not _holds(evidence.gain, MIN_GAIN, evidence.gain_low):
         return "linear"
     return "step" if evidence.at_upper else "curved"
@@ -74,20 +83,35 @@ def _holds(value: float, least: float, low: float | None) -> bool:
 
 
 def tied_with_best(r2: Sequence[float], replicates: Sequence[Floats]) -> list[bool]:
-    """Which families do as well as the best: the paired interval of the R2 difference reaches 0, or it is under 1e-6."""
+    """Which families do as well as the best: the paired interval of the R2 difference reaches 0, or
+    it is under 1e-6.
+    """
     if not r2:
         return []
     best = int(np.argmax(r2))
     tied = []
     for value, replicate in zip(r2, replicates, strict=True):
         behind = r2[best] - value
-        half = half_width(replicates[best] - replicate) if len(replicate) == len(replicates[best]) else None
+        half = (
+            half_width(replicates[best] - replicate)
+            if len(replicate) == len(replicates[best])
+            else None
+        )
         tied.append(behind <= max(TIE, half or 0.0))
     return tied
 
 
 def without_curve(
-    status: str, family: str, weighting: str = "population", scope: str = "layer", tokens: str = "all", count: int = 0
+    status: str,
+    family: str,
+    weighting: str = "population",
+    scope: str = "layer",
+    tokens: str = "all",
+    count: int = 0,
 ) -> Fit:
-    """A row that carries a status and no curve: constant, too_few, not_finite, affine, not_called."""
-    return Fit(family=family, scope=scope, weighting=weighting, status=status, tokens=tokens, count=count)
+    """A row that carries a status and no curve: constant, too_few, not_finite, affine,
+    not_called.
+    """
+    return Fit(
+        family=family, scope=scope, weighting=weighting, status=status, tokens=tokens, count=count
+    )

@@ -2,13 +2,14 @@
 
 What is left is a search over theta = (log alpha) or (log alpha, shift) in a box:
 
-    S(theta) = min over gamma, beta of sum_k w_k (z_k - gamma f_k - beta)^2 / 2,      f_k = f(exp(theta_0) x_k + theta_1)
-    dS/dtheta_i = -gamma sum w r f_i
-    H_ij = gamma^2 C(f_i, f_j) - gamma sum w r f_ij - a_i a_j / C(f, f),      a_i = gamma C(f, f_i) - sum w r f_i
+    S(theta) = min over gamma, beta of sum_k w_k (z_k - gamma f_k - beta)^2 / 2,      f_k =
+    f(exp(theta_0) x_k + theta_1) dS/dtheta_i = -gamma sum w r f_i
+    H_ij = gamma^2 C(f_i, f_j) - gamma sum w r f_ij - a_i a_j / C(f, f),      a_i = gamma C(f, f_i)
+    - sum w r f_i
 
-(r the residual, C the weighted covariance, f_i the derivative by theta_i): Golub and Pereyra, https://doi.org/10.1137/0710036,
-with the full second derivative, so the Newton steps below converge quadratically. B problems are solved at once, each at its own
-theta.
+(r the residual, C the weighted covariance, f_i the derivative by theta_i): Golub and Pereyra,
+https://doi.org/10.1137/0710036, with the full second derivative, so the Newton steps below converge
+quadratically. B problems are solved at once, each at its own theta.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Solution:
 
 @dataclass(frozen=True)
 class State:
-    """The reduced objective at theta: loss (B,), half its gradient (B, P) and half its Hessian (B, P, P); gamma, beta (B,)."""
+    """The reduced objective at theta: loss (B,), half its gradient (B, P) and half its Hessian (B,
+    P, P); gamma, beta (B,).
+    """
 
     loss: Floats
     gradient: Floats
@@ -80,13 +83,17 @@ def evaluate(family: Family, theta: Floats, x: Floats, w: Floats, z: Floats) -> 
     hessian = np.empty((len(theta), len(first), len(first)))
     for (i, j), d in second.items():
         shared = np.vecdot(w * first[i], first[j]) - np.vecdot(w, first[i]) * np.vecdot(w, first[j])
-        hessian[:, i, j] = hessian[:, j, i] = gamma * gamma * shared - gamma * np.vecdot(wr, d) - a[i] * a[j] / variance
+        hessian[:, i, j] = hessian[:, j, i] = (
+            gamma * gamma * shared - gamma * np.vecdot(wr, d) - a[i] * a[j] / variance
+        )
     gradient = np.stack([-gamma * e for e in along], axis=1)
     return State(np.vecdot(wr, r), gradient, hessian, gamma, mean - gamma * center)
 
 
 def grid(family: Family, max_abs: float) -> Floats:
-    """The starts: theta on a grid over the box, (GRID, S, P) with S shifts (1 for a family without)."""
+    """The starts: theta on a grid over the box, (GRID, S, P) with S shifts (1 for a family
+    without).
+    """
     lower, upper = np.log(np.array([LOWEST, HIGHEST]) / max_abs)
     t = np.linspace(lower, upper, GRID)
     if not family.shifted:
@@ -95,21 +102,31 @@ def grid(family: Family, max_abs: float) -> Floats:
 
 
 def grid_loss(family: Family, starts: Floats, points: Points) -> Floats:
-    """The loss of every problem at every start, (B, GRID, S), by matrix products: the curves are shared by the B problems."""
+    """The loss of every problem at every start, (B, GRID, S), by matrix products: the curves are
+    shared by the B problems.
+    """
     theta = starts.reshape(-1, starts.shape[-1])
     u = np.exp(theta[:, :1]) * points.x
     f = family.value(u + theta[:, 1:] if family.shifted else u)
     f = f - (f @ points.w[0])[:, None]
     mean = np.vecdot(points.w, points.z)
-    first, cross, square = f @ points.w.T, f @ (points.w * points.z).T - (f @ points.w.T) * mean, (f * f) @ points.w.T
+    first, cross, square = (
+        f @ points.w.T,
+        f @ (points.w * points.z).T - (f @ points.w.T) * mean,
+        (f * f) @ points.w.T,
+    )
     variance = np.maximum(square - first * first, _TINY)
     return (points.between - cross * cross / variance).T.reshape(len(points.w), *starts.shape[:2])
 
 
 def lowest_cells(loss: Floats, most: int = 4) -> NDArray[np.intp]:
-    """Flat indices of the deepest local minima of a loss on the grid (GRID, S), at most `most`, deepest first."""
+    """Flat indices of the deepest local minima of a loss on the grid (GRID, S), at most `most`,
+    deepest first.
+    """
     padded = np.pad(loss, 1, constant_values=np.inf)
-    around = [padded[i : i + loss.shape[0], j : j + loss.shape[1]] for i in range(3) for j in range(3)]
+    around = [
+        padded[i : i + loss.shape[0], j : j + loss.shape[1]] for i in range(3) for j in range(3)
+    ]
     minima = np.flatnonzero(np.all([loss <= each for each in around], axis=0))
     return minima[np.argsort(loss.flat[minima], kind="stable")[:most]]
 
@@ -122,16 +139,25 @@ def newton(
     tolerance: float = 1e-9,
     most: int = 60,
 ) -> tuple[Floats, State]:
-    """Minimize B objectives in a box from start (B, P): damped Newton steps on |H|, kept only where the loss does not grow.
+    """Minimize B objectives in a box from start (B, P): damped Newton steps on |H|, kept only where
+    the loss does not grow.
 
-    `objective(theta, which)` evaluates the problems `which` at theta (len(which), P). Stops where a step is under `tolerance`.
+    `objective(theta, which)` evaluates the problems `which` at theta (len(which), P). Stops where a
+    step is under `tolerance`.
     """
     theta = np.clip(start, lower, upper)
     active = np.arange(len(theta))
     state = objective(theta, active)
     damping = np.zeros(len(theta))
     for _ in range(most):
-        step = _step(theta[active], state.gradient[active], state.hessian[active], damping[active], lower, upper)
+        step = _step(
+            theta[active],
+            state.gradient[active],
+            state.hessian[active],
+            damping[active],
+            lower,
+            upper,
+        )
         moving = np.abs(step).max(axis=1) > tolerance
         active, step = active[moving], step[moving]
         if not len(active):
@@ -151,8 +177,12 @@ def _arrays(state: State) -> tuple[Floats, ...]:
     return state.loss, state.gradient, state.hessian, state.gamma, state.beta
 
 
-def _step(theta: Floats, gradient: Floats, hessian: Floats, damping: Floats, lower: Floats, upper: Floats) -> Floats:
-    """The step inside the box: coordinates held at a bound rest, curvatures count by their size, none moves by more than 1."""
+def _step(
+    theta: Floats, gradient: Floats, hessian: Floats, damping: Floats, lower: Floats, upper: Floats
+) -> Floats:
+    """The step inside the box: coordinates held at a bound rest, curvatures count by their size,
+    none moves by more than 1.
+    """
     held = ((theta <= lower) & (gradient > 0)) | ((theta >= upper) & (gradient < 0))
     gradient = np.where(held, 0, gradient)
     hessian = np.where(held[:, :, None] | held[:, None, :], 0, hessian)
@@ -170,9 +200,16 @@ def _step(theta: Floats, gradient: Floats, hessian: Floats, damping: Floats, low
 
 
 def solve(
-    family: Family, points: Points, starts: Floats, owner: NDArray[np.intp], max_abs: float, tolerance: float = 1e-9
+    family: Family,
+    points: Points,
+    starts: Floats,
+    owner: NDArray[np.intp],
+    max_abs: float,
+    tolerance: float = 1e-9,
 ) -> Solution:
-    """Refine starts (S, P) of the problems owner (S,) and keep the best of each problem: a Solution of B rows."""
+    """Refine starts (S, P) of the problems owner (S,) and keep the best of each problem: a Solution
+    of B rows.
+    """
     shared = len(points.w) == 1
 
     def objective(theta: Floats, which: NDArray[np.intp]) -> State:

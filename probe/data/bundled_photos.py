@@ -1,7 +1,9 @@
-"""Real photographs that travel inside the scikit-image wheel, cut into fixed crops: images for a first run with no network.
+"""Real photographs that travel inside the scikit-image wheel, cut into fixed crops: images for a
+first run with no network.
 
-Only files of the installed wheel are used (scikit-image would download others). Crops of one photograph are not independent:
-all carry the photograph as their source, so that the jackknife keeps them together.
+Only files of the installed wheel are used (scikit-image would download others). Crops of one
+photograph are not independent: all carry the photograph as their source, so that the jackknife
+keeps them together.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
     "retina": ("retina.jpg",),
     "rocket": ("rocket.jpg",),
 }
-# Square crops: side as a share of the short side; centre as a share of the room left, across and down.
+# Square crops: side as a share of the short side; centre as a share of the room left, across and
+# down.
 CROPS = (
     (1.0, 0.5, 0.5),
     (0.65, 0.0, 0.0),
@@ -77,23 +80,35 @@ def crop_box(size: tuple[int, int], number: int) -> tuple[int, int, int, int]:
 
 
 def bundled_crops() -> list[Crop]:
-    """Every crop, interleaved: crop 0 of all photographs, then crop 1 of all, so that a short list still shows every photograph.
+    """Every crop, interleaved: crop 0 of all photographs, then crop 1 of all, so that a short list
+    still shows every photograph.
 
     Raises ProbeError where the wheel holds none of them.
     """
     folder = _wheel_folder()
-    present = {name: files for name, files in PHOTOGRAPHS.items() if all((folder / file).is_file() for file in files)}
+    present = {
+        name: files
+        for name, files in PHOTOGRAPHS.items()
+        if all((folder / file).is_file() for file in files)
+    }
     if not present:
-        raise ProbeError(f"scikit-image at {folder} holds none of the bundled photographs; give --data FOLDER")
+        raise ProbeError(
+            f"scikit-image at {folder} holds none of the bundled photographs; give --data FOLDER"
+        )
     return [
-        Crop(name, number, folder / files[number % len(files)]) for number in range(len(CROPS)) for name, files in present.items()
+        Crop(name, number, folder / files[number % len(files)])
+        for number in range(len(CROPS))
+        for name, files in present.items()
     ]
 
 
 def _wheel_folder() -> Path:
     spec = find_spec("skimage")  # found without importing it
     if spec is None or not spec.submodule_search_locations:
-        raise ProbeError("the bundled photographs need scikit-image, which is not installed; install it or give --data FOLDER")
+        raise ProbeError(
+            "the bundled photographs need scikit-image, which is not installed; install it or "
+            "give --data FOLDER"
+        )
     return Path(next(iter(spec.submodule_search_locations))) / "data"
 
 

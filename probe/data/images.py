@@ -1,8 +1,9 @@
 """Any image file to 8-bit RGB, or a stated reason why not.
 
-Pixels are turned upright by their EXIF orientation, transparency is composed on white (what a page would show), an animated
-or multi-page file gives its first frame, 16-bit grey is scaled (value * 255 / 65535), never clipped. Floating-point and 32-bit
-pixels have no stated range, so they are refused rather than guessed.
+Pixels are turned upright by their EXIF orientation, transparency is composed on white (what a page
+would show), an animated or multi-page file gives its first frame, 16-bit grey is scaled (value *
+255 / 65535), never clipped. Floating-point and 32-bit pixels have no stated range, so they are
+refused rather than guessed.
 """
 
 from __future__ import annotations
@@ -18,11 +19,27 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from probe.errors import ProbeError
 
-_SUFFIXES = "jpg jpeg jpe jfif mpo png apng bmp dib gif tif tiff webp avif jp2 j2k jpx ppm pgm pbm pnm tga"
+_SUFFIXES = (
+    "jpg jpeg jpe jfif mpo png apng bmp dib gif tif tiff webp avif jp2 j2k jpx ppm pgm pbm pnm tga"
+)
 SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split(" "))
 # Readers of raster formats only: some others of PIL start a program (EPS) or need one.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "TGA")
-MAX_ASPECT = 64  # a thinner strip would grow to gigabytes when its short side is resized to the model's input
+FORMATS = (
+    "JPEG",
+    "MPO",
+    "PNG",
+    "BMP",
+    "DIB",
+    "GIF",
+    "TIFF",
+    "WEBP",
+    "AVIF",
+    "JPEG2000",
+    "PPM",
+    "TGA",
+)
+# a thinner strip would grow to gigabytes when its short side is resized to the model's input
+MAX_ASPECT = 64
 
 
 class BadImage(ProbeError):
@@ -34,7 +51,9 @@ class BadImage(ProbeError):
 
 
 def read_image(file: Path | IO[bytes]) -> Image.Image:
-    """An image file, or its open bytes, as an RGB image. Raises BadImage for whatever is wrong with it, and nothing else."""
+    """An image file, or its open bytes, as an RGB image. Raises BadImage for whatever is wrong with
+    it, and nothing else.
+    """
     try:
         with _strict(), Image.open(file, formats=_known_formats()) as image:
             image.load()
@@ -63,8 +82,13 @@ def to_rgb(image: Image.Image, kind: str | None = None) -> Image.Image:
 
 @contextmanager
 def _strict() -> Iterator[None]:
-    """No warnings (PIL warns of odd EXIF, palettes and sizes; what matters is raised), and no grey fill for missing pixels."""
-    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False  # some libraries switch it on for all
+    """No warnings (PIL warns of odd EXIF, palettes and sizes; what matters is raised), and no grey
+    fill for missing pixels.
+    """
+    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = (
+        ImageFile.LOAD_TRUNCATED_IMAGES,
+        False,
+    )  # some libraries switch it on for all
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -87,7 +111,9 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _scale_16_bit(image: Image.Image, kind: str | None) -> np.ndarray:
-    """16-bit grey (H, W) to uint8. The 32-bit mode `I` is accepted where the format says that it holds 16 bits."""
+    """16-bit grey (H, W) to uint8. The 32-bit mode `I` is accepted where the format says that it
+    holds 16 bits.
+    """
     if image.mode == "I" and kind not in ("PNG", "PPM"):
         raise BadImage("32-bit integer pixels without a stated range")
     grey = np.asarray(image).astype(np.uint32)
@@ -110,7 +136,9 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    """One line for an exception of PIL or of the file system, without the path (the image's id is told beside it)."""
+    """One line for an exception of PIL or of the file system, without the path (the image's id is
+    told beside it).
+    """
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or of no format that can be read"
     if isinstance(error, OSError) and error.strerror:

@@ -1,7 +1,9 @@
-"""The class of each image, where the data tells it: one sub-folder per class, or a dataset with labels.
+"""The class of each image, where the data tells it: one sub-folder per class, or a dataset with
+labels.
 
-Sub-folders are numbered as training code does: sorted by name, or by their number where every name is one. Whether number 3 here
-is class 3 of a model cannot be seen from the data; that the number of classes agrees is the least that must hold.
+Sub-folders are numbered as training code does: sorted by name, or by their number where every name
+is one. Whether number 3 here is class 3 of a model cannot be seen from the data; that the number of
+classes agrees is the least that must hold.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.data.sources import ImageSource, printable
+from probe.data.source import ImageSource
+from probe.data.sources import printable
 
 
 @dataclass(frozen=True)
 class Labels:
-    """index (N,): class of each image of a source. classes: how many there are; None: the data does not say."""
+    """index (N,): class of each image of a source. classes: how many there are; None: the data does
+    not say.
+    """
 
     index: NDArray[np.int64]
     classes: int | None
@@ -42,7 +47,11 @@ def _of_folders(ids: Sequence[str], folder: Path) -> Labels | None:
     """The first folder of each path below `folder`; None where an image lies in no sub-folder."""
     first = [name.split("/", 1)[0] if "/" in name else None for name in ids]
     try:
-        entries = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+        entries = [
+            entry.name
+            for entry in os.scandir(folder)
+            if entry.is_dir() and not entry.name.startswith(".")
+        ]
     except OSError:  # a name that had to be escaped to be told
         return None
     names = [printable(name) for name in entries]
@@ -79,7 +88,11 @@ def _whole_numbers(values: list[Any], classes: int | None) -> Labels | None:
         index = np.asarray(values)
     except ValueError:
         return None
-    return Labels(index.astype(np.int64), classes) if index.ndim == 1 and index.dtype.kind in "iu" else None
+    return (
+        Labels(index.astype(np.int64), classes)
+        if index.ndim == 1 and index.dtype.kind in "iu"
+        else None
+    )
 
 
 __all__ = ["Labels", "labels_of"]

@@ -1,7 +1,7 @@
 """Images to batches: decode, transform, stack; what is broken is left out and named.
 
-The batches are cut from the list of indices up front and a broken image makes its batch smaller, so the same images stand in
-the same batches for any number of workers.
+The batches are cut from the list of indices up front and a broken image makes its batch smaller, so
+the same images stand in the same batches for any number of workers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from probe.data.images import BadImage
-from probe.data.sources import ImageSource
+from probe.data.source import ImageSource
 from probe.errors import ProbeError, UsageError
 
 Transform = Callable[[Any], Tensor]
@@ -25,7 +25,9 @@ Transform = Callable[[Any], Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """Images that went through the transform; `len(batch)` is 0 where every image of the batch was broken."""
+    """Images that went through the transform; `len(batch)` is 0 where every image of the batch was
+    broken.
+    """
 
     indices: np.ndarray  # (B,) int64, image index of each row
     inputs: Tensor  # (B, 3, H, W); (0,) for an empty batch
@@ -39,11 +41,17 @@ def cut_batches(images: int, batch_size: int) -> list[np.ndarray]:
     """Image indices of every batch: consecutive runs of `batch_size`, the last one shorter."""
     if batch_size < 1:
         raise UsageError(f"batch_size is {batch_size}; give at least 1")
-    return [np.arange(start, min(start + batch_size, images)) for start in range(0, images, batch_size)]
+    return [
+        np.arange(start, min(start + batch_size, images)) for start in range(0, images, batch_size)
+    ]
 
 
-def load_batch(source: ImageSource, transform: Transform, indices: Sequence[int] | np.ndarray) -> Batch:
-    """Decodes and transforms the images of one batch. Raises UsageError where the transform gives no tensors of equal shape."""
+def load_batch(
+    source: ImageSource, transform: Transform, indices: Sequence[int] | np.ndarray
+) -> Batch:
+    """Decodes and transforms the images of one batch. Raises UsageError where the transform gives
+    no tensors of equal shape.
+    """
     kept, tensors, skipped = [], [], []
     for index in map(int, indices):
         try:
@@ -54,10 +62,13 @@ def load_batch(source: ImageSource, transform: Transform, indices: Sequence[int]
     return Batch(np.array(kept, dtype=np.int64), _stack(tensors), skipped)
 
 
-def iterate(source: ImageSource, transform: Transform, batch_size: int = 8, workers: int = 0) -> Iterator[Batch]:
+def iterate(
+    source: ImageSource, transform: Transform, batch_size: int = 8, workers: int = 0
+) -> Iterator[Batch]:
     """All batches in order, decoded by `workers` processes (0: in this one).
 
-    Raises ProbeError at the end where no image at all could be used, or where a worker process died.
+    Raises ProbeError at the end where no image at all could be used, or where a worker process
+    died.
     """
     if workers < 0:
         raise UsageError(f"workers is {workers}; give 0 or more")
@@ -66,9 +77,13 @@ def iterate(source: ImageSource, transform: Transform, batch_size: int = 8, work
 
 
 class _Batches(Dataset[Any]):
-    """One item is one batch, or the error that stops the job: an exception would cross the process border as a traceback."""
+    """One item is one batch, or the error that stops the job: an exception would cross the process
+    border as a traceback.
+    """
 
-    def __init__(self, source: ImageSource, transform: Transform, batches: list[np.ndarray]) -> None:
+    def __init__(
+        self, source: ImageSource, transform: Transform, batches: list[np.ndarray]
+    ) -> None:
         self.source, self.transform, self.batches = source, transform, batches
 
     def __len__(self) -> int:
@@ -88,7 +103,9 @@ def _one(source: ImageSource, transform: Transform, index: int) -> Tensor:
     except Exception as error:  # a user's transform may raise anything
         raise BadImage(f"transform failed: {_first_line(error)}") from error
     if not isinstance(tensor, Tensor):
-        raise UsageError(f"the transform gives a {type(tensor).__name__}; it must give a tensor (3, H, W)")
+        raise UsageError(
+            f"the transform gives a {type(tensor).__name__}; it must give a tensor (3, H, W)"
+        )
     return tensor
 
 
@@ -98,24 +115,37 @@ def _stack(tensors: list[Tensor]) -> Tensor:
     shapes = {tuple(t.shape) for t in tensors}
     if len(shapes) > 1:
         raise UsageError(
-            f"the transform gives tensors of different shapes ({sorted(shapes)[:3]}); resize or crop to one, or use batch size 1"
+            f"the transform gives tensors of different shapes ({sorted(shapes)[:3]}); resize or "
+            "crop to one, or use batch size 1"
         )
     return torch.stack(tensors)
 
 
 def _results(dataset: _Batches, workers: int) -> Iterator[Batch | ProbeError]:
-    # an own generator: the loader would otherwise draw from the global one and disturb the caller's random numbers
+    # an own generator: the loader would otherwise draw from the global one and disturb the caller's
+    # random numbers
     generator = torch.Generator().manual_seed(0)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of more workers than cores; it is the user's choice
-            loader = DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_identity, generator=generator)
+            warnings.simplefilter(
+                "ignore"
+            )  # torch warns of more workers than cores; it is the user's choice
+            loader = DataLoader(
+                dataset,
+                batch_size=None,
+                num_workers=workers,
+                collate_fn=_identity,
+                generator=generator,
+            )
             results = iter(loader)
         yield from results
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        message = "a loader worker process died (out of memory?); give fewer --workers, or 0 to load in the main process"
+        message = (
+            "a loader worker process died (out of memory?); give fewer --workers, or 0 to load in "
+            "the main process"
+        )
         raise ProbeError(f"{message}: {_first_line(error)}") from error
 
 
@@ -126,7 +156,9 @@ def _checked(results: Iterator[Batch | ProbeError], images: int) -> Iterator[Bat
         if isinstance(result, ProbeError):
             raise result
         used += len(result)
-        reasons += [f"{name}: {reason}" for name, reason in result.skipped[: max(0, 3 - len(reasons))]]
+        reasons += [
+            f"{name}: {reason}" for name, reason in result.skipped[: max(0, 3 - len(reasons))]
+        ]
         yield result
     if not used:
         raise ProbeError(f"none of the {images} images could be used ({'; '.join(reasons)})")

@@ -1,4 +1,6 @@
-"""Is a server there? An answer within seconds, where the download libraries retry for up to a minute."""
+"""Is a server there? An answer within seconds, where the download libraries retry for up to a
+minute.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,11 @@ GATEWAY_ERRORS = (502, 503, 504)  # a proxy's way to say that it does not get th
 
 
 def unreachable(url: str, timeout: float = TIMEOUT) -> str | None:
-    """None where a server answers at `url`, with whatever status, else the reason. Proxies of the environment are used.
+    """None where a server answers at `url`, with whatever status, else the reason. Proxies of the
+    environment are used.
 
-    The look-up of the name has no time limit of its own, so the request runs in a thread that is left behind at `timeout`.
+    The look-up of the name has no time limit of its own, so the request runs in a thread that is
+    left behind at `timeout`.
     """
     answers: list[str | None] = []
     thread = threading.Thread(target=lambda: answers.append(_head(url, timeout)), daemon=True)
@@ -32,9 +36,15 @@ def _head(url: str, timeout: float) -> str | None:
             return f"HTTP {error.code}" if error.code in GATEWAY_ERRORS else None
     except Exception as error:
         reason = getattr(error, "reason", None) or error
-        if isinstance(reason, ssl.SSLError):  # somebody answered; whether to trust them is for the library that downloads
+        if isinstance(
+            reason, ssl.SSLError
+        ):  # somebody answered; whether to trust them is for the library that downloads
             return None
-        return (getattr(reason, "strerror", None) or str(reason) or type(error).__name__).splitlines()[0].lower()
+        return (
+            (getattr(reason, "strerror", None) or str(reason) or type(error).__name__)
+            .splitlines()[0]
+            .lower()
+        )
 
 
 __all__ = ["TIMEOUT", "unreachable"]

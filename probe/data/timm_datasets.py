@@ -1,8 +1,11 @@
-"""timm dataset names as image sources: `hfds/PATH_OR_NAME`, `torch/cifar10`, with options behind a question mark.
+"""timm dataset names as image sources: `hfds/PATH_OR_NAME`, `torch/cifar10`, with options behind a
+question mark.
 
-Options: `split` (default: the first of validation, test, train that exists), `root` (where torchvision datasets lie, the cache
-of Hugging Face ones), `input_key` (column of the images; default: the first image column), `target_key` (column of the labels;
-default: `label`). Example: `hfds/data/cifar10?split=train`, `torch/cifar10?root=data`. timm names: https://huggingface.co/docs/timm
+Options: `split` (default: the first of validation, test, train that exists), `root` (where
+torchvision datasets lie, the cache of Hugging Face ones), `input_key` (column of the images;
+default: the first image column), `target_key` (column of the labels;
+default: `label`). Example: `hfds/data/cifar10?split=train`, `torch/cifar10?root=data`. timm names:
+https://huggingface.co/docs/timm
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from PIL import Image
 
 from probe.data.images import BadImage, read_image, to_rgb
 from probe.data.network import unreachable
-from probe.data.sources import ImageSource, choose, describe
+from probe.data.source import ImageSource, choose, describe
 from probe.errors import ProbeError, UsageError, unknown
 
 SPLITS = ("validation", "val", "test", "train")
@@ -53,7 +56,9 @@ class DatasetReader:
 
 
 def open_dataset(uri: str, num_images: int | None, seed: int) -> ImageSource:
-    """Images of a timm dataset URI. Raises UsageError for one that timm cannot open, ProbeError without library or network."""
+    """Images of a timm dataset URI. Raises UsageError for one that timm cannot open, ProbeError
+    without library or network.
+    """
     name, _, query = uri.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     for option in options:
@@ -65,7 +70,10 @@ def open_dataset(uri: str, num_images: int | None, seed: int) -> ImageSource:
     elif kind == "torch":
         dataset, split = _torchvision(name, options)
     else:
-        raise UsageError(f"data {uri!r} is a stream without a fixed order; accepted: hfds/..., torch/..., or a folder")
+        raise UsageError(
+            f"data {uri!r} is a stream without a fixed order; accepted: hfds/..., torch/..., or a "
+            "folder"
+        )
     if not len(dataset):
         raise UsageError(f"data {uri!r} holds no image in split {split!r}")
     rows = choose(len(dataset), num_images, seed)
@@ -80,7 +88,8 @@ def _hugging_face(name: str, options: dict[str, str]) -> tuple[Any, str]:
         import datasets
     except ImportError:
         raise ProbeError(
-            f"data {name!r} needs the package `datasets`: install the extra, pip install 'probe-norms[hub]'"
+            f"data {name!r} needs the package `datasets`: install the extra, pip install "
+            "'probe-norms[hub]'"
         ) from None
     from timm.data.dataset_factory import create_dataset
 
@@ -90,13 +99,20 @@ def _hugging_face(name: str, options: dict[str, str]) -> tuple[Any, str]:
     try:
         split = options.get("split") or _first_split(datasets.get_dataset_split_names(path), name)
         features = datasets.load_dataset(path, split=split, cache_dir=root).features
-        key = options.get("input_key") or next((k for k, f in features.items() if isinstance(f, datasets.Image)), None)
+        key = options.get("input_key") or next(
+            (k for k, f in features.items() if isinstance(f, datasets.Image)), None
+        )
         if key not in features:
             given = f"input_key {key!r}" if key else "no image column"
-            raise UsageError(f"data {name!r}: {given}; its columns: {', '.join(features)}; name one by ?input_key=COLUMN")
+            raise UsageError(
+                f"data {name!r}: {given}; its columns: {', '.join(features)}; name one by "
+                "?input_key=COLUMN"
+            )
         target = options.get("target_key", "label")
         if "target_key" in options and target not in features:
-            raise UsageError(f"data {name!r}: target_key {target!r}; its columns: {', '.join(features)}")
+            raise UsageError(
+                f"data {name!r}: target_key {target!r}; its columns: {', '.join(features)}"
+            )
         return create_dataset(name, root=root, split=split, input_key=key, target_key=target), split
     except ProbeError:
         raise
@@ -105,13 +121,21 @@ def _hugging_face(name: str, options: dict[str, str]) -> tuple[Any, str]:
 
 
 def _need_hub(name: str) -> None:
-    """Raises ProbeError at once where the hub does not answer: the datasets library retries for half a minute."""
+    """Raises ProbeError at once where the hub does not answer: the datasets library retries for
+    half a minute.
+    """
     from huggingface_hub import constants
 
     reason = None if constants.HF_HUB_OFFLINE else unreachable(constants.ENDPOINT)
     if reason:
-        hint = "give a local folder (hfds/FOLDER, or FOLDER), or set HF_HUB_OFFLINE=1 if the dataset is in the cache"
-        raise ProbeError(f"data {name!r} is not a local folder and {constants.ENDPOINT} does not answer ({reason}); {hint}")
+        hint = (
+            "give a local folder (hfds/FOLDER, or FOLDER), or set HF_HUB_OFFLINE=1 if the dataset "
+            "is in the cache"
+        )
+        raise ProbeError(
+            f"data {name!r} is not a local folder and {constants.ENDPOINT} does not answer "
+            f"({reason}); {hint}"
+        )
 
 
 def _torchvision(name: str, options: dict[str, str]) -> tuple[Any, str]:
@@ -123,14 +147,18 @@ def _torchvision(name: str, options: dict[str, str]) -> tuple[Any, str]:
     try:
         return create_dataset(name, root=options["root"], split=split, download=False), split
     except Exception as error:  # torchvision raises RuntimeError, timm asserts
-        raise UsageError(f"data {name!r} with root {options['root']!r} cannot be opened: {_first_line(error)}") from error
+        raise UsageError(
+            f"data {name!r} with root {options['root']!r} cannot be opened: {_first_line(error)}"
+        ) from error
 
 
 def _first_split(present: list[str], name: str) -> str:
     for split in SPLITS:
         if split in present:
             return split
-    raise UsageError(f"data {name!r} has the splits {', '.join(present)}; name one by {name}?split=NAME")
+    raise UsageError(
+        f"data {name!r} has the splits {', '.join(present)}; name one by {name}?split=NAME"
+    )
 
 
 def _first_line(error: Exception) -> str:

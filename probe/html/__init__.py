@@ -17,4 +17,17 @@ from probe.html.page import (
     render,
 )
 
-__all__ = ["Cell", "Column", "Comparison", "Curve", "Figure", "Finding", "Page", "Picture", "Row", "RunPart", "Table", "render"]
+__all__ = [
+    "Cell",
+    "Column",
+    "Comparison",
+    "Curve",
+    "Figure",
+    "Finding",
+    "Page",
+    "Picture",
+    "Row",
+    "RunPart",
+    "Table",
+    "render",
+]

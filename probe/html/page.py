@@ -1,7 +1,8 @@
 """Records of the page and the one function that turns them into HTML (templates/report.html).
 
-Every text may come from outside (names of layers, models, files) and is escaped. The page names no address: pictures are data
-URIs, style and script stand in it, and its content security policy allows these two by their hash and nothing else.
+Every text may come from outside (names of layers, models, files) and is escaped. The page names no
+address: pictures are data URIs, style and script stand in it, and its content security policy
+allows these two by their hash and nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from markupsafe import Markup
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table; `help` is the explanation that stands below the table; numbers are aligned right."""
+    """One column of a table; `help` is the explanation that stands below the table; numbers are
+    aligned right.
+    """
 
     header: str
     help: str = ""
@@ -26,7 +29,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """`text` as shown; `key` by which the column is sorted (None: an empty cell, sorted last); `target`: id it leads to."""
+    """`text` as shown; `key` by which the column is sorted (None: an empty cell, sorted last);
+    `target`: id it leads to.
+    """
 
     text: str
     key: float | str | None = None
@@ -36,7 +41,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """The first cell names the row; `status` is what the filter chooses by, `muted` rows have nothing to show."""
+    """The first cell names the row; `status` is what the filter chooses by, `muted` rows have
+    nothing to show.
+    """
 
     cells: tuple[Cell, ...]
     status: str = ""
@@ -88,7 +95,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class Curve:
-    """The S-curve of a layer with its numbers; without a picture where nothing was seen of the layer."""
+    """The S-curve of a layer with its numbers; without a picture where nothing was seen of the
+    layer.
+    """
 
     name: str  # id on the page
     layer: str
@@ -134,7 +143,9 @@ class RunPart:
             ("attention", "Attention"): self.attention,
             ("run", "About the run"): True,
         }
-        return [(f"{self.name}-{name}", title) for (name, title), content in wanted.items() if content]
+        return [
+            (f"{self.name}-{name}", title) for (name, title), content in wanted.items() if content
+        ]
 
 
 @dataclass(frozen=True)
@@ -156,12 +167,19 @@ def render(page: Page) -> str:
     """The whole document. The same page gives the same text."""
     style, script = asset("style.css"), asset("table.js")
     template = environment().get_template("report.html")
-    return template.render(page=page, style=Markup(style), script=Markup(script), policy=policy(style, script))
+    return template.render(
+        page=page, style=Markup(style), script=Markup(script), policy=policy(style, script)
+    )
 
 
 def policy(style: str, script: str) -> str:
-    """Nothing is loaded but pictures within the page; a script or style that slipped in by a name would not run."""
-    return f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'"
+    """Nothing is loaded but pictures within the page; a script or style that slipped in by a name
+    would not run.
+    """
+    return (
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src "
+        f"{_hash(script)}; base-uri 'none'"
+    )
 
 
 def _hash(text: str) -> str:
@@ -187,4 +205,17 @@ def environment() -> Environment:
     )
 
 
-__all__ = ["Cell", "Column", "Comparison", "Curve", "Figure", "Finding", "Page", "Picture", "Row", "RunPart", "Table", "render"]
+__all__ = [
+    "Cell",
+    "Column",
+    "Comparison",
+    "Curve",
+    "Figure",
+    "Finding",
+    "Page",
+    "Picture",
+    "Row",
+    "RunPart",
+    "Table",
+    "render",
+]

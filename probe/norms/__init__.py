@@ -1,4 +1,6 @@
-"""Published normalization layers, one file per paper, with one constructor signature and one registry."""
+"""Published normalization layers, one file per paper, with one constructor signature and one
+registry.
+"""
 
 from probe.norms.base import Norm
 from probe.norms.batch_norm import BatchNorm

@@ -1,4 +1,5 @@
-"""What every normalizer of the zoo has in common: one constructor, one affine at the end, one way to ask for z.
+"""What every normalizer of the zoo has in common: one constructor, one affine at the end, one way
+to ask for z.
 
 Token layout (B, ..., C) with channels_last=True, image layout (B, C, ...) with channels_last=False.
 """
@@ -15,7 +16,8 @@ from probe.errors import UsageError
 
 
 class Norm(nn.Module):
-    """weight * normalized(x) + bias on the channel axis; a class of the zoo says what `normalized` is.
+    """weight * normalized(x) + bias on the channel axis; a class of the zoo says what `normalized`
+    is.
 
     A subclass makes its own parameters and then calls `reset_parameters`.
     """
@@ -40,12 +42,17 @@ class Norm(nn.Module):
     ) -> None:
         super().__init__()
         if channels < 1:
-            raise UsageError(f"{type(self).__name__}: {channels} channels given; at least 1 is needed")
+            raise UsageError(
+                f"{type(self).__name__}: {channels} channels given; at least 1 is needed"
+            )
         self.num_features, self.channels_last = channels, channels_last
         if eps is not None:
             self.eps = eps
         for name, wanted in (("weight", affine), ("bias", affine and bias)):
-            self.register_parameter(name, nn.Parameter(torch.empty(channels, device=device, dtype=dtype)) if wanted else None)
+            self.register_parameter(
+                name,
+                nn.Parameter(torch.empty(channels, device=device, dtype=dtype)) if wanted else None,
+            )
 
     def reset_parameters(self) -> None:
         """weight 1, bias 0."""
@@ -57,7 +64,8 @@ class Norm(nn.Module):
     def normalized(self, x: Tensor) -> Tensor:
         """z, the value before weight and bias, laid out as x.
 
-        A pure function of x and of the state as it was when `forward` saw x, so a forward hook can ask for it.
+        A pure function of x and of the state as it was when `forward` saw x, so a forward hook can
+        ask for it.
         """
         raise NotImplementedError
 
@@ -67,11 +75,14 @@ class Norm(nn.Module):
         return self.scaled(self.normalized(x))
 
     def eval_line(self) -> tuple[Tensor, Tensor] | None:
-        """(slope (C,), offset (C,)), float64 on the host, if at evaluation z = slope * x + offset per channel; else None."""
+        """(slope (C,), offset (C,)), float64 on the host, if at evaluation z = slope * x + offset
+        per channel; else None.
+        """
         return None
 
     def eval_affine(self) -> tuple[Tensor, Tensor] | None:
-        """(scale (C,), shift (C,)), float64 on the host, if at evaluation y = scale * x + shift per channel, exactly; else None.
+        """(scale (C,), shift (C,)), float64 on the host, if at evaluation y = scale * x + shift per
+        channel, exactly; else None.
 
         Follows from `eval_line`: scale = w * slope, shift = w * offset + b.
         """
@@ -82,7 +93,9 @@ class Norm(nn.Module):
         return weight * slope, weight * offset + bias
 
     def output_affine(self) -> tuple[Tensor, Tensor]:
-        """(w (C,), b (C,)), float64 on the host, with output = w * normalized + b; ones and zeros where there is no parameter."""
+        """(w (C,), b (C,)), float64 on the host, with output = w * normalized + b; ones and zeros
+        where there is no parameter.
+        """
         return self.on_host(self.weight, 1.0), self.on_host(self.bias, 0.0)
 
     def match_affine(self, weight: Tensor, bias: Tensor) -> None:
@@ -114,41 +127,66 @@ class Norm(nn.Module):
     def check(self, x: Tensor) -> None:
         """Refuse an input whose layout is not that of the module."""
         if x.ndim < self.fewest_axes or x.shape[self.axis] != self.num_features:
-            between = "..." if self.fewest_axes == 2 else ("T, ..." if self.channels_last else "H, ...")
-            layout = f"(B, {between}, {self.num_features})" if self.channels_last else f"(B, {self.num_features}, {between})"
-            raise UsageError(f"{type(self).__name__}: input of shape {tuple(x.shape)} given; {layout} is needed")
+            between = (
+                "..." if self.fewest_axes == 2 else ("T, ..." if self.channels_last else "H, ...")
+            )
+            layout = (
+                f"(B, {between}, {self.num_features})"
+                if self.channels_last
+                else f"(B, {self.num_features}, {between})"
+            )
+            raise UsageError(
+                f"{type(self).__name__}: input of shape {tuple(x.shape)} given; {layout} is needed"
+            )
 
     def extra_repr(self) -> str:
         names = [name for name in ("eps", "channels_last") if hasattr(self, name)]
-        return ", ".join([str(self.num_features), *(f"{name}={getattr(self, name)}" for name in names)])
+        return ", ".join(
+            [str(self.num_features), *(f"{name}={getattr(self, name)}" for name in names)]
+        )
 
     def on_host(self, value: Tensor | None, missing: float = 0.0) -> Tensor:
-        """A parameter or buffer as (C,) float64 on the host; `missing` everywhere where there is none."""
+        """A parameter or buffer as (C,) float64 on the host; `missing` everywhere where there is
+        none.
+        """
         if value is None:
             return torch.full((self.num_features,), missing, dtype=torch.float64)
         return value.detach().to("cpu", torch.float64).reshape(-1).expand(self.num_features)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Takes the original's keys, and shapes that differ in axes of length 1 only: () for (1,), (1, C, 1, 1) for (C,)."""
+        """Takes the original's keys, and shapes that differ in axes of length 1 only: () for (1,),
+        (1, C, 1, 1) for (C,).
+        """
         for old, new in self.published_keys.items():
             if prefix + old in state_dict and prefix + new not in state_dict:
                 state_dict[prefix + new] = state_dict.pop(prefix + old)
-        for name, own in (*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)):
+        for name, own in (
+            *self.named_parameters(recurse=False),
+            *self.named_buffers(recurse=False),
+        ):
             given = state_dict.get(prefix + name)
-            if isinstance(given, Tensor) and given.shape != own.shape and _long(given) == _long(own):
+            if (
+                isinstance(given, Tensor)
+                and given.shape != own.shape
+                and _long(given) == _long(own)
+            ):
                 state_dict[prefix + name] = given.reshape(own.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class ElementwiseNorm(Norm):
-    """weight * f(x) + bias around an element-wise f: what the dynamic curves have in common. No statistics, so no eps."""
+    """weight * f(x) + bias around an element-wise f: what the dynamic curves have in common. No
+    statistics, so no eps.
+    """
 
     def __init__(self, channels: int, **common: Any) -> None:
         super().__init__(channels, eps=None, **common)
 
 
 def wide(x: Tensor) -> Tensor:
-    """Half-precision tensors as float32, so that sums over many elements keep their digits; others as they are."""
+    """Half-precision tensors as float32, so that sums over many elements keep their digits; others
+    as they are.
+    """
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 

@@ -1,7 +1,8 @@
 """Derf: y = weight * erf(alpha * x + shift) + bias.
 
 Chen et al. 2025, Stronger Normalization-Free Transformers, https://arxiv.org/abs/2512.10938.
-x is (B, ..., C) if channels_last, else (B, C, ...). alpha and shift are scalars per layer, of shape (1,).
+x is (B, ..., C) if channels_last, else (B, C, ...). alpha and shift are scalars per layer, of shape
+(1,).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from probe.norms.base import ElementwiseNorm
 
 
 class Derf(ElementwiseNorm):
-    """y = weight * erf(alpha * x + shift) + bias; alpha starts at `alpha_init`, shift at `shift_init`, weight at 1, bias at 0."""
+    """y = weight * erf(alpha * x + shift) + bias; alpha starts at `alpha_init`, shift at
+    `shift_init`, weight at 1, bias at 0.
+    """
 
     def __init__(
         self,
@@ -29,7 +32,14 @@ class Derf(ElementwiseNorm):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(channels, affine=affine, bias=bias, channels_last=channels_last, device=device, dtype=dtype)
+        super().__init__(
+            channels,
+            affine=affine,
+            bias=bias,
+            channels_last=channels_last,
+            device=device,
+            dtype=dtype,
+        )
         self.alpha_init, self.shift_init = alpha_init, shift_init
         self.alpha = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
         self.shift = nn.Parameter(torch.empty(1, device=device, dtype=dtype))

@@ -1,11 +1,14 @@
-"""Dynamic inverse square root unit: y = weight * sqrt(C) * x / sqrt(beta + x^2) + bias, the element-wise counterpart of RMSNorm.
+"""Dynamic inverse square root unit: y = weight * sqrt(C) * x / sqrt(beta + x^2) + bias, the
+element-wise counterpart of RMSNorm.
 
-Stollenwerk 2026 (EACL), On the Mathematical Relationship Between Layer Normalization and Dynamic Activation Functions,
-https://arxiv.org/abs/2503.21708. x is (B, ..., C) if channels_last, else (B, C, ...).
+Stollenwerk 2026 (EACL), On the Mathematical Relationship Between Layer Normalization and Dynamic
+Activation Functions, https://arxiv.org/abs/2503.21708. x is (B, ..., C) if channels_last, else (B,
+C, ...).
 
-Published: the formula, with one learnable scalar beta per layer. The author's training code leaves sqrt(C) to the weight, adds 1e-5
-under the root and starts beta at 100 unless told otherwise; divide its weight by sqrt(C) to use it here. Ours: beta starts at 4 C, where
-the slope at 0, sqrt(C / beta), is the 0.5 that a DyT starts with.
+Published: the formula, with one learnable scalar beta per layer. The author's training code leaves
+sqrt(C) to the weight, adds 1e-5 under the root and starts beta at 100 unless told otherwise; divide
+its weight by sqrt(C) to use it here. Ours: beta starts at 4 C, where the slope at 0, sqrt(C /
+beta), is the 0.5 that a DyT starts with.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ from probe.norms.base import ElementwiseNorm, wide
 
 
 class DyISRU(ElementwiseNorm):
-    """y = weight * sqrt(C) * x / sqrt(beta + x^2) + bias; beta of shape (1,) starts at `beta_init`, without one at 4 C."""
+    """y = weight * sqrt(C) * x / sqrt(beta + x^2) + bias; beta of shape (1,) starts at `beta_init`,
+    without one at 4 C.
+    """
 
     def __init__(
         self,
@@ -33,7 +38,14 @@ class DyISRU(ElementwiseNorm):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(channels, affine=affine, bias=bias, channels_last=channels_last, device=device, dtype=dtype)
+        super().__init__(
+            channels,
+            affine=affine,
+            bias=bias,
+            channels_last=channels_last,
+            device=device,
+            dtype=dtype,
+        )
         self.beta_init = 4.0 * channels if beta_init is None else beta_init
         self.beta = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
         self.reset_parameters()
@@ -43,6 +55,10 @@ class DyISRU(ElementwiseNorm):
         nn.init.constant_(self.beta, self.beta_init)
 
     def normalized(self, x: Tensor) -> Tensor:
-        """sqrt(C) * x / sqrt(beta + x^2); at least in float32, since x^2 leaves the range of float16."""
+        """sqrt(C) * x / sqrt(beta + x^2); at least in float32, since x^2 leaves the range of
+        float16.
+        """
         values = wide(x)
-        return (math.sqrt(self.num_features) * values * torch.rsqrt(self.beta + values * values)).to(x.dtype)
+        return (
+            math.sqrt(self.num_features) * values * torch.rsqrt(self.beta + values * values)
+        ).to(x.dtype)

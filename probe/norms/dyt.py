@@ -1,8 +1,8 @@
 """Dynamic Tanh: y = weight * tanh(alpha * x) + bias.
 
 Zhu et al. 2025, Transformers without Normalization, https://arxiv.org/abs/2503.10622.
-x is (B, ..., C) if channels_last, else (B, C, ...). alpha is one scalar per layer, of shape (1,); checkpoints with shape ()
-load too.
+x is (B, ..., C) if channels_last, else (B, C, ...). alpha is one scalar per layer, of shape (1,);
+checkpoints with shape () load too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,14 @@ class DyT(ElementwiseNorm):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(channels, affine=affine, bias=bias, channels_last=channels_last, device=device, dtype=dtype)
+        super().__init__(
+            channels,
+            affine=affine,
+            bias=bias,
+            channels_last=channels_last,
+            device=device,
+            dtype=dtype,
+        )
         self.alpha_init = alpha_init
         self.alpha = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
         self.reset_parameters()

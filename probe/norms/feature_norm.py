@@ -1,7 +1,9 @@
-"""Feature normalization over the channels of each token: `minmax` (x - min) / (max - min + eps), `zscore` (x - mean) / sqrt(var + eps).
+"""Feature normalization over the channels of each token: `minmax` (x - min) / (max - min + eps),
+`zscore` (x - mean) / sqrt(var + eps).
 
-From "Research on Dynamic Normalization method in Vision Transformer", where it came before the learnable normalizers. No parameters.
-x is (B, ..., C) if channels_last, else (B, C, ...). eps is 1.0 as published, so small inputs stay small.
+From "Research on Dynamic Normalization method in Vision Transformer", where it came before the
+learnable normalizers. No parameters. x is (B, ..., C) if channels_last, else (B, C, ...). eps is
+1.0 as published, so small inputs stay small.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ class FeatureNorm(Norm):
     ) -> None:
         if method not in METHODS:
             raise unknown("method", method, METHODS)
-        super().__init__(channels, eps=eps, affine=False, channels_last=channels_last, device=device, dtype=dtype)
+        super().__init__(
+            channels, eps=eps, affine=False, channels_last=channels_last, device=device, dtype=dtype
+        )
         self.method = method
 
     def normalized(self, x: Tensor) -> Tensor:

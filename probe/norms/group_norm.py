@@ -1,8 +1,10 @@
-"""Group normalization: y = weight * (x - mean) / sqrt(var + eps) + bias, per image and group of channels over all its tokens.
+"""Group normalization: y = weight * (x - mean) / sqrt(var + eps) + bias, per image and group of
+channels over all its tokens.
 
-Wu & He 2018, Group Normalization, https://arxiv.org/abs/1803.08494 (images, 32 groups); on tokens, a group being the channels of one
-head, in Dynamic Token Normalization, https://arxiv.org/abs/2112.02624. Groups are blocks of neighbouring channels.
-x is (B, T, C) if channels_last, else (B, C, H, W).
+Wu & He 2018, Group Normalization, https://arxiv.org/abs/1803.08494 (images, 32 groups); on tokens,
+a group being the channels of one head, in Dynamic Token Normalization,
+https://arxiv.org/abs/2112.02624. Groups are blocks of neighbouring channels. x is (B, T, C) if
+channels_last, else (B, C, H, W).
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from probe.norms.base import Norm, channels_per_head
 
 
 class GroupNorm(Norm):
-    """Mean and biased variance over T x C_h entries: between tokens, not per token. `num_heads` is the number of groups."""
+    """Mean and biased variance over T x C_h entries: between tokens, not per token. `num_heads` is
+    the number of groups.
+    """
 
     def __init__(
         self,
@@ -31,7 +35,15 @@ class GroupNorm(Norm):
         dtype: Any = None,
     ) -> None:
         channels_per_head(channels, num_heads)
-        super().__init__(channels, eps=eps, affine=affine, bias=bias, channels_last=channels_last, device=device, dtype=dtype)
+        super().__init__(
+            channels,
+            eps=eps,
+            affine=affine,
+            bias=bias,
+            channels_last=channels_last,
+            device=device,
+            dtype=dtype,
+        )
         self.num_heads = num_heads
         self.reset_parameters()
 

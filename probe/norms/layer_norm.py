@@ -1,7 +1,9 @@
-"""Layer normalization: y = weight * (x - mean) / sqrt(var + eps) + bias over the channels of each token or pixel.
+"""Layer normalization: y = weight * (x - mean) / sqrt(var + eps) + bias over the channels of each
+token or pixel.
 
 Ba et al. 2016, Layer Normalization, https://arxiv.org/abs/1607.06450.
-x is (B, ..., C) if channels_last, else (B, C, ...): the "LayerNorm2d" of timm and ConvNeXt, statistics over C at each pixel.
+x is (B, ..., C) if channels_last, else (B, C, ...): the "LayerNorm2d" of timm and ConvNeXt,
+statistics over C at each pixel.
 """
 
 from __future__ import annotations
@@ -28,7 +30,15 @@ class LayerNorm(Norm):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(channels, eps=eps, affine=affine, bias=bias, channels_last=channels_last, device=device, dtype=dtype)
+        super().__init__(
+            channels,
+            eps=eps,
+            affine=affine,
+            bias=bias,
+            channels_last=channels_last,
+            device=device,
+            dtype=dtype,
+        )
         self.reset_parameters()
 
     def normalized(self, x: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""LearnableScaler: y = weight * x + bias per channel. It normalizes nothing: no statistics, training and evaluation are the same.
+"""LearnableScaler: y = weight * x + bias per channel. It normalizes nothing: no statistics,
+training and evaluation are the same.
 
-From the LearnableScaler project, a fork of timm 0.8.21 without normalization layers, where the parameters are called a and b.
-x is (B, ..., C) if channels_last, else (B, C, ...).
+From the LearnableScaler project, a fork of timm 0.8.21 without normalization layers, where the
+parameters are called a and b. x is (B, ..., C) if channels_last, else (B, C, ...).
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ INITS = ("normal", "ones", "match")
 class LearnableScaler(ElementwiseNorm):
     """y = weight * x + bias; bias starts at 0.
 
-    init: `normal` draws weight from N(0, 1), as published, so gains have random signs; `ones` starts as the identity; `match` as well,
-    until a replacement writes the weight and bias of the layer before it into it (`match_affine`).
+    init: `normal` draws weight from N(0, 1), as published, so gains have random signs; `ones`
+    starts as the identity; `match` as well, until a replacement writes the weight and bias of the
+    layer before it into it (`match_affine`).
     """
 
     published_keys: ClassVar = {"a": "weight", "b": "bias"}
@@ -52,7 +54,9 @@ class LearnableScaler(ElementwiseNorm):
 
     def eval_line(self) -> tuple[Tensor, Tensor]:
         """slope 1, offset 0."""
-        return torch.ones(self.num_features, dtype=torch.float64), torch.zeros(self.num_features, dtype=torch.float64)
+        return torch.ones(self.num_features, dtype=torch.float64), torch.zeros(
+            self.num_features, dtype=torch.float64
+        )
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, init={self.init}"

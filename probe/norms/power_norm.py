@@ -1,9 +1,10 @@
-"""PowerNorm: y = weight * u / sqrt(phi + eps) + bias, where phi is a running mean of the second moment of u and u is x over its root
-mean square per token and head.
+"""PowerNorm: y = weight * u / sqrt(phi + eps) + bias, where phi is a running mean of the second
+moment of u and u is x over its root mean square per token and head.
 
-Shen et al. 2020, PowerNorm, https://arxiv.org/abs/2003.07845, in the variant of Dynamic Token Normalization (Shao et al. 2022,
-https://arxiv.org/abs/2112.02624): x is (B, T, C), heads are blocks of neighbouring channels. The original divides by the moment of
-the batch at every training step; this variant does so during warm-up only.
+Shen et al. 2020, PowerNorm, https://arxiv.org/abs/2003.07845, in the variant of Dynamic Token
+Normalization (Shao et al. 2022, https://arxiv.org/abs/2112.02624): x is (B, T, C), heads are blocks
+of neighbouring channels. The original divides by the moment of the batch at every training step;
+this variant does so during warm-up only.
 """
 
 from __future__ import annotations
@@ -15,19 +16,28 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from probe.norms.base import channels_per_head, wide
-from probe.norms.second_moment import SecondMomentNorm, Step, Turn, affine_gradients, means_over_rows, scaled_rows
+from probe.norms.second_moment import (
+    SecondMomentNorm,
+    Step,
+    Turn,
+    affine_gradients,
+    means_over_rows,
+    scaled_rows,
+)
 
 _GROUP_EPS = 1e-5  # of the root mean square per head, whatever eps is
 
 
 class PowerNorm(SecondMomentNorm):
-    """At evaluation u / sqrt(running_phi + eps), after the scaling by heads; at training step t (from 1), v the batch moment of u:
+    """At evaluation u / sqrt(running_phi + eps), after the scaling by heads; at training step t
+    (from 1), v the batch moment of u:
 
     - forward: moment = v while t <= warmup, later running_phi as it was before this step;
     - then running_phi <- running_phi (t-1)/t + v/t while t < warmup, and after it, at every step,
-      running_phi <- alpha_fwd running_phi + (1-alpha_fwd) v: two updates per step during warm-up, as published;
-    - backward: see `_PowerStep`. It divides by the batch moment while t < warmup, by the new running_phi from t = warmup on: at
-      t = warmup forward and backward differ, as published.
+      running_phi <- alpha_fwd running_phi + (1-alpha_fwd) v: two updates per step during warm-up,
+      as published;
+    - backward: see `_PowerStep`. It divides by the batch moment while t < warmup, by the new
+      running_phi from t = warmup on: at t = warmup forward and backward differ, as published.
 
     The class as published warms up for 10000 steps, the networks of the DTN paper for 3000.
     """
@@ -50,10 +60,21 @@ class PowerNorm(SecondMomentNorm):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        common = {"affine": affine, "bias": bias, "channels_last": channels_last, "device": device, "dtype": dtype}
+        common = {
+            "affine": affine,
+            "bias": bias,
+            "channels_last": channels_last,
+            "device": device,
+            "dtype": dtype,
+        }
         channels_per_head(channels, num_heads)
         super().__init__(channels, eps=eps, **common)
-        self.num_heads, self.warmup, self.alpha_fwd, self.alpha_bkw = num_heads, warmup, alpha_fwd, alpha_bkw
+        self.num_heads, self.warmup, self.alpha_fwd, self.alpha_bkw = (
+            num_heads,
+            warmup,
+            alpha_fwd,
+            alpha_bkw,
+        )
         for name in ("running_phi", "ema_gz"):
             self.register_buffer(name, torch.empty(1, channels, 1, 1, device=device, dtype=dtype))
         self.reset_parameters()
@@ -65,7 +86,9 @@ class PowerNorm(SecondMomentNorm):
         self.ema_gz.zero_()
 
     def grouped(self, rows: Tensor) -> Tensor:
-        """u = x / sqrt(mean of x^2 over the channels of the head + 1e-5), per token; ordinary gradients."""
+        """u = x / sqrt(mean of x^2 over the channels of the head + 1e-5), per token; ordinary
+        gradients.
+        """
         heads = rows.unflatten(-1, (self.num_heads, -1))
         return (heads / torch.sqrt(heads.square().mean(-1, keepdim=True) + _GROUP_EPS)).flatten(-2)
 
@@ -82,7 +105,9 @@ class PowerNorm(SecondMomentNorm):
         used = torch.where(step <= self.warmup, moment, before)
         return Step(used, {"running_phi": phi}, {"moment": torch.where(warming, moment, phi)})
 
-    def apply_step(self, u: Tensor, weight: Tensor | None, bias: Tensor | None, step: Step, turn: Turn | None) -> Tensor:
+    def apply_step(
+        self, u: Tensor, weight: Tensor | None, bias: Tensor | None, step: Step, turn: Turn | None
+    ) -> Tensor:
         roots = [torch.sqrt(moment + self.eps) for moment in (step.moment, step.backward["moment"])]
         y: Tensor = _PowerStep.apply(u, weight, bias, *roots, self.ema_gz, self.alpha_bkw, turn)
         return y
@@ -92,7 +117,8 @@ class PowerNorm(SecondMomentNorm):
 
 
 class _PowerStep(torch.autograd.Function):
-    """y = weight * z + bias, z = u / root. The backward pass, with g = dy * weight and ema = ema_gz before this step:
+    """y = weight * z + bias, z = u / root. The backward pass, with g = dy * weight and ema = ema_gz
+    before this step:
 
     q = g - (1 - alpha_bkw) ema z;  ema_gz <- ema + mean over rows of q z;  du = q / backward_root.
     """
@@ -117,7 +143,9 @@ class _PowerStep(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        z, weight, root = ctx.saved_tensors  # first: with checkpointing this line runs the forward pass again
+        z, weight, root = (
+            ctx.saved_tensors
+        )  # first: with checkpointing this line runs the forward pass again
         ctx.turn.take()
         ema = wide(ctx.ema_gz.view(-1))
         q = (grad if weight is None else grad * weight) - (1 - ctx.alpha_bkw) * ema * z

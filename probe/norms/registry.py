@@ -1,4 +1,6 @@
-"""Every normalizer by name. `create_norm` takes a name, a class or a partial; a new norm needs one line in `NORMS`."""
+"""Every normalizer by name. `create_norm` takes a name, a class or a partial; a new norm needs one
+line in `NORMS`.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ NORMS: dict[str, Maker] = {
 
 
 def list_norms() -> list[str]:
-    """The names that `create_norm` knows. `NAME_2d` works on images (B, C, H, W), the others on tokens (B, ..., C)."""
+    """The names that `create_norm` knows. `NAME_2d` works on images (B, C, H, W), the others on
+    tokens (B, ..., C).
+    """
     return list(NORMS)
 
 
@@ -76,7 +80,9 @@ def create_norm(norm: str | Maker, channels: int, **options: Any) -> nn.Module:
     wrong = [name for name in options if known is not None and name not in known]
     if wrong:
         name = norm if isinstance(norm, str) else _class_of(maker).__name__
-        raise UsageError(f"{name} takes no option {', '.join(wrong)}; it takes {', '.join(known or ())}")
+        raise UsageError(
+            f"{name} takes no option {', '.join(wrong)}; it takes {', '.join(known or ())}"
+        )
     return maker(channels, **options)
 
 
@@ -90,7 +96,9 @@ def norm_maker(norm: str | Maker) -> Maker:
 
 
 def norm_options(norm: str | Maker) -> list[str] | None:
-    """Options of a normalizer in the order of its constructor; None if it takes any. The layout is fixed by the name."""
+    """Options of a normalizer in the order of its constructor; None if it takes any. The layout is
+    fixed by the name.
+    """
     maker = norm_maker(norm)
     parameters = list(inspect.signature(_class_of(maker)).parameters.values())[1:]
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
@@ -100,10 +108,14 @@ def norm_options(norm: str | Maker) -> list[str] | None:
 
 
 def norm_name(module: nn.Module) -> str | None:
-    """The registry name of a module of the zoo (its class and its layout); None for any other module."""
+    """The registry name of a module of the zoo (its class and its layout); None for any other
+    module.
+    """
     for base in type(module).__mro__:
         for name, maker in NORMS.items():
-            layout = (maker.keywords if isinstance(maker, partial) else {}).get("channels_last", True)
+            layout = (maker.keywords if isinstance(maker, partial) else {}).get(
+                "channels_last", True
+            )
             if _class_of(maker) is base and getattr(module, "channels_last", None) is layout:
                 return name
     return None

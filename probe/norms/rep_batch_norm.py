@@ -1,9 +1,11 @@
-"""Re-parameterized batch normalization: RepBN(x) = BN(x) + eta * x, reached from LayerNorm step by step.
+"""Re-parameterized batch normalization: RepBN(x) = BN(x) + eta * x, reached from LayerNorm step by
+step.
 
-Guo et al. 2024 (SLAB), https://arxiv.org/abs/2405.11582: y = share * LN(x) + (1 - share) * RepBN(x), and share falls from 1 to 0 in equal
-steps of training. BN and LN have an affine each; eta is one scalar per layer and starts at 1. Once the share is 0, y is a line per
-channel at evaluation, which folds into a neighbouring linear layer.
-x is (B, ..., C) if channels_last, else (B, C, ...). Statistics of BN as in `batch_norm`.
+Guo et al. 2024 (SLAB), https://arxiv.org/abs/2405.11582: y = share * LN(x) + (1 - share) *
+RepBN(x), and share falls from 1 to 0 in equal steps of training. BN and LN have an affine each; eta
+is one scalar per layer and starts at 1. Once the share is 0, y is a line per channel at evaluation,
+which folds into a neighbouring linear layer. x is (B, ..., C) if channels_last, else (B, C, ...).
+Statistics of BN as in `batch_norm`.
 """
 
 from __future__ import annotations
@@ -21,15 +23,22 @@ _BATCH = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"
 
 
 class RepBatchNorm(RunningNorm):
-    """RepBN alone, or with decay_steps > 0 after LayerNorm: `warmup` training steps of LayerNorm alone, then `decay_steps` of both.
+    """RepBN alone, or with decay_steps > 0 after LayerNorm: `warmup` training steps of LayerNorm
+    alone, then `decay_steps` of both.
 
-    The published code evaluates RepBN alone at any time. Here an evaluation has the share that the next training step would have,
-    so a model that starts from LayerNorm evaluates as LayerNorm. normalized is the output: BN + eta * x has no z of its own.
+    The published code evaluates RepBN alone at any time. Here an evaluation has the share that the
+    next training step would have, so a model that starts from LayerNorm evaluates as LayerNorm.
+    normalized is the output: BN + eta * x has no z of its own.
     """
 
     published_keys: ClassVar = {
         **{f"{place}bn.{name}": name for place in ("", "norm2.") for name in _BATCH},
-        **{"alpha": "eta", "norm2.alpha": "eta", "norm1.weight": "layer_weight", "norm1.bias": "layer_bias"},
+        **{
+            "alpha": "eta",
+            "norm2.alpha": "eta",
+            "norm1.weight": "layer_weight",
+            "norm1.bias": "layer_bias",
+        },
         **{"warm": "warmup_left", "iter": "steps_left", "total_step": "decay_steps"},
     }
 
@@ -55,17 +64,31 @@ class RepBatchNorm(RunningNorm):
         dtype: Any = None,
     ) -> None:
         if warmup and not decay_steps:
-            raise UsageError(f"RepBatchNorm: warmup={warmup} needs decay_steps, the steps from LayerNorm to RepBN after it")
-        common = {"affine": affine, "bias": bias, "channels_last": channels_last, "device": device, "dtype": dtype}
+            raise UsageError(
+                f"RepBatchNorm: warmup={warmup} needs decay_steps, the steps from LayerNorm to "
+                "RepBN after it"
+            )
+        common = {
+            "affine": affine,
+            "bias": bias,
+            "channels_last": channels_last,
+            "device": device,
+            "dtype": dtype,
+        }
         super().__init__(channels, eps=eps, momentum=momentum, **common)
         self.warmup, self.steps = warmup, decay_steps
         self.eta = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
         for name, own in (("layer_weight", self.weight), ("layer_bias", self.bias)):
-            self.register_parameter(name, nn.Parameter(torch.empty_like(own)) if decay_steps and own is not None else None)
+            self.register_parameter(
+                name,
+                nn.Parameter(torch.empty_like(own)) if decay_steps and own is not None else None,
+            )
         if decay_steps:
             for name in ("warmup_left", "steps_left", "decay_steps"):
                 self.register_buffer(name, torch.empty((), dtype=torch.int64, device=device))
-            self.register_buffer("last_left", torch.empty((), dtype=torch.int64, device=device), persistent=False)
+            self.register_buffer(
+                "last_left", torch.empty((), dtype=torch.int64, device=device), persistent=False
+            )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

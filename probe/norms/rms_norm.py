@@ -1,4 +1,5 @@
-"""Root mean square normalization: y = weight * x / sqrt(mean(x^2) + eps) over the channels of each token or pixel; no bias.
+"""Root mean square normalization: y = weight * x / sqrt(mean(x^2) + eps) over the channels of each
+token or pixel; no bias.
 
 Zhang & Sennrich 2019, Root Mean Square Layer Normalization, https://arxiv.org/abs/1910.07467.
 x is (B, ..., C) if channels_last, else (B, C, ...).
@@ -27,7 +28,15 @@ class RMSNorm(Norm):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(channels, eps=eps, affine=affine, bias=False, channels_last=channels_last, device=device, dtype=dtype)
+        super().__init__(
+            channels,
+            eps=eps,
+            affine=affine,
+            bias=False,
+            channels_last=channels_last,
+            device=device,
+            dtype=dtype,
+        )
         self.reset_parameters()
 
     def normalized(self, x: Tensor) -> Tensor:
@@ -35,7 +44,9 @@ class RMSNorm(Norm):
         return self._norm(x, None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """weight * z, in one kernel where both have the same dtype (under autocast they may not)."""
+        """weight * z, in one kernel where both have the same dtype (under autocast they may
+        not).
+        """
         self.check(x)
         if self.weight is None or self.weight.dtype != x.dtype:
             return self.scaled(self.normalized(x))

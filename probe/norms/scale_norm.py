@@ -1,8 +1,9 @@
-"""ScaleNorm: y = weight * x / max(||x||, eps) with the Euclidean norm over the channels of each token or pixel; no bias.
+"""ScaleNorm: y = weight * x / max(||x||, eps) with the Euclidean norm over the channels of each
+token or pixel; no bias.
 
-Nguyen & Salazar 2019, Transformers without Tears, https://arxiv.org/abs/1910.05895: weight is one scalar. Dynamic Token Normalization
-(https://arxiv.org/abs/2112.02624) has one per channel, which makes it RMSNorm with gain weight / sqrt(C).
-x is (B, ..., C) if channels_last, else (B, C, ...).
+Nguyen & Salazar 2019, Transformers without Tears, https://arxiv.org/abs/1910.05895: weight is one
+scalar. Dynamic Token Normalization (https://arxiv.org/abs/2112.02624) has one per channel, which
+makes it RMSNorm with gain weight / sqrt(C). x is (B, ..., C) if channels_last, else (B, C, ...).
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from probe.norms.base import Norm, wide
 
 
 class ScaleNorm(Norm):
-    """weight starts at sqrt(C): one per channel, or a single one with per_channel=False. eps is a bound on the norm, not added.
+    """weight starts at sqrt(C): one per channel, or a single one with per_channel=False. eps is a
+    bound on the norm, not added.
 
-    normalized is sqrt(C) * x / max(||x||, eps), whose mean square is 1, so `output_affine` is weight / sqrt(C).
+    normalized is sqrt(C) * x / max(||x||, eps), whose mean square is 1, so `output_affine` is
+    weight / sqrt(C).
     """
 
     published_keys: ClassVar = {"scale": "weight"}
@@ -36,7 +39,15 @@ class ScaleNorm(Norm):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(channels, eps=eps, affine=affine, bias=False, channels_last=channels_last, device=device, dtype=dtype)
+        super().__init__(
+            channels,
+            eps=eps,
+            affine=affine,
+            bias=False,
+            channels_last=channels_last,
+            device=device,
+            dtype=dtype,
+        )
         self.unit = math.sqrt(channels)
         if affine and not per_channel:
             self.weight = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
@@ -53,7 +64,11 @@ class ScaleNorm(Norm):
     def forward(self, x: Tensor) -> Tensor:
         """weight * x / max(||x||, eps)."""
         self.check(x)
-        return self.normalized(x) if self.weight is None else self.scaled(self._direction(x).to(x.dtype))
+        return (
+            self.normalized(x)
+            if self.weight is None
+            else self.scaled(self._direction(x).to(x.dtype))
+        )
 
     def _direction(self, x: Tensor) -> Tensor:
         return F.normalize(wide(x), dim=self.axis, eps=self.eps)

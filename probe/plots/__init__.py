@@ -1,10 +1,21 @@
-"""Figures: tidy tables in, Axes or Figure out. No function here reads a file, fits a curve or leaves a pyplot figure open."""
+"""Figures: tidy tables in, Axes or Figure out. No function here reads a file, fits a curve or
+leaves a pyplot figure open.
+"""
 
 from __future__ import annotations
 
 from probe.plots.alpha import alpha_vs_inverse_std
-from probe.plots.attention import attention_distance, distance_by_depth, sorted_distances, sorted_heads
-from probe.plots.attention_depth import entropy_by_depth, prefix_mass_and_entropy, prefix_mass_by_depth
+from probe.plots.attention import (
+    attention_distance,
+    distance_by_depth,
+    sorted_distances,
+    sorted_heads,
+)
+from probe.plots.attention_depth import (
+    entropy_by_depth,
+    prefix_mass_and_entropy,
+    prefix_mass_by_depth,
+)
 from probe.plots.attention_heatmap import distance_cells, distance_heatmap
 from probe.plots.attention_overlay import attention_map, attention_maps, rollout
 from probe.plots.colored import by_channel, by_channel_grid, by_position, by_position_grid

@@ -1,7 +1,9 @@
-"""How far each attention head looks: mean attention distance along depth, and the sorted heads of some layers.
+"""How far each attention head looks: mean attention distance along depth, and the sorted heads of
+some layers.
 
-Dosovitskiy et al. 2021 (https://arxiv.org/abs/2010.11929), Raghu et al. 2021 (https://arxiv.org/abs/2108.08810) and, for several
-normalizers side by side, Shao et al. 2022 (https://arxiv.org/abs/2112.02624). Tables: one row per layer and head.
+Dosovitskiy et al. 2021 (https://arxiv.org/abs/2010.11929), Raghu et al. 2021
+(https://arxiv.org/abs/2108.08810) and, for several normalizers side by side, Shao et al. 2022
+(https://arxiv.org/abs/2112.02624). Tables: one row per layer and head.
 """
 
 from __future__ import annotations
@@ -25,11 +27,16 @@ MARKERS = "osD^vP*X"
 
 
 def attention_distance(
-    tables: pd.DataFrame | Mapping[str, pd.DataFrame], *, unit: str = "px", frame: layout.Frame | None = None
+    tables: pd.DataFrame | Mapping[str, pd.DataFrame],
+    *,
+    unit: str = "px",
+    frame: layout.Frame | None = None,
 ) -> Figure:
-    """One dot per head and layer against depth, a panel per run with one y scale; `tables`: a table, or title -> table.
+    """One dot per head and layer against depth, a panel per run with one y scale; `tables`: a
+    table, or title -> table.
 
-    `unit`: px (pixels of the input) or patches (steps on the token grid). Dashed: uniform attention.
+    `unit`: px (pixels of the input) or patches (steps on the token grid). Dashed: uniform
+    attention.
     """
     column, words = shared.unit_of(unit)
     runs = [(title, shared.ordered(table, column)) for title, table in _titled(tables)]
@@ -38,9 +45,17 @@ def attention_distance(
     width = shared.depth_width(runs[0][1]) if len(runs) == 1 else style.TWO_COLUMN
     wrapped = [textwrap.wrap(title, int(width / columns / 0.1)) for title, _ in runs]
     lines = max(map(len, wrapped))
-    room = layout.Room(left=0.56, right=shared.KEY_ROOM, gap_x=0.2, gap_y=0.36 + 0.14 * lines, title=0.06 + 0.14 * lines)
+    room = layout.Room(
+        left=0.56,
+        right=shared.KEY_ROOM,
+        gap_x=0.2,
+        gap_y=0.36 + 0.14 * lines,
+        title=0.06 + 0.14 * lines,
+    )
     with style.theme():
-        figure, axes, top = layout.grid(len(runs), columns, 2.0, width=width, room=room, frame=frame)
+        figure, axes, top = layout.grid(
+            len(runs), columns, 2.0, width=width, room=room, frame=frame
+        )
         for ax, (_, table), title in zip(axes, runs, wrapped, strict=True):
             distance_by_depth(table, ax, unit=unit, heads=heads)
             ax.set(xlabel="", ylabel="")
@@ -52,8 +67,12 @@ def attention_distance(
     return figure
 
 
-def distance_by_depth(table: pd.DataFrame, ax: Axes | None = None, *, unit: str = "px", heads: int | None = None) -> Axes:
-    """The panel of one run. `heads`: how many the colours are spread over (default: the most that a layer has)."""
+def distance_by_depth(
+    table: pd.DataFrame, ax: Axes | None = None, *, unit: str = "px", heads: int | None = None
+) -> Axes:
+    """The panel of one run. `heads`: how many the colours are spread over (default: the most that a
+    layer has).
+    """
     column, words = shared.unit_of(unit)
     table = shared.ordered(table, column)
     uniform = shared.uniform_distance(table, unit)
@@ -63,35 +82,73 @@ def distance_by_depth(table: pd.DataFrame, ax: Axes | None = None, *, unit: str 
         shared.stage_lines(ax, table)
         shared.uniform_line(ax, uniform)
         shared.dots(ax, table, column, heads or shared.heads_of([table]))
-        shared.value_axis(ax, np.concatenate([table[column].to_numpy(np.float64), uniform]), f"{Y_LABEL} ({words})")
+        shared.value_axis(
+            ax,
+            np.concatenate([table[column].to_numpy(np.float64), uniform]),
+            f"{Y_LABEL} ({words})",
+        )
         ax.set_xlabel(shared.X_LABEL, size=style.TEXT)
     return ax
 
 
 def sorted_heads(
-    table: pd.DataFrame, layers: Sequence[str] | None = None, *, unit: str = "px", frame: layout.Frame | None = None
+    table: pd.DataFrame,
+    layers: Sequence[str] | None = None,
+    *,
+    unit: str = "px",
+    frame: layout.Frame | None = None,
 ) -> Figure:
-    """Heads of `layers` (default: the first two and the last two), nearest looking first, one line a layer.
+    """Heads of `layers` (default: the first two and the last two), nearest looking first, one line
+    a layer.
 
     Bars: one standard deviation over images to either side. Dashed: uniform attention.
     """
-    entries = len(_chosen(shared.ordered(table), layers)) + ("uniform_px" in table) + ("distance_px_std" in table)
+    entries = (
+        len(_chosen(shared.ordered(table), layers))
+        + ("uniform_px" in table)
+        + ("distance_px_std" in table)
+    )
     with style.theme():
         room = layout.Room(left=0.5, right=0.12, title=0.05, bottom=0.4)
         figure, axes, top = layout.grid(
-            1, 1, 1.9, width=style.ONE_COLUMN, room=room, frame=frame, legend_lines=(entries + 1) // 2
+            1,
+            1,
+            1.9,
+            width=style.ONE_COLUMN,
+            room=room,
+            frame=frame,
+            legend_lines=(entries + 1) // 2,
         )
         sorted_distances(table, axes[0], layers=layers, unit=unit)
         shown = [line for line in axes[0].lines if str(line.get_label()).startswith("layer ")]
-        handles = [Line2D([], [], color=x.get_color(), marker=x.get_marker(), ms=3.5, lw=0.9, label=x.get_gid()) for x in shown]
-        layout.put_legend(figure, [*handles, *shared.entries(axes), *_std_entry(axes[0])], top, columns=2)
+        handles = [
+            Line2D(
+                [],
+                [],
+                color=x.get_color(),
+                marker=x.get_marker(),
+                ms=3.5,
+                lw=0.9,
+                label=x.get_gid(),
+            )
+            for x in shown
+        ]
+        layout.put_legend(
+            figure, [*handles, *shared.entries(axes), *_std_entry(axes[0])], top, columns=2
+        )
     return figure
 
 
 def sorted_distances(
-    table: pd.DataFrame, ax: Axes | None = None, *, layers: Sequence[str] | None = None, unit: str = "px"
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    layers: Sequence[str] | None = None,
+    unit: str = "px",
 ) -> Axes:
-    """The panel of `sorted_heads`, without a legend: the name of a layer is the `gid` of its line."""
+    """The panel of `sorted_heads`, without a legend: the name of a layer is the `gid` of its
+    line.
+    """
     column, words = shared.unit_of(unit)
     table = shared.ordered(table, column)
     chosen = _chosen(table, layers)
@@ -99,8 +156,12 @@ def sorted_distances(
     uniform = np.unique(np.round(shared.uniform_distance(table, unit), 6))
     with style.theme():
         ax = ax if ax is not None else shared.one_panel()
-        palette = style.HIGHLIGHTS if len(chosen) <= len(style.HIGHLIGHTS) else style.ramp(len(chosen))
-        seen = [_sorted_line(ax, table, layer, i, palette[i], unit) for i, layer in enumerate(chosen)]
+        palette = (
+            style.HIGHLIGHTS if len(chosen) <= len(style.HIGHLIGHTS) else style.ramp(len(chosen))
+        )
+        seen = [
+            _sorted_line(ax, table, layer, i, palette[i], unit) for i, layer in enumerate(chosen)
+        ]
         for value in uniform[np.isfinite(uniform)]:
             ax.axhline(value, **shared.UNIFORM, zorder=1, gid="uniform")
         most = max(len(y) // 2 for y in seen)
@@ -110,19 +171,39 @@ def sorted_distances(
     return ax
 
 
-def _sorted_line(ax: Axes, table: pd.DataFrame, layer: str, index: int, colour: str, unit: str) -> np.ndarray:
-    own = table[table["layer"].astype(str) == layer].sort_values(shared.unit_of(unit)[0], kind="stable")
+def _sorted_line(
+    ax: Axes, table: pd.DataFrame, layer: str, index: int, colour: str, unit: str
+) -> np.ndarray:
+    own = table[table["layer"].astype(str) == layer].sort_values(
+        shared.unit_of(unit)[0], kind="stable"
+    )
     y, std = own[shared.unit_of(unit)[0]].to_numpy(np.float64), shared.spread_of_images(own, unit)
     x = np.arange(1, len(y) + 1)
     if np.isfinite(std).any():
-        ax.vlines(x, y - std, y + std, color=colour, lw=0.8, alpha=0.6, zorder=2, gid=f"std {layer}")
-    ax.plot(x, y, color=colour, marker=MARKERS[index % len(MARKERS)], ms=3.5, lw=0.9, zorder=3, gid=layer, label=f"layer {layer}")
+        ax.vlines(
+            x, y - std, y + std, color=colour, lw=0.8, alpha=0.6, zorder=2, gid=f"std {layer}"
+        )
+    ax.plot(
+        x,
+        y,
+        color=colour,
+        marker=MARKERS[index % len(MARKERS)],
+        ms=3.5,
+        lw=0.9,
+        zorder=3,
+        gid=layer,
+        label=f"layer {layer}",
+    )
     return np.concatenate([y - np.nan_to_num(std), y + np.nan_to_num(std)])
 
 
 def _std_entry(ax: Axes) -> list[Line2D]:
     drawn = any(str(c.get_gid()).startswith("std ") for c in ax.collections)
-    return [Line2D([], [], ls="", marker="|", ms=7, color=style.MUTED, label="\u00b1 std over images")] if drawn else []
+    return (
+        [Line2D([], [], ls="", marker="|", ms=7, color=style.MUTED, label="\u00b1 std over images")]
+        if drawn
+        else []
+    )
 
 
 def _chosen(table: pd.DataFrame, layers: Sequence[str] | None) -> list[str]:
@@ -134,9 +215,16 @@ def _chosen(table: pd.DataFrame, layers: Sequence[str] | None) -> list[str]:
 
 
 def _titled(tables: pd.DataFrame | Mapping[str, pd.DataFrame]) -> list[tuple[str, pd.DataFrame]]:
-    runs = [("", tables)] if isinstance(tables, pd.DataFrame) else [(str(title), table) for title, table in tables.items()]
+    runs = (
+        [("", tables)]
+        if isinstance(tables, pd.DataFrame)
+        else [(str(title), table) for title, table in tables.items()]
+    )
     if not runs:
-        raise UsageError("no table of attention heads given; one table, or a mapping from title to table, is needed")
+        raise UsageError(
+            "no table of attention heads given; one table, or a mapping from title to table, is "
+            "needed"
+        )
     return runs
 
 

@@ -1,6 +1,8 @@
-"""What the figures of attention heads share: the table in order, one colour per head with its key, and marks along depth.
+"""What the figures of attention heads share: the table in order, one colour per head with its key,
+and marks along depth.
 
-Head 1 of a figure is `head` 0 of the table, as in the papers (https://arxiv.org/abs/2112.02624 and others).
+Head 1 of a figure is `head` 0 of the table, as in the papers (https://arxiv.org/abs/2112.02624 and
+others).
 """
 
 from __future__ import annotations
@@ -23,7 +25,16 @@ from probe.errors import UsageError
 from probe.plots import depth_axis, layout, names, style
 
 Array = NDArray[np.float64]
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#000000")  # Okabe and Ito
+COLOURS = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#d55e00",
+    "#cc79a7",
+    "#56b4e9",
+    "#f0e442",
+    "#000000",
+)  # Okabe and Ito
 NAME_WIDTH = 15  # characters of depth_axis
 KEY_ROOM = 0.68  # inches at the right of the last panel
 UNITS = {"px": ("distance_px", "px"), "patches": ("distance_patches", "patches")}
@@ -33,21 +44,30 @@ X_LABEL = "Attention layer (execution order)"
 
 
 def ordered(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """The rows by depth and head, numbers as float64, and column `x`: the index of the layer in execution order.
+    """The rows by depth and head, numbers as float64, and column `x`: the index of the layer in
+    execution order.
 
     Raises UsageError for a table without rows or without one of `columns`.
     """
     missing = [name for name in ("layer", "head", *columns) if name not in table]
     if missing:
         raise UsageError(
-            f"the table has no column {', '.join(missing)}; a table of attention rows, one per layer and head, is needed"
+            f"the table has no column {', '.join(missing)}; a table of attention rows, one per "
+            "layer and head, is needed"
         )
     if table.empty:
-        raise UsageError("the table of attention heads has no row; a model without readable attention has no such figure")
-    result = table.assign(**{name: pd.to_numeric(table[name]).astype(np.float64) for name in columns})
+        raise UsageError(
+            "the table of attention heads has no row; a model without readable attention has no "
+            "such figure"
+        )
+    result = table.assign(
+        **{name: pd.to_numeric(table[name]).astype(np.float64) for name in columns}
+    )
     if "depth" in result:
         result = result.sort_values(["depth", "head"], kind="stable")
-    return result.assign(x=pd.factorize(result["layer"].astype(str))[0]).sort_values(["x", "head"], kind="stable")
+    return result.assign(x=pd.factorize(result["layer"].astype(str))[0]).sort_values(
+        ["x", "head"], kind="stable"
+    )
 
 
 def unit_of(unit: str) -> tuple[str, str]:
@@ -60,7 +80,11 @@ def unit_of(unit: str) -> tuple[str, str]:
 def layer_names(table: pd.DataFrame) -> list[str]:
     """One name per `x`, without the last words that all share (`blocks.3.attn` is `blocks.3`)."""
     words = [name.split(".") for name in dict.fromkeys(table["layer"].astype(str))]
-    while len(words) > 1 and all(len(path) > 1 for path in words) and len({path[-1] for path in words}) == 1:
+    while (
+        len(words) > 1
+        and all(len(path) > 1 for path in words)
+        and len({path[-1] for path in words}) == 1
+    ):
         words = [path[:-1] for path in words]
     return [".".join(path) for path in words]
 
@@ -73,7 +97,9 @@ def per_layer(table: pd.DataFrame, values: pd.Series) -> Array:
 def uniform_distance(table: pd.DataFrame, unit: str) -> Array:
     """Distance under uniform attention, per layer; NaN where the table has none."""
     known = "uniform_px" in table
-    return per_layer(table, _in_unit(table, "uniform_px", unit) if known else pd.Series(np.nan, table.index))
+    return per_layer(
+        table, _in_unit(table, "uniform_px", unit) if known else pd.Series(np.nan, table.index)
+    )
 
 
 def spread_of_images(table: pd.DataFrame, unit: str) -> Array:
@@ -85,7 +111,9 @@ def spread_of_images(table: pd.DataFrame, unit: str) -> Array:
 
 def _in_unit(table: pd.DataFrame, column: str, unit: str) -> pd.Series:
     pixels = pd.to_numeric(table[column]).astype(np.float64)
-    return pixels if unit == "px" else pixels / pd.to_numeric(table["token_stride"]).astype(np.float64)
+    return (
+        pixels if unit == "px" else pixels / pd.to_numeric(table["token_stride"]).astype(np.float64)
+    )
 
 
 def heads_of(tables: Sequence[pd.DataFrame]) -> int:
@@ -99,7 +127,9 @@ def colours(heads: int) -> list[str]:
 
 
 def dots(ax: Axes, table: pd.DataFrame, column: str, heads: int) -> None:
-    """One dot per layer and head; the heads of a layer stand beside each other in their order, so that none hides another."""
+    """One dot per layer and head; the heads of a layer stand beside each other in their order, so
+    that none hides another.
+    """
     width = ax.get_position().width * ax.figure.get_size_inches()[0]  # type: ignore[union-attr]
     pitch = 72 * width / (int(table["x"].max()) + 1)
     size = float(np.clip(pitch / 2.6, 1.6, 4.2))
@@ -110,7 +140,14 @@ def dots(ax: Axes, table: pd.DataFrame, column: str, heads: int) -> None:
         step = np.minimum(0.62 / np.maximum(in_layer - 1, 1), 0.08)
         x = part["x"].to_numpy(np.float64) + (float(head) - (in_layer - 1) / 2) * step
         ax.scatter(
-            x, y, s=size**2, c=[palette[int(head)]], linewidths=0.25, edgecolors="#333333", zorder=3, gid=f"head {int(head)}"
+            x,
+            y,
+            s=size**2,
+            c=[palette[int(head)]],
+            linewidths=0.25,
+            edgecolors="#333333",
+            zorder=3,
+            gid=f"head {int(head)}",
         )
 
 
@@ -119,7 +156,13 @@ def uniform_line(ax: Axes, values: Array) -> None:
     for value, run in groupby(range(len(values)), key=lambda i: round(float(values[i]), 6)):
         if np.isfinite(value):
             where = list(run)
-            ax.plot([where[0] - 0.5, where[-1] + 0.5], [value, value], **UNIFORM, zorder=2, gid="uniform")
+            ax.plot(
+                [where[0] - 0.5, where[-1] + 0.5],
+                [value, value],
+                **UNIFORM,
+                zorder=2,
+                gid="uniform",
+            )
 
 
 def stages(table: pd.DataFrame) -> list[tuple[int, int, str]]:
@@ -140,14 +183,18 @@ def stage_lines(ax: Axes, table: pd.DataFrame) -> None:
 def index_ticks(ax: Axes, count: int, first: int = 0) -> None:
     """Whole numbers from `first`, as many as stand apart."""
     width = ax.get_position().width * ax.figure.get_size_inches()[0]  # type: ignore[union-attr]
-    step = next(s for s in (1, 2, 3, 4, 5, 6, 8, 10, 12, 20, 50, 100, 1000) if count / s * 0.21 <= width)
+    step = next(
+        s for s in (1, 2, 3, 4, 5, 6, 8, 10, 12, 20, 50, 100, 1000) if count / s * 0.21 <= width
+    )
     ticks = [i for i in range(first, first + count) if i % step == 0 or (i == first == 1)]
     ax.set_xlim(first - 0.6, first + count - 0.4)
     ax.set_xticks(ticks, [str(i) for i in ticks], size=style.SMALL)
 
 
 def value_axis(ax: Axes, values: Array, label: str) -> None:
-    """A y axis with room around all `values`; from 0 where that costs less than a third of the height."""
+    """A y axis with room around all `values`; from 0 where that costs less than a third of the
+    height.
+    """
     values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     pad = 0.05 * ((high - low) or abs(high) or 1.0)
@@ -158,11 +205,23 @@ def value_axis(ax: Axes, values: Array, label: str) -> None:
 
 
 def key(figure: Figure, last: Axes, heads: int) -> None:
-    """Which colour is which head: a list at the right of the last panel up to 8 heads, a scale beyond."""
+    """Which colour is which head: a list at the right of the last panel up to 8 heads, a scale
+    beyond.
+    """
     box, (width, _) = last.get_position(), figure.get_size_inches()
     if heads <= len(COLOURS):
         marks = [
-            Line2D([], [], ls="", marker="o", ms=4, mec="#333333", mew=0.25, color=c, label=f"Head {i + 1}")
+            Line2D(
+                [],
+                [],
+                ls="",
+                marker="o",
+                ms=4,
+                mec="#333333",
+                mew=0.25,
+                color=c,
+                label=f"Head {i + 1}",
+            )
             for i, c in enumerate(colours(heads))
         ]
         figure.legend(
@@ -176,9 +235,14 @@ def key(figure: Figure, last: Axes, heads: int) -> None:
         )
         return
     cax = figure.add_axes((box.x1 + 0.14 / width, box.y0, 0.09 / width, box.height), label="heads")
-    scale = ScalarMappable(BoundaryNorm(np.arange(heads + 1) + 0.5, heads), ListedColormap(colours(heads)))
+    scale = ScalarMappable(
+        BoundaryNorm(np.arange(heads + 1) + 0.5, heads), ListedColormap(colours(heads))
+    )
     bar = figure.colorbar(scale, cax=cax)
-    bar.set_ticks(sorted({1, *range(4 if heads <= 24 else 10, heads + 1, 4 if heads <= 24 else 10), heads}), minor=False)
+    bar.set_ticks(
+        sorted({1, *range(4 if heads <= 24 else 10, heads + 1, 4 if heads <= 24 else 10), heads}),
+        minor=False,
+    )
     bar.ax.minorticks_off()
     cax.set_ylabel("Head", size=style.SMALL)
     cax.tick_params(labelsize=style.SMALL, width=0.6, size=2)
@@ -190,25 +254,37 @@ def entries(axes: Sequence[Axes], uniform: str = "uniform attention") -> list[Li
     words: dict[str, dict[str, Any]] = {
         "mean": {**MEAN, "label": "mean of the heads"},
         "uniform": {**UNIFORM, "label": uniform},
-        "stage": {"color": "#b0b0b0", "ls": "", "marker": "|", "ms": 8, "label": "token grid changes"},
+        "stage": {
+            "color": "#b0b0b0",
+            "ls": "",
+            "marker": "|",
+            "ms": 8,
+            "label": "token grid changes",
+        },
     }
     return [Line2D([], [], **options) for gid, options in words.items() if gid in drawn]
 
 
 def depth_width(table: pd.DataFrame) -> float:
     """Inches of a figure along depth: one column of a page where the dots have room in it."""
-    return style.ONE_COLUMN if len(table) <= 150 and int(table["x"].max()) < 16 else style.TWO_COLUMN
+    return (
+        style.ONE_COLUMN if len(table) <= 150 and int(table["x"].max()) < 16 else style.TWO_COLUMN
+    )
 
 
 def name_room(table: pd.DataFrame) -> float:
     """Inches under the last panel that `name_ticks` takes."""
     if _are_indices(table):
         return 0.42
-    return 0.1 + 0.066 * min(max(map(len, names.short_names(layer_names(table), NAME_WIDTH).values())), NAME_WIDTH)
+    return 0.1 + 0.066 * min(
+        max(map(len, names.short_names(layer_names(table), NAME_WIDTH).values())), NAME_WIDTH
+    )
 
 
 def name_ticks(axes: Sequence[Axes], table: pd.DataFrame) -> None:
-    """Layers under the last panel: their names, upright; their indices where the names (`blocks.0`, `blocks.1`) say no more."""
+    """Layers under the last panel: their names, upright; their indices where the names (`blocks.0`,
+    `blocks.1`) say no more.
+    """
     if not _are_indices(table):
         depth_axis.depth_ticks(axes, layer_names(table))
         return
@@ -220,7 +296,9 @@ def name_ticks(axes: Sequence[Axes], table: pd.DataFrame) -> None:
 
 def _are_indices(table: pd.DataFrame) -> bool:
     short = names.short_names(layer_names(table), NAME_WIDTH)
-    return len(short) > depth_axis.NAMED or list(short.values()) == [str(i) for i in range(len(short))]
+    return len(short) > depth_axis.NAMED or list(short.values()) == [
+        str(i) for i in range(len(short))
+    ]
 
 
 def one_panel() -> Axes:

@@ -1,4 +1,6 @@
-"""Mean attention distance of every head of every layer as a heat map, with its numbers where the cells hold them."""
+"""Mean attention distance of every head of every layer as a heat map, with its numbers where the
+cells hold them.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +19,31 @@ ROW = 0.16  # inches of height of a head
 CHARACTER = 0.062  # inches of width of a digit of 7 pt
 
 
-def distance_heatmap(table: pd.DataFrame, *, unit: str = "px", frame: layout.Frame | None = None) -> Figure:
-    """Layers along, heads upwards; `unit`: px or patches. A head that a layer does not have stays blank."""
+def distance_heatmap(
+    table: pd.DataFrame, *, unit: str = "px", frame: layout.Frame | None = None
+) -> Figure:
+    """Layers along, heads upwards; `unit`: px or patches. A head that a layer does not have stays
+    blank.
+    """
     table = shared.ordered(table)
     layers, heads = shared.layer_names(table), shared.heads_of([table])
     width = style.ONE_COLUMN if len(layers) <= 8 else style.TWO_COLUMN
     with style.theme():
         room = layout.Room(left=0.5, right=0.72, title=0.05, bottom=shared.name_room(table))
         height = float(np.clip(ROW * heads, 1.5, 4.0))
-        figure, axes, _ = layout.grid(1, 1, height, width=width, room=room, frame=frame, legend_lines=0)
+        figure, axes, _ = layout.grid(
+            1, 1, height, width=width, room=room, frame=frame, legend_lines=0
+        )
         distance_cells(table, axes[0], unit=unit)
         axes[0].set_xlabel("")
         shared.name_ticks(axes, table)
         axes[0].set_xlim(-0.5, len(layers) - 0.5)
-        _bar(figure, axes[0], _norm(table, unit), f"Mean attention distance ({shared.unit_of(unit)[1]})")
+        _bar(
+            figure,
+            axes[0],
+            _norm(table, unit),
+            f"Mean attention distance ({shared.unit_of(unit)[1]})",
+        )
     return figure
 
 
@@ -42,7 +55,16 @@ def distance_cells(table: pd.DataFrame, ax: Axes | None = None, *, unit: str = "
     with style.theme():
         ax = ax if ax is not None else shared.one_panel()
         x, y = np.arange(layers + 1) - 0.5, np.arange(heads + 1) + 0.5
-        ax.pcolormesh(x, y, np.ma.masked_invalid(values), cmap=style.DEPTH_MAP, norm=norm, ec="white", lw=0.4, gid="heat")
+        ax.pcolormesh(
+            x,
+            y,
+            np.ma.masked_invalid(values),
+            cmap=style.DEPTH_MAP,
+            norm=norm,
+            ec="white",
+            lw=0.4,
+            gid="heat",
+        )
         shared.index_ticks(ax, layers)
         ax.set(xlim=(-0.5, layers - 0.5), ylim=(0.5, heads + 0.5))
         step = next(s for s in (1, 2, 4, 8, 16, 32, 1000) if heads / s <= 12)
@@ -57,7 +79,9 @@ def distance_cells(table: pd.DataFrame, ax: Axes | None = None, *, unit: str = "
 def _matrix(table: pd.DataFrame, unit: str) -> shared.Array:
     """(heads, layers), NaN where a layer has no such head."""
     values = np.full((shared.heads_of([table]), int(table["x"].max()) + 1), np.nan)
-    values[table["head"].to_numpy(int), table["x"].to_numpy(int)] = table[shared.unit_of(unit)[0]].to_numpy(np.float64)
+    values[table["head"].to_numpy(int), table["x"].to_numpy(int)] = table[
+        shared.unit_of(unit)[0]
+    ].to_numpy(np.float64)
     return values
 
 
@@ -71,11 +95,18 @@ def _norm(table: pd.DataFrame, unit: str) -> Normalize:
 def _numbers(ax: Axes, values: shared.Array, norm: Normalize) -> None:
     """The value in each cell, in as many digits as fit; none where the cells are too small."""
     box, (width, height) = ax.get_position(), ax.figure.get_size_inches()  # type: ignore[union-attr]
-    cell_width, cell_height = box.width * width / values.shape[1], box.height * height / values.shape[0]
+    cell_width, cell_height = (
+        box.width * width / values.shape[1],
+        box.height * height / values.shape[0],
+    )
     finite = values[np.isfinite(values)]
     for decimals in (1, 0):
         longest = max((len(f"{v:.{decimals}f}") for v in finite), default=0)
-        if longest * CHARACTER + 0.02 <= cell_width and cell_height >= 0.13 and (decimals == 0 or finite.max() < 100):
+        if (
+            longest * CHARACTER + 0.02 <= cell_width
+            and cell_height >= 0.13
+            and (decimals == 0 or finite.max() < 100)
+        ):
             break
     else:
         return
@@ -83,9 +114,15 @@ def _numbers(ax: Axes, values: shared.Array, norm: Normalize) -> None:
         value = values[head, x]
         dark = float(norm(value)) < 0.6
         ax.text(
-            x, head + 1, f"{value:.{decimals}f}", size=style.SMALL, ha="center", va="center_baseline",
-            color="white" if dark else "black", gid="value",
-        )  # fmt: skip
+            x,
+            head + 1,
+            f"{value:.{decimals}f}",
+            size=style.SMALL,
+            ha="center",
+            va="center_baseline",
+            color="white" if dark else "black",
+            gid="value",
+        )
 
 
 def _bar(figure: Figure, ax: Axes, norm: Normalize, label: str) -> None:

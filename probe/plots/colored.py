@@ -1,7 +1,8 @@
 """The same scatter coloured by channel and by token.
 
-Figure 4 of DyT (https://arxiv.org/abs/2503.10622): the points of one token lie on a straight line of slope 1/sigma, and a few
-channels carry the extremes; the S arises because tokens of large sigma (flat lines) own the large inputs.
+Figure 4 of DyT (https://arxiv.org/abs/2503.10622): the points of one token lie on a straight line
+of slope 1/sigma, and a few channels carry the extremes; the S arises because tokens of large sigma
+(flat lines) own the large inputs.
 """
 
 from __future__ import annotations
@@ -22,10 +23,20 @@ TOKENS = 8
 
 
 def by_channel(
-    samples: pd.DataFrame, channels: Sequence[int] | None = None, ax: Axes | None = None, *, highlighted: int = 4
+    samples: pd.DataFrame,
+    channels: Sequence[int] | None = None,
+    ax: Axes | None = None,
+    *,
+    highlighted: int = 4,
 ) -> Axes:
-    """One layer with its `channels` (default: see `extreme_channels`) in colour over the others in grey."""
-    samples = samples[(samples["stratum"] != "prefix") & np.isfinite(samples["input"]) & np.isfinite(samples["normalized"])]
+    """One layer with its `channels` (default: see `extreme_channels`) in colour over the others in
+    grey.
+    """
+    samples = samples[
+        (samples["stratum"] != "prefix")
+        & np.isfinite(samples["input"])
+        & np.isfinite(samples["normalized"])
+    ]
     shown = points.thin(samples)
     chosen = list(channels) if channels is not None else extreme_channels(samples, highlighted)
     with style.theme():
@@ -37,12 +48,18 @@ def by_channel(
             own = samples[samples["channel"] == channel]
             _dots(ax, points.strided(own, 400), colour, 3.0, f"channel {channel}", 2.0)
         s_curve.finish(ax, shown)
-        _legend(ax, [(f"{c}", colour) for colour, c in zip(style.HIGHLIGHTS, chosen, strict=False)], "channel")
+        _legend(
+            ax,
+            [(f"{c}", colour) for colour, c in zip(style.HIGHLIGHTS, chosen, strict=False)],
+            "channel",
+        )
     return ax
 
 
 def extreme_channels(samples: pd.DataFrame, count: int) -> list[int]:
-    """Two channels with the largest |input|, then those that own most of the 1 % largest |input| among the uniform rows."""
+    """Two channels with the largest |input|, then those that own most of the 1 % largest |input|
+    among the uniform rows.
+    """
     uniform = samples[samples["stratum"] == "uniform"]
     if uniform.empty:
         return []
@@ -58,8 +75,15 @@ def _descending(values: pd.Series) -> pd.Index:
     return values.sort_index().sort_values(ascending=False, kind="stable").index
 
 
-def by_position(samples: pd.DataFrame, rows: pd.DataFrame | None = None, ax: Axes | None = None, *, tokens: int = TOKENS) -> Axes:
-    """One layer with a few tokens in colour, each on its line of slope 1/sigma; without `rows` (mean, sigma): by position.
+def by_position(
+    samples: pd.DataFrame,
+    rows: pd.DataFrame | None = None,
+    ax: Axes | None = None,
+    *,
+    tokens: int = TOKENS,
+) -> Axes:
+    """One layer with a few tokens in colour, each on its line of slope 1/sigma; without `rows`
+    (mean, sigma): by position.
 
     The tokens are those at equal steps of sigma's rank; dark: small sigma, steep.
     """
@@ -75,11 +99,22 @@ def by_position(samples: pd.DataFrame, rows: pd.DataFrame | None = None, ax: Axe
             for colour, token in zip(colours, chosen.itertuples(), strict=True):
                 own = points.strided(_of_token(samples, int(token.image), int(token.position)), 250)
                 ends = np.array([own["input"].min(), own["input"].max()], dtype=np.float64)
-                ax.plot(ends, (ends - token.mean) / token.sigma, color=colour, lw=0.6, alpha=0.8, zorder=2, gid="token line")
+                ax.plot(
+                    ends,
+                    (ends - token.mean) / token.sigma,
+                    color=colour,
+                    lw=0.6,
+                    alpha=0.8,
+                    zorder=2,
+                    gid="token line",
+                )
                 _dots(ax, own, colour, 3.5, f"token {token.image}:{token.position}", 2.1)
             _legend(
                 ax,
-                [(style.number(1 / t.sigma, 2), c) for c, t in zip(colours, chosen.itertuples(), strict=True)],
+                [
+                    (style.number(1 / t.sigma, 2), c)
+                    for c, t in zip(colours, chosen.itertuples(), strict=True)
+                ],
                 "1/\u03c3",
                 ends_only=True,
             )
@@ -88,7 +123,9 @@ def by_position(samples: pd.DataFrame, rows: pd.DataFrame | None = None, ax: Axe
 
 
 def chosen_tokens(samples: pd.DataFrame, rows: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Rows (image, position, mean, sigma) at equal steps of the rank of sigma, smallest first; only those whole in `samples`."""
+    """Rows (image, position, mean, sigma) at equal steps of the rank of sigma, smallest first; only
+    those whole in `samples`.
+    """
     uniform = samples.loc[samples["stratum"] == "uniform", ["image", "position"]].drop_duplicates()
     known = (
         rows[rows["sigma"] > 0]
@@ -117,7 +154,10 @@ def by_channel_grid(
             figure,
             [
                 _dot(style.FAINT, "all other channels"),
-                _dot(style.HIGHLIGHTS[0], "channels with the largest |x|, and those with most of the 1 % largest |x|"),
+                _dot(
+                    style.HIGHLIGHTS[0],
+                    "channels with the largest |x|, and those with most of the 1 % largest |x|",
+                ),
             ],
             top,
         )
@@ -141,19 +181,27 @@ def by_position_grid(
             by_position(by_layer[layer], own, ax)
             lines = lines or (own is not None and not own.empty)
         text = (
-            f"{TOKENS} tokens, each on its line of slope 1/\u03c3 (\u03c3: std over the token's channels)"
+            f"{TOKENS} tokens, each on its line of slope 1/\u03c3 (\u03c3: std over the token's "
+            "channels)"
             if lines
             else "position in the image: first dark, last light"
         )
         layout.put_legend(
-            figure, [*([_dot(style.FAINT, "all other tokens")] if lines else []), _dot(style.ramp(3)[1], text)], top
+            figure,
+            [
+                *([_dot(style.FAINT, "all other tokens")] if lines else []),
+                _dot(style.ramp(3)[1], text),
+            ],
+            top,
         )
     return figure
 
 
 def _row(layers: Sequence[str], frame: layout.Frame | None) -> tuple[Figure, list[Axes], float]:
     plan = GridPlan.of(len(layers))
-    room = layout.Room(left=plan.room.left, right=plan.room.right, gap_x=plan.room.gap_x, gap_y=0.4, title=0.16)
+    room = layout.Room(
+        left=plan.room.left, right=plan.room.right, gap_x=plan.room.gap_x, gap_y=0.4, title=0.16
+    )
     figure, axes, top = layout.grid(len(layers), plan.columns, plan.height, room=room, frame=frame)
     for ax, name in zip(axes, names.short_names(layers, plan.characters).values(), strict=True):
         ax.set_title(name, loc="left", size=style.SMALL, weight="bold", pad=2.5)
@@ -192,7 +240,11 @@ def _by_index(ax: Axes, shown: pd.DataFrame) -> None:
 
 
 def _of_token(samples: pd.DataFrame, image: int, position: int) -> pd.DataFrame:
-    found = (samples["image"] == image) & (samples["position"] == position) & (samples["stratum"] == "uniform")
+    found = (
+        (samples["image"] == image)
+        & (samples["position"] == position)
+        & (samples["stratum"] == "uniform")
+    )
     return samples[found]
 
 

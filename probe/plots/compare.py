@@ -1,6 +1,8 @@
-"""Two runs in one figure: the layers of one model over those of another, e.g. a ViT's LayerNorms and a ResNet's BatchNorms.
+"""Two runs in one figure: the layers of one model over those of another, e.g. a ViT's LayerNorms
+and a ResNet's BatchNorms.
 
-Each token has its own line in LayerNorm, which bends the cloud into an S; each channel has its own in BatchNorm, a fan of lines.
+Each token has its own line in LayerNorm, which bends the cloud into an S; each channel has its own
+in BatchNorm, a fan of lines.
 """
 
 from __future__ import annotations
@@ -28,13 +30,19 @@ class Side:
     fan: pd.DataFrame | None = None
 
 
-def compare_grid(sides: Sequence[Side], *, frame: layout.Frame | None = None, shape: fitted.Shape = fitted.TANH) -> Figure:
+def compare_grid(
+    sides: Sequence[Side], *, frame: layout.Frame | None = None, shape: fitted.Shape = fitted.TANH
+) -> Figure:
     """One row of panels for each side, at most four in a row, at two-column width."""
     columns = max(2, *(len(side.layers) for side in sides))
     plan = GridPlan.of(len(sides) * columns, columns)
-    room = layout.Room(left=0.6, right=plan.room.right, gap_x=plan.room.gap_x, gap_y=0.78, title=0.5)
+    room = layout.Room(
+        left=0.6, right=plan.room.right, gap_x=plan.room.gap_x, gap_y=0.78, title=0.5
+    )
     with style.theme():
-        figure, axes, top = layout.grid(len(sides) * columns, columns, plan.height, room=room, frame=frame)
+        figure, axes, top = layout.grid(
+            len(sides) * columns, columns, plan.height, room=room, frame=frame
+        )
         for row, side in enumerate(sides):
             _row(figure, axes[row * columns : (row + 1) * columns], side, plan, shape)
         shown = [ax for ax in axes if ax.figure is not None]
@@ -43,18 +51,33 @@ def compare_grid(sides: Sequence[Side], *, frame: layout.Frame | None = None, sh
     return figure
 
 
-def _row(figure: Figure, axes: Sequence[Axes], side: Side, plan: GridPlan, shape: fitted.Shape) -> None:
+def _row(
+    figure: Figure, axes: Sequence[Axes], side: Side, plan: GridPlan, shape: fitted.Shape
+) -> None:
     norm = fans.slope_norm(side.fan) if side.fan is not None and not side.fan.empty else None
     by_layer = points.per_layer(side.samples)
     short = names.short_names(side.layers, plan.characters)
     for ax, layer in zip(axes, side.layers, strict=False):
-        s_curve.s_curves(by_layer[layer], side.fits, ax, layer=layer, shape=shape, fan=side.fan, fan_norm=norm)
-        s_curve.panel_title(ax, short[layer], panel_summary(side.fits, side.fan, layer, shape, plan))
+        s_curve.s_curves(
+            by_layer[layer], side.fits, ax, layer=layer, shape=shape, fan=side.fan, fan_norm=norm
+        )
+        s_curve.panel_title(
+            ax, short[layer], panel_summary(side.fits, side.fan, layer, shape, plan)
+        )
     if norm is not None:
-        fans.colour_bar(figure, norm, axes[0].get_position().y1 * figure.get_size_inches()[1] + 0.47)
+        fans.colour_bar(
+            figure, norm, axes[0].get_position().y1 * figure.get_size_inches()[1] + 0.47
+        )
     for ax in axes[len(side.layers) :]:
         ax.remove()
     box, height = axes[0].get_position(), figure.get_size_inches()[1]
     figure.text(
-        box.x0, box.y1 + 0.34 / height, side.title, size=style.TEXT, color=style.MUTED, ha="left", va="bottom", gid="side"
+        box.x0,
+        box.y1 + 0.34 / height,
+        side.title,
+        size=style.TEXT,
+        color=style.MUTED,
+        ha="left",
+        va="bottom",
+        gid="side",
     )

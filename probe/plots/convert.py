@@ -1,7 +1,8 @@
 """What it costs to put curves in place of normalization layers, along depth.
 
-Each layer replaced alone, and together with all layers before it: error of the layer's output, KL divergence of the model's
-outputs from the original's, and share of images whose largest logit is the same.
+Each layer replaced alone, and together with all layers before it: error of the layer's output, KL
+divergence of the model's outputs from the original's, and share of images whose largest logit is
+the same.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ BAND = "#e6f2ec"
 FLOOR = {"rel_error": 1e-7, "kl": 1e-8}  # under these, float32 rounding
 
 
-def conversion_by_depth(table: pd.DataFrame, *, accuracy: float | None = None, frame: layout.Frame | None = None) -> Figure:
+def conversion_by_depth(
+    table: pd.DataFrame, *, accuracy: float | None = None, frame: layout.Frame | None = None
+) -> Figure:
     """Relative output error and KL (log axes) and agreement along depth.
 
-    table: the rows of a conversion (layer, depth, form, replaced, rel_error, kl, agreement, accuracy, and each with
-    `_cumulative`). accuracy: top-1 of the original, where there are labels; the accuracy of the changed models stands beside it.
+    table: the rows of a conversion (layer, depth, form, replaced, rel_error, kl, agreement,
+    accuracy, and each with `_cumulative`). accuracy: top-1 of the original, where there are labels;
+    the accuracy of the changed models stands beside it.
     """
     table = table.sort_values("depth", kind="stable")
     layers = [str(name) for name in table["layer"]]
@@ -57,7 +61,9 @@ def on_log_axis(table: pd.DataFrame, ax: Axes, column: str, label: str) -> Axes:
         y = _numbers(table, column + suffix)
         y[~np.isfinite(y)] = np.nan
         y = np.maximum(y, FLOOR[column])
-        ax.plot(np.arange(len(y)), y, color=colour, marker=marker, ms=3, lw=0.8, gid=column + suffix)
+        ax.plot(
+            np.arange(len(y)), y, color=colour, marker=marker, ms=3, lw=0.8, gid=column + suffix
+        )
         seen.append(y[np.isfinite(y)])
     every = np.concatenate(seen)
     low, high = (float(every.min()), float(every.max())) if every.size else (FLOOR[column], 1.0)
@@ -67,7 +73,9 @@ def on_log_axis(table: pd.DataFrame, ax: Axes, column: str, label: str) -> Axes:
 
 
 def same_class(table: pd.DataFrame, ax: Axes, accuracy: float | None = None) -> Axes:
-    """Agreement with the original in percent; with `accuracy`, that of the original (dashed) and of the changed models too."""
+    """Agreement with the original in percent; with `accuracy`, that of the original (dashed) and of
+    the changed models too.
+    """
     x, seen = np.arange(len(table)), [100.0]
     for suffix, (_, colour, marker) in WAYS.items():
         for column in ("agreement", "accuracy") if accuracy is not None else ("agreement",):
@@ -90,13 +98,19 @@ def same_class(table: pd.DataFrame, ax: Axes, accuracy: float | None = None) -> 
         seen.append(100 * accuracy)
     low = min(seen)
     ax.set_ylim(low - 0.06 * max(100 - low, 1), 100 + 0.06 * max(100 - low, 1))
-    ax.set_ylabel("same class, top-1 (%)" if accuracy is not None else "same class (%)", size=style.TEXT)
+    ax.set_ylabel(
+        "same class, top-1 (%)" if accuracy is not None else "same class (%)", size=style.TEXT
+    )
     return ax
 
 
 def _form_marks(ax: Axes, table: pd.DataFrame) -> list[Line2D]:
-    """One mark per layer over the panel: a curve, a line, or none; their legend where there are several kinds."""
-    kinds = ["curve" if form not in ("", "line") else str(form) for form in table["form"].fillna("")]
+    """One mark per layer over the panel: a curve, a line, or none; their legend where there are
+    several kinds.
+    """
+    kinds = [
+        "curve" if form not in ("", "line") else str(form) for form in table["form"].fillna("")
+    ]
     entries = []
     for kind in dict.fromkeys(kinds):
         marker, label = FORM_MARKS[kind]
@@ -119,7 +133,9 @@ def _form_marks(ax: Axes, table: pd.DataFrame) -> list[Line2D]:
 
 
 def _bands(axes: Sequence[Axes], table: pd.DataFrame) -> list[Patch]:
-    """A tint behind the layers that were replaced in the end, where that is not all that could be."""
+    """A tint behind the layers that were replaced in the end, where that is not all that could
+    be.
+    """
     replaced = table["replaced"].to_numpy(bool)
     if replaced[(table["form"].fillna("") != "").to_numpy()].all():
         return []
@@ -130,11 +146,28 @@ def _bands(axes: Sequence[Axes], table: pd.DataFrame) -> list[Patch]:
 
 
 def _legend(axes: Sequence[Axes]) -> list[Line2D]:
-    entries = [Line2D([], [], color=colour, marker=marker, ms=3, lw=0.8, label=label) for label, colour, marker in WAYS.values()]
+    entries = [
+        Line2D([], [], color=colour, marker=marker, ms=3, lw=0.8, label=label)
+        for label, colour, marker in WAYS.values()
+    ]
     drawn = {line.get_gid() for line in axes[2].lines}
     if "original" in drawn:
-        entries.append(Line2D([], [], color=style.MUTED, marker="o", ms=3, lw=0.8, ls=(0, (1, 1)), mfc="white", label="top-1"))
-        entries.append(Line2D([], [], color=ACCURACY, lw=0.8, ls=(0, (4, 2)), label="top-1 of the original"))
+        entries.append(
+            Line2D(
+                [],
+                [],
+                color=style.MUTED,
+                marker="o",
+                ms=3,
+                lw=0.8,
+                ls=(0, (1, 1)),
+                mfc="white",
+                label="top-1",
+            )
+        )
+        entries.append(
+            Line2D([], [], color=ACCURACY, lw=0.8, ls=(0, (4, 2)), label="top-1 of the original")
+        )
     return entries
 
 

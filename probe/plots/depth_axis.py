@@ -1,4 +1,6 @@
-"""The x axis of figures along depth: one tick per layer, named by the model's own names as far as they fit."""
+"""The x axis of figures along depth: one tick per layer, named by the model's own names as far as
+they fit.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,16 @@ NAMED = 64  # more layers than this get their numbers only
 NAME_ROOM = 0.95  # inches under the last panel
 
 
-def stacked(heights: Sequence[float], frame: layout.Frame | None, right: float = 0.75) -> tuple[Figure, list[Axes], float]:
-    """Panels one above the other that share the depth axis, with room for layer names below and labels at the right."""
+def stacked(
+    heights: Sequence[float], frame: layout.Frame | None, right: float = 0.75
+) -> tuple[Figure, list[Axes], float]:
+    """Panels one above the other that share the depth axis, with room for layer names below and
+    labels at the right.
+    """
     room = layout.Room(left=0.62, right=right, gap_y=0.24, title=0.12, bottom=NAME_ROOM)
-    figure, axes, top = layout.grid(len(heights), 1, heights[0], room=room, frame=frame, legend_lines=1)
+    figure, axes, top = layout.grid(
+        len(heights), 1, heights[0], room=room, frame=frame, legend_lines=1
+    )
     return figure, axes, top
 
 
@@ -41,7 +49,9 @@ def depth_ticks(axes: Sequence[Axes], layers: Sequence[str]) -> None:
 
 
 def status_marks(ax: Axes, statuses: Sequence[str]) -> None:
-    """One mark per layer over the panel: filled for curved, a dash for linear, a square for affine, a cross for no result."""
+    """One mark per layer over the panel: filled for curved, a dash for linear, a square for affine,
+    a cross for no result.
+    """
     for status in dict.fromkeys(statuses):
         where = [i for i, s in enumerate(statuses) if s == status]
         ax.plot(

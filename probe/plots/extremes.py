@@ -1,8 +1,8 @@
 """How much of a layer leaves the linear range, and how large its inputs get, along depth.
 
-`beyond_linear`: share of elements where the fitted slope is under half the central one; `saturation`: share with |alpha x| > 2.
-Channels of massive activations (|x| > 100 and > 1000 times the layer's median; Sun et al. 2024,
-https://arxiv.org/abs/2402.17762) are counted.
+`beyond_linear`: share of elements where the fitted slope is under half the central one;
+`saturation`: share with |alpha x| > 2. Channels of massive activations (|x| > 100 and > 1000 times
+the layer's median; Sun et al. 2024, https://arxiv.org/abs/2402.17762) are counted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ SHARES = {
 
 
 def extremes_by_depth(alphas: pd.DataFrame, *, frame: layout.Frame | None = None) -> Figure:
-    """Shares of elements (above; only where a layer is curved) and largest |input| beside its std (below), along depth."""
+    """Shares of elements (above; only where a layer is curved) and largest |input| beside its std
+    (below), along depth.
+    """
     table = alphas.sort_values("depth", kind="stable")
     layers = [str(name) for name in table["layer"]]
     with style.theme():
@@ -52,10 +54,15 @@ def shares(table: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def largest(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Largest |input| and the std of the input, log axis; the number of massive channels is written over the point."""
+    """Largest |input| and the std of the input, log axis; the number of massive channels is written
+    over the point.
+    """
     x = np.arange(len(table))
     seen = []
-    for name, colour, marker in (("max_abs_input", style.LINE, "o"), ("input_std", style.MUTED, "v")):
+    for name, colour, marker in (
+        ("max_abs_input", style.LINE, "o"),
+        ("input_std", style.MUTED, "v"),
+    ):
         y = _numbers(table, name)
         y[~(y > 0)] = np.nan
         ax.plot(x, y, color=colour, marker=marker, ms=3, lw=0.8, gid=name)
@@ -82,12 +89,28 @@ def largest(table: pd.DataFrame, ax: Axes) -> Axes:
 
 def _legend(axes: list[Axes]) -> list[Line2D]:
     drawn = {line.get_gid() for ax in axes for line in ax.lines}
-    words = {**SHARES, "max_abs_input": ("largest |input|", style.LINE, "o"), "input_std": ("std of the input", style.MUTED, "v")}
+    words = {
+        **SHARES,
+        "max_abs_input": ("largest |input|", style.LINE, "o"),
+        "input_std": ("std of the input", style.MUTED, "v"),
+    }
     entries = [
-        Line2D([], [], color=c, marker=m, ms=3, lw=0.8, label=label) for gid, (label, c, m) in words.items() if gid in drawn
+        Line2D([], [], color=c, marker=m, ms=3, lw=0.8, label=label)
+        for gid, (label, c, m) in words.items()
+        if gid in drawn
     ]
     if any(text.get_gid() == "massive" for ax in axes for text in ax.texts):
-        entries.append(Line2D([], [], ls="", marker="$n$", ms=5, color=style.CURVE, label="number of massive channels"))
+        entries.append(
+            Line2D(
+                [],
+                [],
+                ls="",
+                marker="$n$",
+                ms=5,
+                color=style.CURVE,
+                label="number of massive channels",
+            )
+        )
     return entries
 
 

@@ -1,7 +1,9 @@
 """How well each family describes each layer, along depth.
 
-Above: R2 of the line, of the curve and the ceiling (the share of variance that any element-wise curve could explain).
-Below: what each family misses of that ceiling, on a log axis, because families differ in the third decimal.
+Above: R2 of the line, of the curve and the ceiling (the share of variance that any element-wise
+curve could explain).
+Below: what each family misses of that ceiling, on a log axis, because families differ in the third
+decimal.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ FLOOR = 1e-5  # R2 differences under this are noise of the fit
 
 
 def layer_fits(fits: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the figure: scope layer, every element once, all tokens, with an R2; not the pooled line of affine layers."""
+    """The rows of the figure: scope layer, every element once, all tokens, with an R2; not the
+    pooled line of affine layers.
+    """
     keep = (
         (fits["status"] != "affine")
         & (fits["scope"] == "layer")
@@ -27,8 +31,12 @@ def layer_fits(fits: pd.DataFrame) -> pd.DataFrame:
     return fits[keep & pd.to_numeric(fits["r2"]).notna()].sort_values("depth", kind="stable")
 
 
-def families_by_depth(fits: pd.DataFrame, *, shape: str = "tanh", frame: layout.Frame | None = None) -> Figure:
-    """R2 along depth (above) and the distance of every family from the ceiling (below), each line named at its end."""
+def families_by_depth(
+    fits: pd.DataFrame, *, shape: str = "tanh", frame: layout.Frame | None = None
+) -> Figure:
+    """R2 along depth (above) and the distance of every family from the ceiling (below), each line
+    named at its end.
+    """
     table = layer_fits(fits)
     layers = list(dict.fromkeys(table["layer"].astype(str)))
     statuses = _statuses(table, layers, shape)
@@ -44,11 +52,16 @@ def families_by_depth(fits: pd.DataFrame, *, shape: str = "tanh", frame: layout.
 
 def quality(table: pd.DataFrame, ax: Axes, *, layers: list[str], shape: str = "tanh") -> Axes:
     """R2 of the line and of `shape` under the ceiling; the axis is zoomed to them."""
-    r2, ceiling = depth_axis.wide(table, layers, "r2"), depth_axis.wide(table, layers, "r2_ceiling").max(axis=1)
+    r2, ceiling = (
+        depth_axis.wide(table, layers, "r2"),
+        depth_axis.wide(table, layers, "r2_ceiling").max(axis=1),
+    )
     x = np.arange(len(layers))
     lines: list[tuple[str, np.ndarray, str]] = [("ceiling", ceiling.to_numpy(), style.MUTED)]
     lines += [
-        (name, r2[name].to_numpy(), style.FAMILY_COLOURS.get(name, style.MUTED)) for name in (shape, "linear") if name in r2
+        (name, r2[name].to_numpy(), style.FAMILY_COLOURS.get(name, style.MUTED))
+        for name in (shape, "linear")
+        if name in r2
     ]
     for name, y, colour in lines:
         ax.plot(x, y, color=colour, marker="o", ms=2.5, lw=1.0, gid=name)
@@ -63,7 +76,10 @@ def quality(table: pd.DataFrame, ax: Axes, *, layers: list[str], shape: str = "t
 
 def shortfall(table: pd.DataFrame, ax: Axes, *, layers: list[str]) -> Axes:
     """ceiling - R2 of each family, log axis; lower is better."""
-    r2, ceiling = depth_axis.wide(table, layers, "r2"), depth_axis.wide(table, layers, "r2_ceiling").max(axis=1)
+    r2, ceiling = (
+        depth_axis.wide(table, layers, "r2"),
+        depth_axis.wide(table, layers, "r2_ceiling").max(axis=1),
+    )
     x = np.arange(len(layers))
     lines = []
     for name in [family for family in style.FAMILY_COLOURS if family in r2] + [
@@ -72,7 +88,16 @@ def shortfall(table: pd.DataFrame, ax: Axes, *, layers: list[str]) -> Axes:
         y = np.clip((ceiling - r2[name]).to_numpy(np.float64), FLOOR, None)
         if np.isfinite(y).any():
             colour = style.FAMILY_COLOURS.get(name, style.MUTED)
-            ax.plot(x, y, color=colour, marker="o", ms=2, lw=0.9, ls=(0, (2, 1.5)) if name.endswith("_shift") else "-", gid=name)
+            ax.plot(
+                x,
+                y,
+                color=colour,
+                marker="o",
+                ms=2,
+                lw=0.9,
+                ls=(0, (2, 1.5)) if name.endswith("_shift") else "-",
+                gid=name,
+            )
             lines.append((name, y, colour))
     every = np.concatenate([y for _, y, _ in lines]) if lines else np.array([FLOOR])
     every = every[np.isfinite(every)]
@@ -84,7 +109,9 @@ def shortfall(table: pd.DataFrame, ax: Axes, *, layers: list[str]) -> Axes:
 
 def _end_labels(ax: Axes, lines: list[tuple[str, np.ndarray, str]]) -> None:
     """The name of each line beside its last point, moved apart where they would touch."""
-    ends = [(name, y[np.isfinite(y)][-1], colour) for name, y, colour in lines if np.isfinite(y).any()]
+    ends = [
+        (name, y[np.isfinite(y)][-1], colour) for name, y, colour in lines if np.isfinite(y).any()
+    ]
     if not ends:
         return
     last = max(int(np.flatnonzero(np.isfinite(y))[-1]) for _, y, _ in lines if np.isfinite(y).any())

@@ -1,4 +1,6 @@
-"""The fan of lines of a layer that is affine per channel (BatchNorm with running statistics): one line per channel, no curve."""
+"""The fan of lines of a layer that is affine per channel (BatchNorm with running statistics): one
+line per channel, no curve.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,12 @@ from probe.plots import style
 
 
 def draw_fan(ax: Axes, lines: pd.DataFrame, norm: Normalize | None = None) -> LineCollection:
-    """One line per channel over the range of its inputs, coloured by its slope; the flat lines of many channels lie on top."""
-    lines = lines[np.isfinite(lines["slope"]) & np.isfinite(lines["low"]) & np.isfinite(lines["high"])].sort_values(
-        "slope", ascending=False, kind="stable"
-    )
+    """One line per channel over the range of its inputs, coloured by its slope; the flat lines of
+    many channels lie on top.
+    """
+    lines = lines[
+        np.isfinite(lines["slope"]) & np.isfinite(lines["low"]) & np.isfinite(lines["high"])
+    ].sort_values("slope", ascending=False, kind="stable")
     slope, offset = lines["slope"].to_numpy(np.float64), lines["offset"].to_numpy(np.float64)
     x = lines[["low", "high"]].to_numpy(np.float64)
     segments = np.stack([x, slope[:, None] * x + offset[:, None]], axis=2)
@@ -48,7 +52,9 @@ def slope_norm(fan: pd.DataFrame) -> Normalize:
 
 
 def colour_bar(figure: Figure, norm: Normalize | None, top: float) -> None:
-    """A horizontal bar at the right end of a line whose upper edge is `top` inches up; none where all slopes are about equal."""
+    """A horizontal bar at the right end of a line whose upper edge is `top` inches up; none where
+    all slopes are about equal.
+    """
     low, high = (float(norm.vmin or 0), float(norm.vmax or 0)) if norm is not None else (0.0, 0.0)
     if norm is None or style.number(low, 2) == style.number(high, 2):
         return
@@ -59,5 +65,7 @@ def colour_bar(figure: Figure, norm: Normalize | None, top: float) -> None:
     bar.minorticks_off()
     middle = (top - 0.07) / height
     words: dict[str, Any] = {"size": style.SMALL, "va": "center", "gid": "scale"}
-    figure.text((width - 1.35) / width, middle, f"channel slope {style.number(low, 2)}", ha="right", **words)
+    figure.text(
+        (width - 1.35) / width, middle, f"channel slope {style.number(low, 2)}", ha="right", **words
+    )
     figure.text((width - 0.36) / width, middle, style.number(high, 2), ha="left", **words)

@@ -1,7 +1,8 @@
 """From a row of the fits table to the curve on the page.
 
-`z = gamma * f(alpha * x + shift) + beta` where the row has an alpha (DyT, https://arxiv.org/abs/2503.10622, for f = tanh);
-the line `z = slope * x + beta` where it has none. Nothing is fitted here.
+`z = gamma * f(alpha * x + shift) + beta` where the row has an alpha (DyT,
+https://arxiv.org/abs/2503.10622, for f = tanh); the line `z = slope * x + beta` where it has none.
+Nothing is fitted here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Shape:
-    """The family to draw: its name in the fits table and its f, e.g. `FAMILIES["erf"].value` of probe.curves."""
+    """The family to draw: its name in the fits table and its f, e.g. `FAMILIES["erf"].value` of
+    probe.curves.
+    """
 
     family: str = "tanh"
     value: Callable[[Any], Any] = np.tanh
@@ -74,12 +77,18 @@ def evaluate(row: dict[str, Any] | None, x: Array, shape: Shape = TANH) -> Array
     alpha, gamma, slope = get(row, "alpha"), get(row, "gamma"), get(row, "slope")
     beta = _zero(get(row, "beta"))
     if math.isfinite(alpha) and math.isfinite(gamma):
-        return np.asarray(gamma * shape.value(alpha * x + _zero(get(row, "shift"))) + beta, dtype=np.float64)
+        return np.asarray(
+            gamma * shape.value(alpha * x + _zero(get(row, "shift"))) + beta, dtype=np.float64
+        )
     return slope * x + beta if math.isfinite(slope) else None
 
 
-def summary(row: dict[str, Any] | None, decimals: int = 3, interval: bool = False, narrow: bool = False) -> str:
-    """One line for above a panel: `α 0.069  R² 0.951/0.974` (curve / ceiling), or the slope where there is no alpha."""
+def summary(
+    row: dict[str, Any] | None, decimals: int = 3, interval: bool = False, narrow: bool = False
+) -> str:
+    """One line for above a panel: `α 0.069  R² 0.951/0.974` (curve / ceiling), or the slope where
+    there is no alpha.
+    """
     if row is None:
         return ""
     alpha, slope = get(row, "alpha"), get(row, "slope")

@@ -1,4 +1,6 @@
-"""Panel grids measured in inches: the same gaps for 2 and for 60 panels, and no layout solver at draw time."""
+"""Panel grids measured in inches: the same gaps for 2 and for 60 panels, and no layout solver at
+draw time.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ NOTEBOOK_DPI = 110
 
 @dataclass(frozen=True)
 class Frame:
-    """What stands around the panels. `heading` names the model and data, `warning` is printed loudly (random weights)."""
+    """What stands around the panels. `heading` names the model and data, `warning` is printed
+    loudly (random weights).
+    """
 
     heading: str = ""
     warning: str = ""
@@ -28,7 +32,9 @@ class Frame:
 
 @dataclass(frozen=True)
 class Room:
-    """Inches kept free: around the figure (left .. bottom) and around each panel (gap_x for tick labels, gap_y for titles)."""
+    """Inches kept free: around the figure (left .. bottom) and around each panel (gap_x for tick
+    labels, gap_y for titles).
+    """
 
     left: float = 0.5
     right: float = 0.1
@@ -65,11 +71,18 @@ def grid(
     frame: Frame | None = None,
     legend_lines: int = 1,
 ) -> tuple[Figure, list[Axes], float]:
-    """`panels` Axes in `columns` columns; also the height (figure fraction) of the first legend line under the heading."""
+    """`panels` Axes in `columns` columns; also the height (figure fraction) of the first legend
+    line under the heading.
+    """
     room, frame = room or Room(), frame or Frame()
     rows = math.ceil(panels / columns)
     head = room.top + LINE * bool(frame.heading) + 0.2 * bool(frame.warning) + LINE * legend_lines
-    height = head + rows * (room.title + panel_height) + (rows - 1) * (room.gap_y - room.title) + room.bottom
+    height = (
+        head
+        + rows * (room.title + panel_height)
+        + (rows - 1) * (room.gap_y - room.title)
+        + room.bottom
+    )
     figure = blank(width, height)
     panel_width = (width - room.left - room.right - (columns - 1) * room.gap_x) / columns
     axes = []
@@ -77,7 +90,9 @@ def grid(
         row, column = divmod(index, columns)
         x = room.left + column * (panel_width + room.gap_x)
         y = height - head - room.title - panel_height - row * (panel_height + room.gap_y)
-        axes.append(figure.add_axes((x / width, y / height, panel_width / width, panel_height / height)))
+        axes.append(
+            figure.add_axes((x / width, y / height, panel_width / width, panel_height / height))
+        )
     top = put_heading(figure, frame, room)
     return figure, axes, top
 
@@ -102,7 +117,16 @@ def put_heading(figure: Figure, frame: Frame, room: Room) -> float:
         )
         y -= 0.2
     if frame.heading:
-        figure.text(x, y / height, frame.heading, size=style.SMALL, color=style.MUTED, va="top", ha="left", gid="heading")
+        figure.text(
+            x,
+            y / height,
+            frame.heading,
+            size=style.SMALL,
+            color=style.MUTED,
+            va="top",
+            ha="left",
+            gid="heading",
+        )
         y -= LINE
     return float(y / height)
 
@@ -128,21 +152,47 @@ def put_legend(figure: Figure, handles: Sequence[Any], top: float, columns: int 
 def put_labels(figure: Figure, axes: Sequence[Axes], x: str, y: str, note: str = "") -> None:
     """One x label and one y label for all panels, and a note in the bottom right corner."""
     width, height = figure.get_size_inches()
-    middle = (min(ax.get_position().y0 for ax in axes) + max(ax.get_position().y1 for ax in axes)) / 2
-    span = (max(ax.get_position().y1 for ax in axes) - min(ax.get_position().y0 for ax in axes)) * height
+    middle = (
+        min(ax.get_position().y0 for ax in axes) + max(ax.get_position().y1 for ax in axes)
+    ) / 2
+    span = (
+        max(ax.get_position().y1 for ax in axes) - min(ax.get_position().y0 for ax in axes)
+    ) * height
     y = y if len(y) * 0.07 < span + 0.4 else y.replace(" (", "\n(")
     figure.text(
-        0.5 if not note else 0.1 / width, 0.06 / height, x, size=style.TEXT, ha="center" if not note else "left", va="bottom"
+        0.5 if not note else 0.1 / width,
+        0.06 / height,
+        x,
+        size=style.TEXT,
+        ha="center" if not note else "left",
+        va="bottom",
     )
     figure.text(
-        0.05 / width, middle, y, size=style.TEXT, rotation=90, ha="left", va="center", multialignment="center", linespacing=1.0
+        0.05 / width,
+        middle,
+        y,
+        size=style.TEXT,
+        rotation=90,
+        ha="left",
+        va="center",
+        multialignment="center",
+        linespacing=1.0,
     )
     if note:
-        figure.text(1 - 0.1 / width, 0.06 / height, note, size=style.SMALL, color=style.MUTED, ha="right", va="bottom")
+        figure.text(
+            1 - 0.1 / width,
+            0.06 / height,
+            note,
+            size=style.SMALL,
+            color=style.MUTED,
+            ha="right",
+            va="bottom",
+        )
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Heights near `values` that are `gap` apart and, if they fit, inside low .. high: for labels at the ends of lines.
+    """Heights near `values` that are `gap` apart and, if they fit, inside low .. high: for labels
+    at the ends of lines.
 
     Neighbours that are too close form a block around their mean; blocks that then touch are merged.
     """
@@ -150,7 +200,11 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
     blocks: list[list[int]] = []
     for i in order:
         blocks.append([i])
-        while len(blocks) > 1 and _bottom(values, blocks[-1], gap, low, high) < _top(values, blocks[-2], gap, low, high) + gap:
+        while (
+            len(blocks) > 1
+            and _bottom(values, blocks[-1], gap, low, high)
+            < _top(values, blocks[-2], gap, low, high) + gap
+        ):
             last = blocks.pop()
             blocks[-1] += last
     placed = [0.0] * len(values)
@@ -161,7 +215,9 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
     return placed
 
 
-def _bottom(values: Sequence[float], block: list[int], gap: float, low: float, high: float) -> float:
+def _bottom(
+    values: Sequence[float], block: list[int], gap: float, low: float, high: float
+) -> float:
     size = (len(block) - 1) * gap
     middle = sum(values[i] for i in block) / len(block)
     return max(low, min(middle - size / 2, high - size))

@@ -1,6 +1,8 @@
-"""Layers that are a line per channel (BatchNorm at evaluation): how far the lines differ, and what one line for all would miss.
+"""Layers that are a line per channel (BatchNorm at evaluation): how far the lines differ, and what
+one line for all would miss.
 
-No alpha stands here: a curve pooled over channels would describe the mixture of their lines, not the layer.
+No alpha stands here: a curve pooled over channels would describe the mixture of their lines, not
+the layer.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ _MARKERS = ("o", "s", "^", "D")
 
 
 def lines_by_depth(fan: pd.DataFrame, *, frame: layout.Frame | None = None) -> Figure:
-    """Slopes (above, log axis) and offsets (below) of the channels of each layer as boxes, along depth.
+    """Slopes (above, log axis) and offsets (below) of the channels of each layer as boxes, along
+    depth.
 
-    `fan`: layer, channel, slope, offset; layers in execution order. Box: quartiles and median; whiskers: 5 % and 95 % of channels.
+    `fan`: layer, channel, slope, offset; layers in execution order. Box: quartiles and median;
+    whiskers: 5 % and 95 % of channels.
     """
     layers = list(dict.fromkeys(fan["layer"].astype(str)))
     with style.theme():
@@ -40,14 +44,18 @@ def slopes(fan: pd.DataFrame, ax: Axes, *, layers: list[str]) -> Axes:
     """|slope| per channel, log axis: 1 / sqrt(running variance + eps) of BatchNorm."""
     values = [np.abs(part[part != 0]) for part in _per_layer(fan, "slope", layers)]
     _boxes(ax, values)
-    ends = np.concatenate([np.percentile(part, WHISKERS) for part in values if part.size] or [np.ones(2)])
+    ends = np.concatenate(
+        [np.percentile(part, WHISKERS) for part in values if part.size] or [np.ones(2)]
+    )
     style.log_y(ax, float(ends.min()) / 1.4, float(ends.max()) * 1.4, most=5)
     ax.set_ylabel("slope per channel", size=style.TEXT)
     return ax
 
 
 def offsets(fan: pd.DataFrame, ax: Axes, *, layers: list[str]) -> Axes:
-    """Offset per channel, in units of the normalized value: minus mean over standard deviation for BatchNorm."""
+    """Offset per channel, in units of the normalized value: minus mean over standard deviation for
+    BatchNorm.
+    """
     _boxes(ax, _per_layer(fan, "offset", layers))
     ax.axhline(0, color=style.FAINT, lw=0.8, zorder=0)
     ax.set_ylabel("offset per channel", size=style.TEXT)
@@ -55,23 +63,30 @@ def offsets(fan: pd.DataFrame, ax: Axes, *, layers: list[str]) -> Axes:
 
 
 def r2_by_scope(sides: Mapping[str, pd.DataFrame], *, frame: layout.Frame | None = None) -> Figure:
-    """R2 of one line for all channels (open) and of a line per channel (filled), against relative depth; one colour per run.
+    """R2 of one line for all channels (open) and of a line per channel (filled), against relative
+    depth; one colour per run.
 
-    `sides`: title -> table with layer, depth, layer_r2, channel_r2. BatchNorm reaches 1 with a line per channel, LayerNorm does
-    not, because there each token has a slope of its own.
+    `sides`: title -> table with layer, depth, layer_r2, channel_r2. BatchNorm reaches 1 with a line
+    per channel, LayerNorm does not, because there each token has a slope of its own.
     """
     with style.theme():
         room = layout.Room(left=0.55, right=0.15, bottom=0.45, title=0.1)
-        figure, axes, top = layout.grid(1, 1, 1.9, style.ONE_COLUMN, room, frame, legend_lines=len(sides) + 1)
+        figure, axes, top = layout.grid(
+            1, 1, 1.9, style.ONE_COLUMN, room, frame, legend_lines=len(sides) + 1
+        )
         [ax] = axes
         entries = [
             _scope_entry(style.LINE, "one line for all channels", False),
             _scope_entry(style.LINE, "a line per channel", True),
         ]
         lowest = 1.0
-        for (title, table), colour, marker in zip(sides.items(), style.HIGHLIGHTS, _MARKERS, strict=False):
+        for (title, table), colour, marker in zip(
+            sides.items(), style.HIGHLIGHTS, _MARKERS, strict=False
+        ):
             scopes(table, ax, colour=colour, marker=marker, title=title)
-            lowest = min(lowest, float(np.nanmin([table["layer_r2"].min(), table["channel_r2"].min(), 1.0])))
+            lowest = min(
+                lowest, float(np.nanmin([table["layer_r2"].min(), table["channel_r2"].min(), 1.0]))
+            )
             entries.append(Line2D([], [], ls="", marker=marker, ms=4, color=colour, label=title))
         ax.set_xlabel("Relative depth of the layer", size=style.TEXT)
         ax.set_ylabel("R\u00b2", size=style.TEXT)
@@ -89,12 +104,26 @@ def scopes(table: pd.DataFrame, ax: Axes, *, colour: str, marker: str, title: st
         y = pd.to_numeric(table[column]).to_numpy(np.float64, na_value=np.nan)
         seen = np.isfinite(y)
         face = colour if filled else "white"
-        ax.plot(x[seen], y[seen], ls="-", lw=0.7, marker=marker, ms=3.5, mfc=face, mew=0.8, color=colour, gid=f"{title} {column}")
+        ax.plot(
+            x[seen],
+            y[seen],
+            ls="-",
+            lw=0.7,
+            marker=marker,
+            ms=3.5,
+            mfc=face,
+            mew=0.8,
+            color=colour,
+            gid=f"{title} {column}",
+        )
     return ax
 
 
 def _per_layer(fan: pd.DataFrame, column: str, layers: list[str]) -> list[np.ndarray]:
-    values = {str(name): part[column].to_numpy(np.float64) for name, part in fan.groupby("layer", observed=True)}
+    values = {
+        str(name): part[column].to_numpy(np.float64)
+        for name, part in fan.groupby("layer", observed=True)
+    }
     return [values[name][np.isfinite(values[name])] for name in layers]
 
 
@@ -126,5 +155,14 @@ def _legend(crossing: bool) -> list[Line2D | Patch]:
 
 def _scope_entry(colour: str, label: str, filled: bool) -> Line2D:
     return Line2D(
-        [], [], ls="-", lw=0.7, marker="o", ms=3.5, mfc=colour if filled else "white", mew=0.8, color=colour, label=label
+        [],
+        [],
+        ls="-",
+        lw=0.7,
+        marker="o",
+        ms=3.5,
+        mfc=colour if filled else "white",
+        mew=0.8,
+        color=colour,
+        label=label,
     )

@@ -5,21 +5,31 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_SEGMENT = re.compile(r"^(.*?)(\d*(?:#\d+)?)$")  # letters, then the running number that must survive
+_SEGMENT = re.compile(
+    r"^(.*?)(\d*(?:#\d+)?)$"
+)  # letters, then the running number that must survive
 
 
 def short_names(names: Sequence[str], width: int = 16) -> dict[str, str]:
-    """Name -> at most about `width` characters: the common head goes, then long words are cut; two names never become one."""
+    """Name -> at most about `width` characters: the common head goes, then long words are cut; two
+    names never become one.
+    """
     paths = {name: name.split(".") for name in dict.fromkeys(names)}
     head = _common_head(list(paths.values()))
     for letters in (99, 8, 6, 5, 4, 3, 2, 1):
-        short = {name: ".".join(_cut(word, letters) for word in path[head:]) for name, path in paths.items()}
+        short = {
+            name: ".".join(_cut(word, letters) for word in path[head:])
+            for name, path in paths.items()
+        }
         if max(map(len, short.values()), default=0) <= width:
             break
     taken: dict[str, int] = {}
     for text in short.values():
         taken[text] = taken.get(text, 0) + 1
-    return {name: _clip(text, width) if taken[text] == 1 else _clip(name, width) for name, text in short.items()}
+    return {
+        name: _clip(text, width) if taken[text] == 1 else _clip(name, width)
+        for name, text in short.items()
+    }
 
 
 def _common_head(paths: list[list[str]]) -> int:

@@ -1,7 +1,9 @@
-"""The S-curves: normalized against input of a layer, element by element, with the fitted curve over it.
+"""The S-curves: normalized against input of a layer, element by element, with the fitted curve over
+it.
 
-Figure 2 of DyT (https://arxiv.org/abs/2503.10622): output of the norm before its affine on y, its input on x. A layer that is
-affine per channel is drawn as what it is, a fan of one line per channel.
+Figure 2 of DyT (https://arxiv.org/abs/2503.10622): output of the norm before its affine on y, its
+input on x. A layer that is affine per channel is drawn as what it is, a fan of one line per
+channel.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ def s_curves(
 ) -> Axes:
     """Scatter of one layer with its fitted curve; of an affine layer its fan of lines.
 
-    `samples`: the samples table of a layer (`layer` chooses where it holds several); `fits`: the fits table; `fan`: per channel
-    slope, offset, low, high (x range) of affine layers. Solid: the fit to every element; dashed: the one that weighs the x range
-    evenly.
+    `samples`: the samples table of a layer (`layer` chooses where it holds several); `fits`: the
+    fits table; `fan`: per channel slope, offset, low, high (x range) of affine layers. Solid: the
+    fit to every element; dashed: the one that weighs the x range evenly.
     """
     layer = one_layer(samples, layer)
     shown = points.thin(points.of_layer(samples, layer), points_shown)
@@ -59,8 +61,13 @@ def s_curves(
 
 
 def scatter(ax: Axes, shown: pd.DataFrame, light: bool = False) -> None:
-    """Points of the uniform rows under those of the tail; rasterized, so that an SVG stays small."""
-    for stratum, colour, size, alpha in (("uniform", style.POINT, 2.2, 0.55), ("tail", style.TAIL, 2.6, 0.6)):
+    """Points of the uniform rows under those of the tail; rasterized, so that an SVG stays
+    small.
+    """
+    for stratum, colour, size, alpha in (
+        ("uniform", style.POINT, 2.2, 0.55),
+        ("tail", style.TAIL, 2.6, 0.6),
+    ):
         part = shown[shown["stratum"] == stratum]
         if not part.empty:
             ax.scatter(
@@ -77,7 +84,12 @@ def scatter(ax: Axes, shown: pd.DataFrame, light: bool = False) -> None:
 
 
 def draw_curve(
-    ax: Axes, shown: pd.DataFrame, fits: pd.DataFrame | None, layer: str, shape: fitted.Shape = fitted.TANH, tokens: str = "all"
+    ax: Axes,
+    shown: pd.DataFrame,
+    fits: pd.DataFrame | None,
+    layer: str,
+    shape: fitted.Shape = fitted.TANH,
+    tokens: str = "all",
 ) -> None:
     """The fitted curve over the x range shown; the range-weighted one dashed."""
     if shown.empty:
@@ -120,7 +132,9 @@ def panel_title(ax: Axes, name: str, line: str) -> None:
 
 
 def finish(ax: Axes, shown: pd.DataFrame | None, status: str = "") -> None:
-    """Limits by points and curves (a straight line may run out), ticks, zero cross, status; a panel without points says so."""
+    """Limits by points and curves (a straight line may run out), ticks, zero cross, status; a panel
+    without points says so.
+    """
     if shown is None or shown.empty:
         ax.set_xticks([])
         ax.set_yticks([])
@@ -137,7 +151,11 @@ def finish(ax: Axes, shown: pd.DataFrame | None, status: str = "") -> None:
         return
     if not any(artist.get_gid() == "fan" for artist in ax.collections):
         ax.set_xlim(*_padded(shown["input"]))
-        curves = [np.asarray(line.get_ydata(), dtype=np.float64) for line in ax.lines if line.get_color() == style.CURVE]
+        curves = [
+            np.asarray(line.get_ydata(), dtype=np.float64)
+            for line in ax.lines
+            if line.get_color() == style.CURVE
+        ]
         ax.set_ylim(*_padded(np.concatenate([shown["normalized"].to_numpy(np.float64), *curves])))
     style.few_ticks(ax)
     ax.axhline(0, color=style.FAINT, lw=0.5, zorder=0)
@@ -177,5 +195,8 @@ def one_layer(samples: pd.DataFrame, layer: str | None) -> str:
         return layer
     found = [str(name) for name in pd.unique(samples["layer"].astype(str))]
     if len(found) != 1:
-        raise UsageError(f"samples of {len(found)} layers given; one panel shows one: choose it with layer=, or use s_curve_grid")
+        raise UsageError(
+            f"samples of {len(found)} layers given; one panel shows one: choose it with layer=, "
+            "or use s_curve_grid"
+        )
     return found[0]

@@ -1,7 +1,8 @@
 """Sizes, colours and number formats shared by all figures.
 
-Widths are those of a two-column page (3.5 in and 7.16 in), text is never under 7 pt, colours are those of Okabe and Ito
-(https://jfly.uni-koeln.de/color/), which readers with any colour vision can tell apart. The theme is seaborn's `ticks`.
+Widths are those of a two-column page (3.5 in and 7.16 in), text is never under 7 pt, colours are
+those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which readers with any colour vision can
+tell apart. The theme is seaborn's `ticks`.
 """
 
 from __future__ import annotations
@@ -46,11 +47,19 @@ FAMILY_COLOURS = {
     "tanh_shift": CURVE,
     "erf_shift": "#0072b2",
 }
-STATUS_COLOURS = {"curved": CURVE, "linear": LINE, "affine": "#00694b", "superlinear": "#7b3294", "step": "#8a5a00"}
+STATUS_COLOURS = {
+    "curved": CURVE,
+    "linear": LINE,
+    "affine": "#00694b",
+    "superlinear": "#7b3294",
+    "step": "#8a5a00",
+}
 STATUS_MARKERS = {"curved": "o", "linear": "_", "affine": "s", "superlinear": "^", "step": "v"}
 
 _RC: dict[str, Any] = {
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib, so a figure has the same bytes on every machine
+    "font.family": [
+        "DejaVu Sans"
+    ],  # comes with matplotlib, so a figure has the same bytes on every machine
     "mathtext.fontset": "dejavusans",
     "font.size": TEXT,
     "axes.labelsize": TEXT,
@@ -81,14 +90,18 @@ _RC: dict[str, Any] = {
 
 @contextmanager
 def theme() -> Iterator[None]:
-    """The look of every figure, for the time of the `with` only; ticks are made while drawing, so saving needs it too."""
+    """The look of every figure, for the time of the `with` only; ticks are made while drawing, so
+    saving needs it too.
+    """
     look: dict[Any, Any] = {**sns.axes_style("ticks"), **sns.plotting_context("paper"), **_RC}
     with mpl.rc_context(look):
         yield
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """`value` with `digits` significant digits, no trailing exponent where it can be helped; `n/a` where there is none."""
+    """`value` with `digits` significant digits, no trailing exponent where it can be helped; `n/a`
+    where there is none.
+    """
     if value is None or not math.isfinite(value):
         return "n/a"
     if value and not 1e-3 <= abs(value) < 1e4:
@@ -100,19 +113,25 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def share(value: float | None, decimals: int = 3, narrow: bool = False) -> str:
-    """An R2 without false perfection: what rounds to 1 but is under it reads `>0.999`. `narrow`: no zero before the point."""
+    """An R2 without false perfection: what rounds to 1 but is under it reads `>0.999`. `narrow`: no
+    zero before the point.
+    """
     if value is None or not math.isfinite(value):
         return "n/a"
     text = f"{value:.{decimals}f}"
     if float(text) >= 1 and value < 1 - 1e-9:
         text = f">{1 - 10**-decimals:.{decimals}f}"
-    return (text.replace("0.", ".", 1) if narrow and abs(value) < 1 else text).replace("-", "\u2212")
+    return (text.replace("0.", ".", 1) if narrow and abs(value) < 1 else text).replace(
+        "-", "\u2212"
+    )
 
 
 def ramp(count: int, low: float = 0.0, high: float = 0.88) -> list[str]:
     """`count` colours from dark to light of the sequential map, without its palest end."""
     cmap = mpl.colormaps[DEPTH_MAP]
-    return [mpl.colors.to_hex(cmap(low + (high - low) * i / max(count - 1, 1))) for i in range(count)]
+    return [
+        mpl.colors.to_hex(cmap(low + (high - low) * i / max(count - 1, 1))) for i in range(count)
+    ]
 
 
 def mapped(value: float, norm: mpl.colors.Normalize) -> str:
@@ -121,14 +140,23 @@ def mapped(value: float, norm: mpl.colors.Normalize) -> str:
 
 
 def few_ticks(ax: Axes) -> None:
-    """Few round ticks in short words (`5k`) for the limits as they are: none touches another or the title. Text of 7 pt."""
+    """Few round ticks in short words (`5k`) for the limits as they are: none touches another or the
+    title. Text of 7 pt.
+    """
     box, (width, height) = ax.get_position(), ax.figure.get_size_inches()  # type: ignore[union-attr]
     for count in (3, 2, 1):
-        x = _inside(MaxNLocator(count, steps=[1, 2, 3, 5, 10], min_n_ticks=count).tick_values(*ax.get_xlim()), ax.get_xlim())
+        x = _inside(
+            MaxNLocator(count, steps=[1, 2, 3, 5, 10], min_n_ticks=count).tick_values(
+                *ax.get_xlim()
+            ),
+            ax.get_xlim(),
+        )
         if _apart(x, ax.get_xlim(), box.width * width):
             break
     low, high = ax.get_ylim()
-    y = _inside(MaxNLocator(4, steps=[1, 2, 5, 10], min_n_ticks=3).tick_values(low, high), (low, high))
+    y = _inside(
+        MaxNLocator(4, steps=[1, 2, 5, 10], min_n_ticks=3).tick_values(low, high), (low, high)
+    )
     y = [value for value in y if (high - value) / (high - low) * box.height * height > 0.04]
     ax.set_xticks(x, [short(value) for value in x])
     ax.set_yticks(y, [short(value) for value in y])
@@ -143,7 +171,9 @@ def _apart(ticks: Sequence[float], limits: tuple[float, float], inches: float) -
     """Whether the labels of neighbouring ticks leave a gap; a character is about 0.062 in wide."""
     words = [0.062 * len(short(value)) for value in ticks]
     steps = [(b - a) / (limits[1] - limits[0]) * inches for a, b in pairwise(ticks)]
-    return all(step > (a + b) / 2 + 0.04 for step, (a, b) in zip(steps, pairwise(words), strict=True))
+    return all(
+        step > (a + b) / 2 + 0.04 for step, (a, b) in zip(steps, pairwise(words), strict=True)
+    )
 
 
 def log_x(ax: Axes, low: float, high: float, most: int = 6) -> None:
@@ -162,7 +192,14 @@ def log_y(ax: Axes, low: float, high: float, most: int = 6) -> None:
 
 def _log_ticks(axis: Axis, low: float, high: float, most: int) -> None:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 4, 6, 8), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
+    for steps in (
+        (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
+        (1, 1.5, 2, 3, 4, 6, 8),
+        (1, 2, 3, 5),
+        (1, 2, 5),
+        (1, 3),
+        (1,),
+    ):
         ticks = [s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high]
         if len(ticks) <= most:
             break

@@ -1,4 +1,6 @@
-"""Prefix tokens (class, distillation, registers) against patch tokens: two kinds of token, often two curves in one layer."""
+"""Prefix tokens (class, distillation, registers) against patch tokens: two kinds of token, often
+two curves in one layer.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def prefix_and_patch(
     layer: str | None = None,
     shape: fitted.Shape = fitted.TANH,
 ) -> Axes:
-    """Scatter of one layer in two colours, each with its own fit. `samples` has a column `tokens` (patch, prefix)."""
+    """Scatter of one layer in two colours, each with its own fit. `samples` has a column `tokens`
+    (patch, prefix).
+    """
     layer = s_curve.one_layer(samples, layer)
     shown = points.of_layer(samples, layer)
     shown = shown[np.isfinite(shown["input"]) & np.isfinite(shown["normalized"])]
@@ -61,12 +65,22 @@ def token_grid(
     frame: layout.Frame | None = None,
     shape: fitted.Shape = fitted.TANH,
 ) -> Figure:
-    """`prefix_and_patch` of some layers side by side, with the result of both fits over each panel."""
+    """`prefix_and_patch` of some layers side by side, with the result of both fits over each
+    panel.
+    """
     plan = GridPlan.of(len(layers))
     by_layer, fits_of = points.per_layer(samples), points.per_layer(fits)
     with style.theme():
-        room = layout.Room(left=plan.room.left, right=plan.room.right, gap_x=plan.room.gap_x, gap_y=0.62, title=0.42)
-        figure, axes, top = layout.grid(len(layers), plan.columns, plan.height, room=room, frame=frame)
+        room = layout.Room(
+            left=plan.room.left,
+            right=plan.room.right,
+            gap_x=plan.room.gap_x,
+            gap_y=0.62,
+            title=0.42,
+        )
+        figure, axes, top = layout.grid(
+            len(layers), plan.columns, plan.height, room=room, frame=frame
+        )
         short = names.short_names(layers, plan.characters)
         for ax, layer in zip(axes, layers, strict=True):
             prefix_and_patch(by_layer[layer], fits_of.get(layer), ax, layer=layer, shape=shape)
@@ -84,7 +98,9 @@ def _curve(
     part: pd.DataFrame, fits: pd.DataFrame | None, layer: str, kind: str, shape: fitted.Shape
 ) -> tuple[fitted.Array, fitted.Array | None]:
     row = fitted.pick(fits, layer, shape.family, tokens=kind)
-    x = fitted.abscissa(float(part["input"].min()), float(part["input"].max()), fitted.get(row, "alpha"))
+    x = fitted.abscissa(
+        float(part["input"].min()), float(part["input"].max()), fitted.get(row, "alpha")
+    )
     return x, fitted.evaluate(row, x, shape)
 
 
@@ -107,8 +123,14 @@ def _over(ax: Axes, text: str, points_up: float, colour: str, weight: str, gid: 
 def _legend(axes: Sequence[Axes], shape: fitted.Shape) -> list[Line2D]:
     drawn = {artist.get_gid() for ax in axes for artist in [*ax.collections, *ax.lines]}
     words = {"patch": "patch tokens", "prefix": "prefix tokens (class, registers)"}
-    dots = [Line2D([], [], marker="o", ls="", ms=3.5, color=COLOURS[k][0], label=words[k]) for k in COLOURS if k in drawn]
+    dots = [
+        Line2D([], [], marker="o", ls="", ms=3.5, color=COLOURS[k][0], label=words[k])
+        for k in COLOURS
+        if k in drawn
+    ]
     lines = [
-        Line2D([], [], lw=1.4, color=COLOURS[k][1], label=f"{shape.family} or line, {k}") for k in COLOURS if f"{k} fit" in drawn
+        Line2D([], [], lw=1.4, color=COLOURS[k][1], label=f"{shape.family} or line, {k}")
+        for k in COLOURS
+        if f"{k} fit" in drawn
     ]
     return dots + lines

@@ -1,0 +1,1 @@
+"""Streaming statistics: tensors in, small arrays out. No model, no I/O."""

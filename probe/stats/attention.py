@@ -1,9 +1,12 @@
-"""Attention distance per head, from the scores of one call to streaming sums over images; no N x N map is kept.
+"""Attention distance per head, from the scores of one call to streaming sums over images; no N x N
+map is kept.
 
-d[head] = mean over images, mean over query patches, sum over key patches of A[q, k] * distance(q, k), in pixels
-(Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929; Raghu et al. 2021, https://arxiv.org/abs/2108.08810).
-Scores are (R, H, L, S): R rows are images, or images x windows with the windows of one image side by side; H heads, L query
-tokens, S key tokens. Prefix tokens (class, distillation, registers) stand first and are no patches.
+d[head] = mean over images, mean over query patches, sum over key patches of A[q, k] * distance(q,
+k), in pixels (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929; Raghu et al. 2021,
+https://arxiv.org/abs/2108.08810).
+Scores are (R, H, L, S): R rows are images, or images x windows with the windows of one image side
+by side; H heads, L query tokens, S key tokens. Prefix tokens (class, distillation, registers) stand
+first and are no patches.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from torch import Tensor
 from probe.stats.attention_rows import row_statistics
 from probe.stats.attention_scores import Scores
 
-# scores looked at together: on the CPU they stay in the cache, on a GPU they fill it; 4 and 16 MB of float32
+# scores looked at together: on the CPU they stay in the cache, on a GPU they fill it; 4 and 16 MB
+# of float32
 CHUNK = {"cpu": 2**20}
 LARGE_CHUNK = 2**22
 
@@ -30,8 +34,9 @@ VALUES = ("distance_px", "distance_px_raw", "prefix_mass", "entropy")
 class Geometry:
     """Where the tokens of one attention call are.
 
-    `windows` per image (1: every token sees every token). `distances` (L, S) in pixels between the patch centres of queries and
-    keys, prefix tokens left out. `outside` (windows, S) is True at keys, and queries, that only fill a window up.
+    `windows` per image (1: every token sees every token). `distances` (L, S) in pixels between the
+    patch centres of queries and keys, prefix tokens left out. `outside` (windows, S) is True at
+    keys, and queries, that only fill a window up.
     """
 
     grid: tuple[int, int]
@@ -43,7 +48,9 @@ class Geometry:
 
     @cached_property
     def uniform_px(self) -> float:
-        """The distance of a head that attends to every patch it sees equally: mean over query patches of the mean over keys."""
+        """The distance of a head that attends to every patch it sees equally: mean over query
+        patches of the mean over keys.
+        """
         if self.outside is None:
             return float(self.distances.mean())
         real = (~self.outside).astype(np.float64)
@@ -54,7 +61,9 @@ class Geometry:
         return f"{self.grid[0]}x{self.grid[1]}"
 
     def same(self, other: Geometry) -> bool:
-        mine, its = ((g.grid, g.token_stride, g.prefix, g.windows, g.distances.shape) for g in (self, other))
+        mine, its = (
+            (g.grid, g.token_stride, g.prefix, g.windows, g.distances.shape) for g in (self, other)
+        )
         return mine == its
 
 
@@ -70,7 +79,9 @@ def grid_distances(
     key_grid: tuple[int, int] | None = None,
     key_stride: tuple[float, float] | None = None,
 ) -> NDArray[np.float64]:
-    """Distances between the patches of a grid, or to those of a grid of keys; layers of equal grids share one array, read only."""
+    """Distances between the patches of a grid, or to those of a grid of keys; layers of equal grids
+    share one array, read only.
+    """
     queries = patch_centres(grid, stride)
     distances = patch_distances(queries, patch_centres(key_grid or grid, key_stride or stride))
     distances.flags.writeable = False
@@ -78,7 +89,9 @@ def grid_distances(
 
 
 def patch_centres(grid: tuple[int, int], stride: tuple[float, float]) -> NDArray[np.float64]:
-    """Centres (rows * columns, 2) in pixels of a grid of patches, row-major; patch (i, j) is centred on ((i, j) + 1/2) * stride."""
+    """Centres (rows * columns, 2) in pixels of a grid of patches, row-major; patch (i, j) is
+    centred on ((i, j) + 1/2) * stride.
+    """
     rows, columns = np.indices(grid).reshape(2, -1)
     return np.stack([(rows + 0.5) * stride[0], (columns + 0.5) * stride[1]], axis=1)
 
@@ -89,7 +102,9 @@ def mean_stride(stride: tuple[float, float]) -> float:
 
 
 class HeadSums:
-    """Streaming sums of one layer: over images, of the values of each image and of their squares. Merges by addition."""
+    """Streaming sums of one layer: over images, of the values of each image and of their squares.
+    Merges by addition.
+    """
 
     def __init__(self, heads: int) -> None:
         self.images = np.zeros(heads, np.int64)
@@ -97,7 +112,9 @@ class HeadSums:
         self.squares = np.zeros(heads)
 
     def update(self, sums: NDArray[np.float64]) -> None:
-        """Add the sums (B, H, 1 + 4) over query patches of B images, the number of queries first; images without one are skipped."""
+        """Add the sums (B, H, 1 + 4) over query patches of B images, the number of queries first;
+        images without one are skipped.
+        """
         count = sums[:, :, 0]
         values = sums[:, :, 1:] / np.maximum(count, 1)[:, :, None]
         self.images += (count > 0).sum(axis=0)
@@ -115,50 +132,72 @@ class HeadSums:
             return self.total / self.images[:, None]
 
     def std(self) -> NDArray[np.float64]:
-        """Standard deviation (H,) of distance_px over images, sqrt(mean of squares - square of mean): divided by n, 0 for one image."""
+        """Standard deviation (H,) of distance_px over images, sqrt(mean of squares - square of
+        mean): divided by n, 0 for one image.
+        """
         with np.errstate(invalid="ignore"):
             variance = self.squares / self.images - self.means()[:, 0] ** 2
         # 1e-14 of the squares is rounding
-        return np.sqrt(np.where(variance < 1e-14 * self.squares / np.maximum(self.images, 1), 0.0, variance))
+        return np.sqrt(
+            np.where(variance < 1e-14 * self.squares / np.maximum(self.images, 1), 0.0, variance)
+        )
 
 
 def attention_sums(
     scores: Scores, geometry: Geometry, images: int, valid: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
-    """Sums (B, H, 5) over query patches of one call: number of queries, then VALUES. `valid` (B, patches) is False at padding."""
+    """Sums (B, H, 5) over query patches of one call: number of queries, then VALUES. `valid` (B,
+    patches) is False at padding.
+    """
     rows, heads, _, _ = scores.shape
     real = _real(geometry, images, valid, scores.device)
     distances = torch.tensor(geometry.distances, device=scores.device, dtype=scores.dtype)
     sums = torch.zeros(rows, heads, 1 + len(VALUES), dtype=torch.float64, device=scores.device)
     patches = slice(geometry.prefix, geometry.prefix + distances.shape[1])
     others = [slice(0, patches.start), slice(patches.stop, scores.shape[3])]
-    for row, head, query in chunks(scores.shape, geometry.prefix, CHUNK.get(scores.device.type, LARGE_CHUNK)):
+    for row, head, query in chunks(
+        scores.shape, geometry.prefix, CHUNK.get(scores.device.type, LARGE_CHUNK)
+    ):
         patch = scores.part(row, head, query, patches)
         other = torch.cat(
-            [scores.part(row, head, query, keys) for keys in others if keys.start < keys.stop] or [patch[:, :, :0]], 2
+            [scores.part(row, head, query, keys) for keys in others if keys.start < keys.stop]
+            or [patch[:, :, :0]],
+            2,
         )
         patch_query = slice(query.start - geometry.prefix, query.stop - geometry.prefix)
         real_part = None if real is None else real[row].repeat_interleave(head.stop - head.start, 0)
-        values = row_statistics(patch, other, distances[patch_query], real_part, patch_query, scores.masked)
+        values = row_statistics(
+            patch, other, distances[patch_query], real_part, patch_query, scores.masked
+        )
         sums[row, head] += values.view(row.stop - row.start, head.stop - head.start, -1)
     return sums.view(images, rows // images, heads, -1).sum(1).cpu().numpy()
 
 
-def chunks(shape: tuple[int, int, int, int], prefix: int, limit: int) -> list[tuple[slice, slice, slice]]:
-    """(rows, heads, queries) such that each part has about `limit` scores or is a single query; prefix queries are left out."""
+def chunks(
+    shape: tuple[int, int, int, int], prefix: int, limit: int
+) -> list[tuple[slice, slice, slice]]:
+    """(rows, heads, queries) such that each part has about `limit` scores or is a single query;
+    prefix queries are left out.
+    """
     rows, heads, length, keys = shape
     queries = max(1, min(length, limit // keys))
     per_head = max(1, min(heads, limit // (queries * keys))) if queries == length else 1
     per_row = max(1, min(rows, limit // (heads * length * keys))) if per_head == heads else 1
     return [
-        (slice(r, min(r + per_row, rows)), slice(h, min(h + per_head, heads)), slice(q, min(q + queries, length)))
+        (
+            slice(r, min(r + per_row, rows)),
+            slice(h, min(h + per_head, heads)),
+            slice(q, min(q + queries, length)),
+        )
         for r in range(0, rows, per_row)
         for h in range(0, heads, per_head)
         for q in range(prefix, length, queries)
     ]
 
 
-def _real(geometry: Geometry, images: int, valid: NDArray[np.bool_] | None, device: torch.device) -> Tensor | None:
+def _real(
+    geometry: Geometry, images: int, valid: NDArray[np.bool_] | None, device: torch.device
+) -> Tensor | None:
     """(R, S) True at patches; None where all tokens are."""
     if geometry.outside is None and valid is None:
         return None

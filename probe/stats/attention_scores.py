@@ -1,6 +1,8 @@
-"""The scores of one attention call, cut out piece by piece, so that they are never all there at once.
+"""The scores of one attention call, cut out piece by piece, so that they are never all there at
+once.
 
-q is (R, H, L, D), k (R, H, S, D), bias broadcasts to (R, H, L, S). Half precision is computed in float32, float64 stays.
+q is (R, H, L, D), k (R, H, S, D), bias broadcasts to (R, H, L, S). Half precision is computed in
+float32, float64 stays.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ def full_precision(dtype: torch.dtype) -> torch.dtype:
 
 @dataclass(frozen=True, eq=False)
 class ProductScores:
-    """scale * q k^T + bias; a boolean bias is True where a query may look; causal: key j only for queries i >= j."""
+    """scale * q k^T + bias; a boolean bias is True where a query may look; causal: key j only for
+    queries i >= j.
+    """
 
     q: Tensor
     k: Tensor
@@ -63,7 +67,10 @@ class ProductScores:
         return self.causal or self.bias is not None
 
     def part(self, rows: slice, heads: slice, queries: slice, keys: slice) -> Tensor:
-        q, k = (t.to(self.dtype).flatten(0, 1) for t in (self.q[rows, heads, queries], self.k[rows, heads, keys]))
+        q, k = (
+            t.to(self.dtype).flatten(0, 1)
+            for t in (self.q[rows, heads, queries], self.k[rows, heads, keys])
+        )
         scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=self.scale)
         if self.bias is not None:
             bias = self.bias.expand(self.shape)[rows, heads, queries, keys]
@@ -71,7 +78,9 @@ class ProductScores:
             view.masked_fill_(~bias, -torch.inf) if bias.dtype == torch.bool else view.add_(bias)
         if self.causal:
             query = torch.arange(queries.start, queries.stop, device=self.device)[:, None]
-            scores.masked_fill_(torch.arange(keys.start, keys.stop, device=self.device) > query, -torch.inf)
+            scores.masked_fill_(
+                torch.arange(keys.start, keys.stop, device=self.device) > query, -torch.inf
+            )
         return scores
 
 

@@ -2,13 +2,15 @@
 
 Every kernel reads x once and adds to accumulators that no other thread touches meanwhile:
 
-    cells    (kinds, CELLS, 6) per token kind and bin of x: count, sum x, sum z, sum z^2, sum x^2, sum x z
-    sums     (9, C)            per channel: sum x, sum x^2, min x, max x, then the same of z, then the count
-    flagged  (rows or C)       rows (planes) that hold a value outside [low_c, high_c]: candidates for the tail
+    cells    (kinds, CELLS, 6) per token kind and bin of x: count, sum x, sum z, sum z^2, sum x^2,
+    sum x z sums     (9, C)            per channel: sum x, sum x^2, min x, max x, then the same of
+    z, then the count flagged  (rows or C)       rows (planes) that hold a value outside [low_c,
+    high_c]: candidates for the tail
 
-x is float32; `bits` is the same memory seen as int32, whose top bits are the bin (`probe.bins`). A kernel returns how many elements
-are not finite in x or z; these enter no sum. Kernels release the GIL and start no threads: callers run them from their own.
-Kernels are compiled once and cached on disk.
+x is float32; `bits` is the same memory seen as int32, whose top bits are the bin (`probe.bins`). A
+kernel returns how many elements are not finite in x or z; these enter no sum. Kernels release the
+GIL and start no threads: callers run them from their own. Kernels are compiled once and cached on
+disk.
 """
 
 from __future__ import annotations
@@ -23,11 +25,21 @@ from probe import bins
 
 SHIFT, FIRST, PER_SIGN = bins.SHIFT, bins.FIRST, bins.PER_SIGN
 MAGNITUDE = 0x7FFFFFFF >> SHIFT  # of the shifted bits: all but the sign
-# Reductions may be reordered (SIMD); NaN and inf keep their meaning, so that a sum tells whether a row or plane is finite.
-_compile = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
-# Only for values known to be finite: the compiler vectorizes min and max just where it need not care for NaN.
+# Reductions may be reordered (SIMD); NaN and inf keep their meaning, so that a sum tells whether a
+# row or plane is finite.
+_compile = njit(
+    nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy"
+)
+# Only for values known to be finite: the compiler vectorizes min and max just where it need not
+# care for NaN.
 _finite = njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
-_inline = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", inline="always")
+_inline = njit(
+    nogil=True,
+    cache=True,
+    fastmath={"reassoc", "contract", "nsz", "arcp"},
+    error_model="numpy",
+    inline="always",
+)
 
 
 @_inline
@@ -71,8 +83,9 @@ def _sum_of_squares(row: Any, center: Any) -> Any:
 
 @_compile
 def _range(bits: Any, ends: Any) -> None:
-    """Smallest and largest of finite float32 values into ends (2,), as bits. Ordered as integers (the magnitude bits of negative
-    numbers flipped), because the compiler vectorizes a minimum of integers and not one of floats."""
+    """Smallest and largest of finite float32 values into ends (2,), as bits. Ordered as integers
+    (the magnitude bits of negative numbers flipped), because the compiler vectorizes a minimum of
+    integers and not one of floats."""
     smallest, largest = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
     for c in range(bits.shape[0]):
         ordered = bits[c] ^ ((bits[c] >> np.int32(31)) & np.int32(0x7FFFFFFF))
@@ -110,7 +123,9 @@ def _add_channels(sums: Any, row: Any, m: Any, scale: Any) -> None:
 
 @_compile
 def token_rows(x, bits, eps, centered, kinds, low, high, cells, sums, means, sigmas, flagged):  # type: ignore[no-untyped-def]
-    """LayerNorm (`centered`) or RMSNorm rows (R, C): z = (x - m) / sqrt(sigma^2 + eps), the row's own m (0 for RMS) and sigma."""
+    """LayerNorm (`centered`) or RMSNorm rows (R, C): z = (x - m) / sqrt(sigma^2 + eps), the row's
+    own m (0 for RMS) and sigma.
+    """
     rows, channels = x.shape
     bad = 0
     for r in range(rows):
@@ -132,9 +147,11 @@ def token_rows(x, bits, eps, centered, kinds, low, high, cells, sums, means, sig
 
 @_compile
 def planes(x, bits, mean, scale, second, low, high, cells, sums, flagged):  # type: ignore[no-untyped-def]
-    """Channel planes (C, P) of one image: z = (x - mean_c) * scale_c (BatchNorm, InstanceNorm, GroupNorm).
+    """Channel planes (C, P) of one image: z = (x - mean_c) * scale_c (BatchNorm, InstanceNorm,
+    GroupNorm).
 
-    Without `second`, the cells get count, sum x and sum z only: where every channel is a line, its moments say the rest.
+    Without `second`, the cells get count, sum x and sum z only: where every channel is a line, its
+    moments say the rest.
     """
     channels, size = x.shape
     bad = 0
@@ -206,8 +223,9 @@ def given_rows(x, bits, z, kinds, low, high, cells, sums, flagged):  # type: ign
 
 @_compile
 def scan_rows(x, flagged, low, high, start, values, rows, channels):  # type: ignore[no-untyped-def]
-    """Collect the values outside [low_c, high_c] of flagged rows from row `start` on. Returns (collected, next row): it stops before a
-    row that might not fit, so that the caller can raise the bounds and go on."""
+    """Collect the values outside [low_c, high_c] of flagged rows from row `start` on. Returns
+    (collected, next row): it stops before a row that might not fit, so that the caller can raise
+    the bounds and go on."""
     count, width = 0, x.shape[1]
     for r in range(start, x.shape[0]):
         if not flagged[r]:
@@ -241,8 +259,9 @@ def scan_planes(x, flagged, low, high, start, values, rows, channels):  # type: 
 
 @_compile
 def capped(order, key, channel, cap, kept, bound):  # type: ignore[no-untyped-def]
-    """Fill `kept` with the first indices of `order` of which at most `cap` share a channel; returns how many. bound (C,) becomes the key
-    beyond which no element of the channel can enter, where there is one."""
+    """Fill `kept` with the first indices of `order` of which at most `cap` share a channel; returns
+    how many. bound (C,) becomes the key beyond which no element of the channel can enter, where
+    there is one."""
     seen = np.zeros(bound.shape[0], np.int64)
     count = 0
     for index in order:

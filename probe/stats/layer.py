@@ -1,7 +1,8 @@
-"""Everything that is kept of one layer: moments, profile, token statistics, sampled rows and tail, behind one accumulator.
+"""Everything that is kept of one layer: moments, profile, token statistics, sampled rows and tail,
+behind one accumulator.
 
-`update` takes what the layer saw in one batch, `merge` another accumulator of the same layer; the order of either does not matter
-beyond rounding.
+`update` takes what the layer saw in one batch, `merge` another accumulator of the same layer; the
+order of either does not matter beyond rounding.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class TokenScale:
         self.sums += len(sigma), sigma.sum(), (sigma**2).sum(), (1 / sigma).sum()
 
     def read(self) -> tuple[float, float, float]:
-        """Mean of 1/sigma, mean of sigma, coefficient of variation of sigma; NaN where no token was seen."""
+        """Mean of 1/sigma, mean of sigma, coefficient of variation of sigma; NaN where no token was
+        seen.
+        """
         n, total, squares, inverse = self.sums
         if n == 0:
             return np.nan, np.nan, np.nan
@@ -67,15 +70,22 @@ class LayerStatistics:
         self.prefix_tokens = max(self.prefix_tokens, int(observed.kinds.sum()))
         normalized = _Normalized(observed, summary)
         self.tail.resolve(normalized.elements)
-        for buffer, rows in zip((self.uniform, self.prefix), choice(observed.images, observed.valid), strict=True):
+        for buffer, rows in zip(
+            (self.uniform, self.prefix), choice(observed.images, observed.valid), strict=True
+        ):
             self._sample(buffer, rows, observed, normalized)
 
-    def _sample(self, buffer: SampleBuffer, rows: Rows, observed: Observed, normalized: _Normalized) -> None:
+    def _sample(
+        self, buffer: SampleBuffer, rows: Rows, observed: Observed, normalized: _Normalized
+    ) -> None:
         kept = rows.key <= buffer.below
         batch, position = rows.batch[kept], rows.position[kept]
         if not len(batch):
             return
-        x, y = (rows_of(tensor, batch, position, observed.channels_last) for tensor in (observed.x, observed.y))
+        x, y = (
+            rows_of(tensor, batch, position, observed.channels_last)
+            for tensor in (observed.x, observed.y)
+        )
         columns = [x, y]
         if isinstance(observed.norm, PlaneNorm) and observed.norm.fixed:
             self.line = observed.norm.mean[0].cpu().numpy(), observed.norm.scale[0].cpu().numpy()
@@ -84,7 +94,9 @@ class LayerStatistics:
         buffer.add(rows.key[kept], observed.images[batch], position, columns)
 
     def settle(self) -> None:
-        """Bring samples and tail into their final form; reading them changes nothing after that, so several threads may."""
+        """Bring samples and tail into their final form; reading them changes nothing after that, so
+        several threads may.
+        """
         for buffer in (self.uniform, self.prefix):
             buffer.settle()
         self.tail.elements()
@@ -143,7 +155,12 @@ class _Collector:
 
     def collect(self, values: NDArray, image: NDArray, position: NDArray, channel: NDArray) -> None:
         elements = np.zeros(len(values), ELEMENT)
-        elements["value"], elements["batch"], elements["position"], elements["channel"] = values, image, position, channel
+        elements["value"], elements["batch"], elements["position"], elements["channel"] = (
+            values,
+            image,
+            position,
+            channel,
+        )
         elements["image"] = self._images[image]
         self._tail.add(elements)
 
@@ -162,13 +179,18 @@ class _Normalized:
         mean, sigma = self._summary.means[batch, position], self._summary.sigmas[batch, position]
         return mean, sigma, 1 / np.sqrt(sigma**2 + norm.eps)
 
-    def rows(self, x: NDArray[np.float32], batch: NDArray, position: NDArray) -> list[NDArray[np.float32]]:
+    def rows(
+        self, x: NDArray[np.float32], batch: NDArray, position: NDArray
+    ) -> list[NDArray[np.float32]]:
         """z (n, C), for TokenNorm also mean (n,) and sigma (n,)."""
         norm, observed = self._observed.norm, self._observed
         if isinstance(norm, GivenNorm):
             return [rows_of(norm.z, batch, position, observed.channels_last)]
         if isinstance(norm, PlaneNorm):
-            mean, scale = (tensor.expand(len(observed.images), -1).cpu().numpy()[batch] for tensor in (norm.mean, norm.scale))
+            mean, scale = (
+                tensor.expand(len(observed.images), -1).cpu().numpy()[batch]
+                for tensor in (norm.mean, norm.scale)
+            )
             return [(x - mean) * scale]
         token_mean, sigma, inverse = self._token(batch, position)
         z = (x.astype(np.float64) - token_mean[:, None]) * inverse[:, None]
@@ -177,14 +199,17 @@ class _Normalized:
     def elements(self, elements: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """z and y of ELEMENT records."""
         norm, observed = self._observed.norm, self._observed
-        batch, position, channel = (elements[name].astype(np.int64) for name in ("batch", "position", "channel"))
+        batch, position, channel = (
+            elements[name].astype(np.int64) for name in ("batch", "position", "channel")
+        )
         y = elements_of(observed.y, batch, position, channel, observed.channels_last)
         if isinstance(norm, GivenNorm):
             return elements_of(norm.z, batch, position, channel, observed.channels_last), y
         x = elements["value"].astype(np.float64)
         if isinstance(norm, PlaneNorm):
             mean, scale = (
-                tensor.expand(len(observed.images), -1).cpu().numpy()[batch, channel] for tensor in (norm.mean, norm.scale)
+                tensor.expand(len(observed.images), -1).cpu().numpy()[batch, channel]
+                for tensor in (norm.mean, norm.scale)
             )
             return (x - mean) * scale, y
         token_mean, _, inverse = self._token(batch, position)

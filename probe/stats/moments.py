@@ -1,6 +1,7 @@
 """Exact per-channel moments of input and normalized, streamed over every element.
 
-Kept are sums in float64, so states merge by addition; mean and variance (biased) are read out as sum/n and sum_sq/n - mean^2.
+Kept are sums in float64, so states merge by addition; mean and variance (biased) are read out as
+sum/n and sum_sq/n - mean^2.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class Spread:
 
 
 class Moments:
-    """Streaming sums (9, C) of one layer: sum, sum of squares, min, max of input, then of normalized, then the count."""
+    """Streaming sums (9, C) of one layer: sum, sum of squares, min, max of input, then of
+    normalized, then the count.
+    """
 
     def __init__(self, channels: int) -> None:
         self.sums = new_sums(1, channels)[0]
@@ -59,9 +62,13 @@ class Moments:
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = total / self.count
             var = np.maximum(squares / self.count - mean**2, 0)
-        var = np.where(smallest == largest, 0.0, var)  # a constant channel has variance 0, not rounding
+        var = np.where(
+            smallest == largest, 0.0, var
+        )  # a constant channel has variance 0, not rounding
         empty = self.count == 0
-        return Spread(mean, var, np.where(empty, np.nan, smallest), np.where(empty, np.nan, largest))
+        return Spread(
+            mean, var, np.where(empty, np.nan, smallest), np.where(empty, np.nan, largest)
+        )
 
     @property
     def input(self) -> Spread:

@@ -1,4 +1,6 @@
-"""What one layer saw in one batch, laid out for the statistics. Made by the tap, read by the kernels; it lives for one hook call."""
+"""What one layer saw in one batch, laid out for the statistics. Made by the tap, read by the
+kernels; it lives for one hook call.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenNorm:
-    """z = (x - m) / sqrt(sigma^2 + eps) with m and sigma over the channels of each row (LayerNorm); m = 0 if not centered (RMSNorm)."""
+    """z = (x - m) / sqrt(sigma^2 + eps) with m and sigma over the channels of each row (LayerNorm);
+    m = 0 if not centered (RMSNorm).
+    """
 
     eps: float
     centered: bool
@@ -24,7 +28,8 @@ class PlaneNorm:
 
     mean: Tensor
     scale: Tensor
-    fixed: bool  # the same for every image and batch: BatchNorm and InstanceNorm with running statistics
+    # the same for every image and batch: BatchNorm and InstanceNorm with running statistics
+    fixed: bool
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class GivenNorm:
 class Observed:
     """Input and output of one layer for one batch.
 
-    x, y: (B, P, C) if channels_last else (B, C, P), any float dtype, on the model's device; P positions per image.
+    x, y: (B, P, C) if channels_last else (B, C, P), any float dtype, on the model's device; P
+    positions per image.
     """
 
     x: Tensor
@@ -59,7 +65,9 @@ class Observed:
         return self.x.shape[2] if self.channels_last else self.x.shape[1]
 
     def as_given_rows(self) -> Observed:
-        """The same observation channels-last with z computed: the general form, slower than the others."""
+        """The same observation channels-last with z computed: the general form, slower than the
+        others.
+        """
         if not isinstance(self.norm, PlaneNorm):
             return self
         x = self.x if self.channels_last else self.x.transpose(1, 2)
@@ -68,15 +76,23 @@ class Observed:
         return replace(self, x=x, y=y, norm=GivenNorm(z), channels_last=True)
 
 
-def rows_of(tensor: Tensor, images: NDArray[np.int64], positions: NDArray[np.int64], channels_last: bool) -> NDArray[np.float32]:
-    """The values (N, C) at N (image, position) pairs of a (B, P, C) or (B, C, P) tensor, float32 on the host."""
+def rows_of(
+    tensor: Tensor, images: NDArray[np.int64], positions: NDArray[np.int64], channels_last: bool
+) -> NDArray[np.float32]:
+    """The values (N, C) at N (image, position) pairs of a (B, P, C) or (B, C, P) tensor, float32 on
+    the host.
+    """
     b, p = torch.from_numpy(images).to(tensor.device), torch.from_numpy(positions).to(tensor.device)
     picked = tensor[b, p] if channels_last else tensor[b, :, p]
     return picked.detach().to("cpu", torch.float32).numpy()
 
 
 def elements_of(
-    tensor: Tensor, images: NDArray[np.int64], positions: NDArray[np.int64], channels: NDArray[np.int64], channels_last: bool
+    tensor: Tensor,
+    images: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    channels: NDArray[np.int64],
+    channels_last: bool,
 ) -> NDArray[np.float32]:
     """The values (N,) at N (image, position, channel) triples, float32 on the host."""
     b, p, c = (torch.from_numpy(i).to(tensor.device) for i in (images, positions, channels))

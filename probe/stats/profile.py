@@ -1,8 +1,9 @@
 """The profile: a streaming histogram over the input that also sums what the layer made of it.
 
-Per token kind, jackknife group of the image and bin of the input (`probe.bins`): the count and the sums of x, z, z^2, x^2 and x z (x
-the input, z normalized). With these second moments a least-squares fit on the cells is a fit on every element: the curve is only
-taken as straight inside a bin.
+Per token kind, jackknife group of the image and bin of the input (`probe.bins`): the count and the
+sums of x, z, z^2, x^2 and x z (x the input, z normalized). With these second moments a
+least-squares fit on the cells is a fit on every element: the curve is only taken as straight inside
+a bin.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from probe.records import GROUPS
 
 
 class Profile:
-    """Streaming cells (kinds, GROUPS, CELLS, SUMS) of one layer; prefix tokens are kept apart once any was seen."""
+    """Streaming cells (kinds, GROUPS, CELLS, SUMS) of one layer; prefix tokens are kept apart once
+    any was seen.
+    """
 
     def __init__(self) -> None:
         self.cells = np.zeros((1, GROUPS, CELLS, SUMS))
@@ -23,13 +26,17 @@ class Profile:
     def grow(self, kinds: int) -> None:
         """Make room for `kinds` token kinds."""
         if kinds > len(self.cells):
-            self.cells = np.concatenate([self.cells, np.zeros((kinds - len(self.cells), *self.cells.shape[1:]))])
+            self.cells = np.concatenate(
+                [self.cells, np.zeros((kinds - len(self.cells), *self.cells.shape[1:]))]
+            )
 
     def merge(self, other: Profile) -> None:
         self.grow(len(other.cells))
         self.cells[: len(other.cells)] += other.cells
 
-    def rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    def rows(
+        self,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """Non-empty cells: token kind, group, bin (each (n,)) and values (n, SUMS)."""
         cells = folded(self.cells)
         kind, group, index = np.nonzero(cells[..., 0])

@@ -1,4 +1,6 @@
-"""What one batch of one layer is reduced to beside its profile, and who collects the extreme values; shared by the two backends."""
+"""What one batch of one layer is reduced to beside its profile, and who collects the extreme
+values; shared by the two backends.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class Extremes(Protocol):
     def bounds(self) -> Bounds: ...
 
     def start(self, sums: NDArray[np.float64]) -> None:
-        """First bounds from the extremes (B, 9, C) of every image and channel, where there are none yet."""
+        """First bounds from the extremes (B, 9, C) of every image and channel, where there are none
+        yet.
+        """
 
     def collect(
         self,

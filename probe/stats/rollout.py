@@ -1,6 +1,8 @@
-"""Attention rollout: how much of each input token reaches each token of the last layer, through all attention layers.
+"""Attention rollout: how much of each input token reaches each token of the last layer, through all
+attention layers.
 
-Abnar and Zuidema 2020, https://arxiv.org/abs/2005.00928. Attention of one layer: (heads, N, N), rows are queries and sum to 1.
+Abnar and Zuidema 2020, https://arxiv.org/abs/2005.00928. Attention of one layer: (heads, N, N),
+rows are queries and sum to 1.
 """
 
 from __future__ import annotations
@@ -14,13 +16,17 @@ from probe.errors import UsageError
 
 
 def attention_rollout(maps: Sequence[ArrayLike]) -> NDArray[np.float64]:
-    """(N, N): row q holds the share of every input token in token q after the last layer; rows sum to 1.
+    """(N, N): row q holds the share of every input token in token q after the last layer; rows sum
+    to 1.
 
-    `maps`: the (heads, N, N) attention of each layer of one image, first layer first. With the residual branch as an identity:
+    `maps`: the (heads, N, N) attention of each layer of one image, first layer first. With the
+    residual branch as an identity:
 
-        A_bar = 0.5 * mean over heads of A + 0.5 * I, rows divided by their sum;   rollout = A_bar_L @ ... @ A_bar_1
+        A_bar = 0.5 * mean over heads of A + 0.5 * I, rows divided by their sum;   rollout = A_bar_L
+        @ ... @ A_bar_1
 
-    Raises UsageError (a ValueError) for no layer, another shape, or layers of different N (windows, pooling between stages).
+    Raises UsageError (a ValueError) for no layer, another shape, or layers of different N (windows,
+    pooling between stages).
     """
     layers = [np.asarray(attention) for attention in maps]
     tokens = _tokens(layers)
@@ -38,15 +44,21 @@ def _with_residual(attention: NDArray[np.float64]) -> NDArray[np.float64]:
 def _tokens(layers: Sequence[NDArray[np.float64]]) -> int:
     """N, the same in every layer."""
     if not layers:
-        raise UsageError("attention rollout needs the attention of at least one layer; 0 were given")
+        raise UsageError(
+            "attention rollout needs the attention of at least one layer; 0 were given"
+        )
     for index, attention in enumerate(layers):
         if attention.ndim != 3 or attention.shape[1] != attention.shape[2] or not attention.size:
-            raise UsageError(f"attention rollout takes (heads, N, N) per layer; layer {index} has shape {attention.shape}")
+            raise UsageError(
+                f"attention rollout takes (heads, N, N) per layer; layer {index} has shape "
+                f"{attention.shape}"
+            )
     counts = [attention.shape[-1] for attention in layers]
     for index, count in enumerate(counts):
         if count != counts[0]:
             raise UsageError(
-                f"attention rollout needs the same tokens in every layer; layer 0 has {counts[0]}, layer {index} has {count}: "
+                "attention rollout needs the same tokens in every layer; layer 0 has "
+                f"{counts[0]}, layer {index} has {count}: "
                 "models with windows or pooling have no rollout, choose layers of one stage"
             )
     return counts[0]

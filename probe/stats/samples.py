@@ -1,7 +1,8 @@
 """Which (image, position) rows are kept, and the buffer that keeps them.
 
-Every row has a key, a hash of (seed, image, position), and the N rows with the smallest keys are kept: a uniform sample without
-replacement that is the same for any batch size, image order or number of workers, and in all layers of equal grid.
+Every row has a key, a hash of (seed, image, position), and the N rows with the smallest keys are
+kept: a uniform sample without replacement that is the same for any batch size, image order or
+number of workers, and in all layers of equal grid.
 """
 
 from __future__ import annotations
@@ -39,14 +40,20 @@ def spare(wanted: int) -> int:
     return wanted // 32 + 4
 
 
-def _threshold(wanted: int, images: int | None, key_of: Callable[[NDArray[np.int64]], Key]) -> np.uint64:
-    """The key that bounds the smallest `wanted` of all planned rows and the spare ones; it saves copying rows that would be dropped."""
+def _threshold(
+    wanted: int, images: int | None, key_of: Callable[[NDArray[np.int64]], Key]
+) -> np.uint64:
+    """The key that bounds the smallest `wanted` of all planned rows and the spare ones; it saves
+    copying rows that would be dropped.
+    """
     if images is None:
         return LARGEST
     rank = wanted + spare(wanted)
     smallest = np.empty(0, np.uint64)
     for start in range(0, images, CHUNK):
-        smallest = np.concatenate([smallest, key_of(np.arange(start, min(start + CHUNK, images))).ravel()])
+        smallest = np.concatenate(
+            [smallest, key_of(np.arange(start, min(start + CHUNK, images))).ravel()]
+        )
         if len(smallest) > rank:
             smallest = np.partition(smallest, rank - 1)[:rank]
     return smallest.max() if len(smallest) == rank else LARGEST
@@ -62,16 +69,24 @@ class Rows:
 
 
 class RowChoice:
-    """The candidate rows of a grid of P positions whose first ones may be prefix tokens. Layers of equal grid share it."""
+    """The candidate rows of a grid of P positions whose first ones may be prefix tokens. Layers of
+    equal grid share it.
+    """
 
     def __init__(self, plan: Plan, kinds: NDArray[np.uint8]) -> None:
         self._seed, self._prefix, self._positions = plan.seed, np.flatnonzero(kinds), len(kinds)
         self._below = _threshold(plan.samples, plan.images, self._keys)
-        self._below_prefix = _threshold(plan.prefix, plan.images, lambda images: self._prefix_keys(self._keys(images)))
+        self._below_prefix = _threshold(
+            plan.prefix, plan.images, lambda images: self._prefix_keys(self._keys(images))
+        )
         self._last: tuple[object, tuple[Rows, Rows]] | None = None
 
-    def __call__(self, images: NDArray[np.int64], valid: NDArray[np.bool_] | None) -> tuple[Rows, Rows]:
-        """Candidates among all rows and among prefix rows; remembered for the next layer of the batch."""
+    def __call__(
+        self, images: NDArray[np.int64], valid: NDArray[np.bool_] | None
+    ) -> tuple[Rows, Rows]:
+        """Candidates among all rows and among prefix rows; remembered for the next layer of the
+        batch.
+        """
         if self._last is not None and self._last[0] is images and valid is None:
             return self._last[1]
         key = self._keys(images)
@@ -79,7 +94,10 @@ class RowChoice:
         uniform = np.nonzero(usable & (key <= self._below))
         prefix_key = self._prefix_keys(key)
         b, index = np.nonzero(usable[:, self._prefix] & (prefix_key <= self._below_prefix))
-        chosen = Rows(uniform[0], uniform[1], key[uniform]), Rows(b, self._prefix[index], prefix_key[b, index])
+        chosen = (
+            Rows(uniform[0], uniform[1], key[uniform]),
+            Rows(b, self._prefix[index], prefix_key[b, index]),
+        )
         self._last = (images, chosen) if valid is None else None
         return chosen
 
@@ -104,12 +122,18 @@ class SampleBuffer:
         self._columns: list[NDArray[np.float32]] = []
 
     def add(
-        self, key: Key, image: NDArray[np.int64], position: NDArray[np.int64], columns: Sequence[NDArray[np.float32]]
+        self,
+        key: Key,
+        image: NDArray[np.int64],
+        position: NDArray[np.int64],
+        columns: Sequence[NDArray[np.float32]],
     ) -> None:
         """Add rows; columns are float32 arrays whose first axis is the row."""
         if not self._columns:
             # untouched pages cost nothing: a layer with few rows never pays for the capacity
-            self._columns = [np.empty((self._capacity, *column.shape[1:]), np.float32) for column in columns]
+            self._columns = [
+                np.empty((self._capacity, *column.shape[1:]), np.float32) for column in columns
+            ]
         done = 0
         while done < len(key):
             part = slice(done, done + self._capacity - self._count)
@@ -127,7 +151,9 @@ class SampleBuffer:
         if other._count:
             n = other._count
             where = other._where[:n].astype(np.int64)
-            self.add(other._key[:n], where[:, 0], where[:, 1], [column[:n] for column in other._columns])
+            self.add(
+                other._key[:n], where[:, 0], where[:, 1], [column[:n] for column in other._columns]
+            )
 
     def settle(self) -> None:
         """Drop all but the `size` smallest keys."""
@@ -138,11 +164,17 @@ class SampleBuffer:
         for array in arrays:
             array[: self.size] = array[kept]
         self._count = self.size
-        self.below = self._key[: self.size].max(initial=np.uint64(0))  # a buffer of no rows takes none
+        self.below = self._key[: self.size].max(
+            initial=np.uint64(0)
+        )  # a buffer of no rows takes none
 
     def rows(self) -> tuple[NDArray[np.int32], NDArray[np.int32], list[NDArray[np.float32]]]:
         """Image (n,), position (n,) and the columns, sorted by (image, position)."""
         self.settle()
         where = self._where[: self._count]
         order = np.lexsort((where[:, 1], where[:, 0]))
-        return where[order, 0], where[order, 1], [column[: self._count][order] for column in self._columns]
+        return (
+            where[order, 0],
+            where[order, 1],
+            [column[: self._count][order] for column in self._columns],
+        )

@@ -1,7 +1,8 @@
-"""Reduce what a layer saw in one batch: on the CPU by the numba kernels, elsewhere by torch (`torch_summary`).
+"""Reduce what a layer saw in one batch: on the CPU by the numba kernels, elsewhere by torch
+(`torch_summary`).
 
-The images of one jackknife group are the unit of work: a group has cells of its own and its images follow in order, so the numbers do
-not depend on the number of threads.
+The images of one jackknife group are the unit of work: a group has cells of its own and its images
+follow in order, so the numbers do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -19,14 +20,20 @@ from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm
 from probe.stats.profile import Profile
 from probe.stats.records import Extremes, Summary, new_sums
 
-CANDIDATES = 1 << 15  # extreme values collected between two tightenings of the bounds; at least one row (plane) must fit
+CANDIDATES = (
+    1 << 15
+    # extreme values collected between two tightenings of the bounds; at least one row (plane) must
+    # fit
+)
 
 
 def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> Summary:
     """Adds a batch to the profile, hands its extreme values to `extremes` and returns the rest."""
     if observed.x.device.type != "cpu":
         return torch_summary.summarize(observed, profile, extremes)
-    if isinstance(observed.norm, PlaneNorm) and (observed.channels_last or observed.valid is not None):
+    if isinstance(observed.norm, PlaneNorm) and (
+        observed.channels_last or observed.valid is not None
+    ):
         observed = observed.as_given_rows()
     if isinstance(observed.norm, PlaneNorm):
         return _summarize_planes(observed, observed.norm, profile, extremes)
@@ -37,7 +44,9 @@ def _float32(tensor: torch.Tensor) -> NDArray[np.float32]:
     return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
 
 
-def _summarize_planes(observed: Observed, norm: PlaneNorm, profile: Profile, extremes: Extremes) -> Summary:
+def _summarize_planes(
+    observed: Observed, norm: PlaneNorm, profile: Profile, extremes: Extremes
+) -> Summary:
     x = _float32(observed.x)
     images, channels, size = x.shape
     bits = x.view(np.int32)
@@ -46,7 +55,20 @@ def _summarize_planes(observed: Observed, norm: PlaneNorm, profile: Profile, ext
     low, high = extremes.bounds
 
     def task(b: int, cells: NDArray[np.float64]) -> int:
-        return int(kernels.planes(x[b], bits[b], mean[b], scale[b], not norm.fixed, low, high, cells[0], sums[b], flagged[b]))
+        return int(
+            kernels.planes(
+                x[b],
+                bits[b],
+                mean[b],
+                scale[b],
+                not norm.fixed,
+                low,
+                high,
+                cells[0],
+                sums[b],
+                flagged[b],
+            )
+        )
 
     bad = _run(task, observed, profile)
     if flagged.any():
@@ -58,14 +80,25 @@ def _summarize_planes(observed: Observed, norm: PlaneNorm, profile: Profile, ext
             def collect(values: NDArray, positions: NDArray, channels: NDArray, b: int = b) -> None:
                 extremes.collect(values, np.full(len(values), b), positions, channels)
 
-            _scan(kernels.scan_planes, x[b], flagged[b], extremes, collect, capacity=max(CANDIDATES, size))
+            _scan(
+                kernels.scan_planes,
+                x[b],
+                flagged[b],
+                extremes,
+                collect,
+                capacity=max(CANDIDATES, size),
+            )
     return Summary(sums, bad, None, None)
 
 
-def _summarize_rows(observed: Observed, norm: TokenNorm | GivenNorm, profile: Profile, extremes: Extremes) -> Summary:
+def _summarize_rows(
+    observed: Observed, norm: TokenNorm | GivenNorm, profile: Profile, extremes: Extremes
+) -> Summary:
     x = _float32(observed.x)
     images, positions, channels = x.shape
-    kept = np.arange(images * positions) if observed.valid is None else np.flatnonzero(observed.valid)
+    kept = (
+        np.arange(images * positions) if observed.valid is None else np.flatnonzero(observed.valid)
+    )
     kinds = np.tile(observed.kinds, images)[kept]
     stops = np.searchsorted(kept, np.arange(1, images + 1) * positions)
     starts = np.concatenate([[0], stops[:-1]])
@@ -75,17 +108,35 @@ def _summarize_rows(observed: Observed, norm: TokenNorm | GivenNorm, profile: Pr
     means, sigmas = np.full((2, len(x)), np.nan)
     low, high = extremes.bounds
     if isinstance(norm, GivenNorm):
-        z = _float32(norm.z).reshape(-1, channels)[kept if observed.valid is not None else slice(None)]
+        z = _float32(norm.z).reshape(-1, channels)[
+            kept if observed.valid is not None else slice(None)
+        ]
 
         def task(b: int, cells: NDArray[np.float64]) -> int:
             part = slice(starts[b], stops[b])
-            return int(kernels.given_rows(x[part], bits[part], z[part], kinds[part], low, high, cells, sums[b], flagged[part]))
+            return int(
+                kernels.given_rows(
+                    x[part],
+                    bits[part],
+                    z[part],
+                    kinds[part],
+                    low,
+                    high,
+                    cells,
+                    sums[b],
+                    flagged[part],
+                )
+            )
     else:
 
         def task(b: int, cells: NDArray[np.float64]) -> int:
             part = slice(starts[b], stops[b])
             into = (cells, sums[b], means[part], sigmas[part], flagged[part])
-            return int(kernels.token_rows(x[part], bits[part], norm.eps, norm.centered, kinds[part], low, high, *into))
+            return int(
+                kernels.token_rows(
+                    x[part], bits[part], norm.eps, norm.centered, kinds[part], low, high, *into
+                )
+            )
 
     bad = _run(task, observed, profile)
     if flagged.any():
@@ -108,10 +159,13 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="probe-stats")
 
 
-def _run(task: Callable[[int, NDArray[np.float64]], int], observed: Observed, profile: Profile) -> int:
+def _run(
+    task: Callable[[int, NDArray[np.float64]], int], observed: Observed, profile: Profile
+) -> int:
     """task(image, cells of its group) for every image; the sum of what they return.
 
-    This thread and its helpers take the next group in turn: while it waits, torch's own threads would still spin.
+    This thread and its helpers take the next group in turn: while it waits, torch's own threads
+    would still spin.
     """
     kinds = 1 + int(observed.kinds.any())
     profile.grow(kinds)
@@ -127,9 +181,16 @@ def _run(task: Callable[[int, NDArray[np.float64]], int], observed: Observed, pr
 
 
 def _scan(
-    kernel: Callable, x: NDArray, flagged: NDArray, extremes: Extremes, collect: Callable[..., None], capacity: int
+    kernel: Callable,
+    x: NDArray,
+    flagged: NDArray,
+    extremes: Extremes,
+    collect: Callable[..., None],
+    capacity: int,
 ) -> None:
-    """Hand the values outside the bounds to `collect`, a buffer at a time; the tighter bounds hold for the rest."""
+    """Hand the values outside the bounds to `collect`, a buffer at a time; the tighter bounds hold
+    for the rest.
+    """
     values = np.empty(capacity, np.float32)
     rows, channels = np.empty((2, capacity), np.int64)
     start = 0

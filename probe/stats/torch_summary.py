@@ -1,6 +1,7 @@
 """The same reduction as the numba kernels, in torch, for tensors that live on an accelerator.
 
-Sums are float64. On CUDA the order of additions into a bin is not fixed, so results repeat to rounding, not to the bit.
+Sums are float64. On CUDA the order of additions into a bin is not fixed, so results repeat to
+rounding, not to the bit.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> Summa
     if observed.valid is not None:
         valid = torch.from_numpy(observed.valid).to(x.device)[..., None]
         kept, not_finite = kept & valid, not_finite & valid
-        means, sigmas = (None if t is None else t.masked_fill(~valid[..., 0], torch.nan) for t in (means, sigmas))
+        means, sigmas = (
+            None if t is None else t.masked_fill(~valid[..., 0], torch.nan) for t in (means, sigmas)
+        )
     _add_to_profile(profile, observed, x, z, kept)
     sums = _sums(x, z, kept).cpu().numpy()
     extremes.start(sums)
@@ -43,7 +46,9 @@ def _normalized(x: Tensor, observed: Observed) -> tuple[Tensor, Tensor | None, T
     exact = x.double()
     mean = exact.mean(dim=-1) if norm.centered else torch.zeros_like(exact[..., 0])
     var = (exact - mean[..., None]).square().mean(dim=-1)
-    scale = torch.rsqrt(var + norm.eps).masked_fill(~torch.isfinite(var), torch.nan)  # a token with an inf has no statistics
+    scale = torch.rsqrt(var + norm.eps).masked_fill(
+        ~torch.isfinite(var), torch.nan
+    )  # a token with an inf has no statistics
     return (exact - mean[..., None]) * scale[..., None], mean, var.sqrt()
 
 
@@ -56,14 +61,18 @@ def _cell_of(x: Tensor) -> Tensor:
     return torch.where((k >= 0) & (k < PER_SIGN), k + PER_SIGN * negative, outside)
 
 
-def _add_to_profile(profile: Profile, observed: Observed, x: Tensor, z: Tensor, kept: Tensor) -> None:
+def _add_to_profile(
+    profile: Profile, observed: Observed, x: Tensor, z: Tensor, kept: Tensor
+) -> None:
     kinds = 1 + int(observed.kinds.any())
     groups, group = np.unique(observed.groups, return_inverse=True)
     kind = torch.from_numpy(observed.kinds.astype(np.int64)).to(x.device)
     row = kind * len(groups) + torch.from_numpy(group).to(x.device)[:, None]
     index = (row[..., None] * CELLS + _cell_of(x))[kept]
     x64, z64 = x[kept].double(), z[kept].double()
-    values = torch.stack([torch.ones_like(x64), x64, z64, z64.square(), x64.square(), x64 * z64], dim=1)
+    values = torch.stack(
+        [torch.ones_like(x64), x64, z64, z64.square(), x64.square(), x64 * z64], dim=1
+    )
     cells = values.new_zeros(kinds * len(groups) * CELLS, SUMS).index_add_(0, index, values)
     profile.grow(kinds)
     profile.cells[:kinds, groups] += cells.view(kinds, len(groups), CELLS, SUMS).cpu().numpy()
@@ -74,16 +83,27 @@ def _sums(x: Tensor, z: Tensor, kept: Tensor) -> Tensor:
     parts = []
     for value in (x, z):
         zeroed = value.double().masked_fill(~kept, 0)
-        smallest, largest = (value.double().masked_fill(~kept, end) for end in (torch.inf, -torch.inf))
-        parts += [zeroed.sum(dim=1), zeroed.square().sum(dim=1), smallest.amin(dim=1), largest.amax(dim=1)]
+        smallest, largest = (
+            value.double().masked_fill(~kept, end) for end in (torch.inf, -torch.inf)
+        )
+        parts += [
+            zeroed.sum(dim=1),
+            zeroed.square().sum(dim=1),
+            smallest.amin(dim=1),
+            largest.amax(dim=1),
+        ]
     return torch.stack([*parts, kept.sum(dim=1).double()], dim=1)
 
 
 def _collect_extremes(x: Tensor, kept: Tensor, extremes: Extremes) -> None:
-    """An image at a time, so that the first image's candidates already tighten the bounds of the next."""
+    """An image at a time, so that the first image's candidates already tighten the bounds of the
+    next.
+    """
     for b in range(len(x)):
         low, high = (torch.from_numpy(end).to(x.device) for end in extremes.bounds)
         position, channel = torch.nonzero(kept[b] & ((x[b] > high) | (x[b] < low)), as_tuple=True)
         if len(position):
             values = x[b][position, channel].cpu().numpy()
-            extremes.collect(values, np.full(len(values), b), position.cpu().numpy(), channel.cpu().numpy())
+            extremes.collect(
+                values, np.full(len(values), b), position.cpu().numpy(), channel.cpu().numpy()
+            )

@@ -7,4 +7,13 @@ from probe.store.run import Run, open_run
 from probe.store.verify import verify_run
 from probe.store.writer import RunWriter, check_out
 
-__all__ = ["Run", "RunWriter", "check_out", "open_run", "read_alphas", "verify_run", "write_alphas", "write_state"]
+__all__ = [
+    "Run",
+    "RunWriter",
+    "check_out",
+    "open_run",
+    "read_alphas",
+    "verify_run",
+    "write_alphas",
+    "write_state",
+]

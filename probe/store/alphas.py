@@ -1,4 +1,5 @@
-"""The exported alphas: one row per layer as CSV and JSON, and ready-made weights as safetensors. Same content, same bytes.
+"""The exported alphas: one row per layer as CSV and JSON, and ready-made weights as safetensors.
+Same content, same bytes.
 
 safetensors format: https://huggingface.co/docs/safetensors/index#format
 """
@@ -18,15 +19,17 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from probe.errors import UsageError
+from probe.formatting import json_bytes
 from probe.store.disk import replace_file
-from probe.store.plain import json_bytes
 from probe.store.schema import ALPHA_STRINGS, ALPHAS
 
 
 def write_alphas(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
-    """Writes the table to a `.csv` (empty where null) or `.json` file (a list of objects, null where null).
+    """Writes the table to a `.csv` (empty where null) or `.json` file (a list of objects, null
+    where null).
 
-    Columns of schema.ALPHAS come first. Raises ValueError where one is missing, UsageError for another ending.
+    Columns of schema.ALPHAS come first. Raises ValueError where one is missing, UsageError for
+    another ending.
     """
     missing = [name for name in ALPHAS if name not in frame.columns]
     if missing:
@@ -36,12 +39,18 @@ def write_alphas(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     if ending == ".csv":
         return replace_file(path, frame.to_csv(index=False, lineterminator="\n").encode("utf-8"))
     if ending == ".json":
-        return replace_file(path, json_bytes(frame.astype(object).where(frame.notna(), None).to_dict("records")))
-    raise UsageError(f"{path}: alphas are written as .csv, .json or .safetensors, not {ending or 'without an ending'}")
+        return replace_file(
+            path, json_bytes(frame.astype(object).where(frame.notna(), None).to_dict("records"))
+        )
+    raise UsageError(
+        f"{path}: alphas are written as .csv, .json or .safetensors, not "
+        f"{ending or 'without an ending'}"
+    )
 
 
 def read_alphas(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Reads what `write_alphas` wrote as .csv: every number to its last bit, and a layer called `null` under its name.
+    """Reads what `write_alphas` wrote as .csv: every number to its last bit, and a layer called
+    `null` under its name.
 
     Raises ValueError for a file of another kind.
     """
@@ -50,7 +59,9 @@ def read_alphas(path: str | os.PathLike[str]) -> pd.DataFrame:
     columns = zip(*rows, strict=True) if rows else ([] for _ in names)
     return pd.DataFrame(
         {
-            name: pd.Series(list(column) if name in ALPHA_STRINGS else [_number(text) for text in column])
+            name: pd.Series(
+                list(column) if name in ALPHA_STRINGS else [_number(text) for text in column]
+            )
             for name, column in zip(names, columns, strict=True)
         }
     )
@@ -62,20 +73,33 @@ def _number(text: str) -> float:
     return float(text) if text else float("nan")
 
 
-def write_state(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Writes named arrays (`<layer>.alpha`, `.weight`, `.bias`) as safetensors. Metadata that is no string is written as JSON."""
-    texts = {key: value if isinstance(value, str) else json_bytes(value).decode().strip() for key, value in metadata.items()}
-    tensors = {name: np.ascontiguousarray(arrays[name]).reshape(np.shape(arrays[name])) for name in sorted(arrays)}
+def write_state(
+    arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any], path: str | os.PathLike[str]
+) -> Path:
+    """Writes named arrays (`<layer>.alpha`, `.weight`, `.bias`) as safetensors. Metadata that is no
+    string is written as JSON.
+    """
+    texts = {
+        key: value if isinstance(value, str) else json_bytes(value).decode().strip()
+        for key, value in metadata.items()
+    }
+    tensors = {
+        name: np.ascontiguousarray(arrays[name]).reshape(np.shape(arrays[name]))
+        for name in sorted(arrays)
+    }
     return replace_file(path, sorted_header(safetensors.numpy.save(tensors, metadata=texts)))
 
 
 def sorted_header(data: bytes) -> bytes:
     """The library writes the metadata in random order.
 
-    Layout: length of the header in 8 bytes (little-endian), header as JSON padded with spaces to a multiple of 8, data.
+    Layout: length of the header in 8 bytes (little-endian), header as JSON padded with spaces to a
+    multiple of 8, data.
     """
     length = int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    header = json.dumps(
+        json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    ).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
 

@@ -1,4 +1,6 @@
-"""Writing files so that a reader sees the old content or the new one, never half of it; and what to say when the disk refuses."""
+"""Writing files so that a reader sees the old content or the new one, never half of it; and what to
+say when the disk refuses.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from typing import Any
 
 from probe.errors import ProbeError
 
-FULL = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+FULL = frozenset(
+    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)
+)
 
 
 def write_error(error: OSError, path: str | os.PathLike[str]) -> ProbeError:
@@ -20,8 +24,12 @@ def write_error(error: OSError, path: str | os.PathLike[str]) -> ProbeError:
     reason = error.strerror or str(error).splitlines()[0]
     if error.errno in FULL:
         advice = "free some space, choose another disk, or keep less (fewer samples)"
-        return ProbeError(f"{path}: the disk is full ({reason}; {_free(Path(path))} free): {advice}")
-    return ProbeError(f"{path}: cannot be written ({reason}): choose another place or change its permissions")
+        return ProbeError(
+            f"{path}: the disk is full ({reason}; {_free(Path(path))} free): {advice}"
+        )
+    return ProbeError(
+        f"{path}: cannot be written ({reason}): choose another place or change its permissions"
+    )
 
 
 def _free(path: Path) -> str:
@@ -42,7 +50,9 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def write_file(path: Path, data: Any) -> None:
-    """Writes a bytes-like object and waits until the disk has it. Raises OSError; then nothing is left at `path`."""
+    """Writes a bytes-like object and waits until the disk has it. Raises OSError; then nothing is
+    left at `path`.
+    """
     try:
         with path.open("wb") as file:
             file.write(data)
@@ -55,7 +65,9 @@ def write_file(path: Path, data: Any) -> None:
 
 
 def replace_file(path: str | os.PathLike[str], data: Any) -> Path:
-    """Puts `data` at `path` in one step, over whatever file was there. Raises ProbeError; then the old file is untouched."""
+    """Puts `data` at `path` in one step, over whatever file was there. Raises ProbeError; then the
+    old file is untouched.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     with writing(path):
@@ -70,7 +82,9 @@ def replace_file(path: str | os.PathLike[str], data: Any) -> Path:
 
 
 def sync_folder(path: Path) -> None:
-    """Makes the names in a folder durable, where the system can (not on Windows, nor on some network disks)."""
+    """Makes the names in a folder durable, where the system can (not on Windows, nor on some
+    network disks).
+    """
     with suppress(OSError):
         handle = os.open(path, os.O_RDONLY)
         try:

@@ -1,8 +1,9 @@
 """Tables and samples to parquet bytes: the same arrays give the same bytes.
 
-Floats are split by byte, so that zstd finds the few exponent bytes; counters are delta-packed. Image and position repeat from
-channel to channel: a dictionary packs them into a sixth of what deltas need (4 % of a file of samples).
-https://parquet.apache.org/docs/file-format/data-pages/encodings/
+Floats are split by byte, so that zstd finds the few exponent bytes; counters are delta-packed.
+Image and position repeat from
+channel to channel: a dictionary packs them into a sixth of what deltas need (4 % of a file of
+samples). https://parquet.apache.org/docs/file-format/data-pages/encodings/
 """
 
 from __future__ import annotations
@@ -22,23 +23,39 @@ from probe.records import STRATA
 from probe.store.schema import SAMPLE_SCHEMA, TABLES, VALUES
 
 GROUP_ROWS = 1 << 17  # aim of a row group of samples; always whole channels
-# zstd works in blocks of 128 kB; in small pages such a block mixes exponent bytes with mantissa bytes and takes 10 % more.
+# zstd works in blocks of 128 kB; in small pages such a block mixes exponent bytes with mantissa
+# bytes and takes 10 % more.
 PAGE_BYTES = 1 << 21
-_LIMITED = "max_rows_per_page" in signature(pq.ParquetWriter.__init__).parameters  # newer pyarrow cuts pages at 20,000 rows
+_LIMITED = (
+    "max_rows_per_page" in signature(pq.ParquetWriter.__init__).parameters
+)  # newer pyarrow cuts pages at 20,000 rows
 _WHOLE_PAGES = {"max_rows_per_page": PAGE_BYTES} if _LIMITED else {}
 _SAMPLE_DICTIONARIES = ("layer", "image", "position", "stratum")
 
 
-def table_bytes(name: str, data: pd.DataFrame | pa.Table | Mapping[str, Any]) -> tuple[int, pa.Buffer]:
-    """Rows and parquet bytes of a table of TABLES. Raises ValueError for missing columns or values that do not fit their type."""
+def table_bytes(
+    name: str, data: pd.DataFrame | pa.Table | Mapping[str, Any]
+) -> tuple[int, pa.Buffer]:
+    """Rows and parquet bytes of a table of TABLES. Raises ValueError for missing columns or values
+    that do not fit their type.
+    """
     schema = TABLES[name]
     table = _arrow(data)
     missing = [column for column in schema.names if column not in table.column_names]
     if missing:
         raise ValueError(f"table {name!r} lacks the columns {', '.join(missing)}")
     extra = [column for column in table.column_names if column not in schema.names]
-    table = pa.table({**{field.name: table[field.name].cast(field.type) for field in schema}, **{c: table[c] for c in extra}})
-    texts = [field.name for field in table.schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    table = pa.table(
+        {
+            **{field.name: table[field.name].cast(field.type) for field in schema},
+            **{c: table[c] for c in extra},
+        }
+    )
+    texts = [
+        field.name
+        for field in table.schema
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+    ]
     return table.num_rows, parquet_bytes(table, [0, table.num_rows], dictionaries=texts)
 
 
@@ -51,32 +68,57 @@ def _arrow(data: pd.DataFrame | pa.Table | Mapping[str, Any]) -> pa.Table:
 
 
 def sample_bytes(
-    layer: str, uniform: Mapping[str, Any], prefix: Mapping[str, Any] | None, tail: Mapping[str, Any] | None
+    layer: str,
+    uniform: Mapping[str, Any],
+    prefix: Mapping[str, Any] | None,
+    tail: Mapping[str, Any] | None,
 ) -> tuple[int, pa.Buffer]:
-    """Rows and parquet bytes of one layer's samples; see `RunWriter.write_samples` for the arrays."""
+    """Rows and parquet bytes of one layer's samples; see `RunWriter.write_samples` for the
+    arrays.
+    """
     table, starts = sample_table(layer, uniform, prefix, tail)
-    return table.num_rows, parquet_bytes(table, starts, dictionaries=list(_SAMPLE_DICTIONARIES), statistics_of_values=False)
+    return table.num_rows, parquet_bytes(
+        table, starts, dictionaries=list(_SAMPLE_DICTIONARIES), statistics_of_values=False
+    )
 
 
 def sample_table(
-    layer: str, uniform: Mapping[str, Any], prefix: Mapping[str, Any] | None, tail: Mapping[str, Any] | None
+    layer: str,
+    uniform: Mapping[str, Any],
+    prefix: Mapping[str, Any] | None,
+    tail: Mapping[str, Any] | None,
 ) -> tuple[pa.Table, list[int]]:
-    """The samples sorted by channel, stratum, image, position; and the rows where row groups start (the end included).
+    """The samples sorted by channel, stratum, image, position; and the rows where row groups start
+    (the end included).
 
-    uniform, prefix: image (N,), position (N,), input, normalized, output (N, C). tail: six arrays (T,), with `channel`.
+    uniform, prefix: image (N,), position (N,), input, normalized, output (N, C). tail: six arrays
+    (T,), with `channel`.
     """
-    strata = [_rows(STRATA[0], uniform)] + ([_rows(STRATA[1], prefix)] if prefix is not None else [])
+    strata = [_rows(STRATA[0], uniform)] + (
+        [_rows(STRATA[1], prefix)] if prefix is not None else []
+    )
     channels = {part["input"].shape[1] for part in strata}
     if len(channels) > 1:
-        raise ValueError(f"layer {layer!r}: strata disagree about the number of channels: {sorted(channels)}")
+        raise ValueError(
+            f"layer {layer!r}: strata disagree about the number of channels: {sorted(channels)}"
+        )
     layout = _Layout(channels.pop(), sum(len(part["image"]) for part in strata), _elements(tail))
-    codes = np.repeat(np.arange(len(strata), dtype=np.int8), [len(part["image"]) for part in strata])
+    codes = np.repeat(
+        np.arange(len(strata), dtype=np.int8), [len(part["image"]) for part in strata]
+    )
     columns = [
-        pa.DictionaryArray.from_arrays(pa.array(np.zeros(layout.total, np.int32)), pa.array([layer])),
-        *(pa.array(layout.place(name, [part[name] for part in strata])) for name in ("image", "position")),
+        pa.DictionaryArray.from_arrays(
+            pa.array(np.zeros(layout.total, np.int32)), pa.array([layer])
+        ),
+        *(
+            pa.array(layout.place(name, [part[name] for part in strata]))
+            for name in ("image", "position")
+        ),
         pa.array(layout.channel()),
         *(pa.array(layout.place(name, [part[name] for part in strata])) for name in VALUES),
-        pa.DictionaryArray.from_arrays(pa.array(layout.place("stratum", [codes])), pa.array(STRATA)),
+        pa.DictionaryArray.from_arrays(
+            pa.array(layout.place("stratum", [codes])), pa.array(STRATA)
+        ),
     ]
     return pa.Table.from_arrays(columns, schema=SAMPLE_SCHEMA), layout.group_starts()
 
@@ -86,9 +128,15 @@ def _rows(stratum: str, rows: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     image, position = (np.asarray(rows[name], dtype=np.int32) for name in ("image", "position"))
     values = {name: np.asarray(rows[name], dtype=np.float32) for name in VALUES}
     shapes = {array.shape for array in values.values()}
-    if len(shapes) > 1 or values["input"].ndim != 2 or not image.shape == position.shape == values["input"].shape[:1]:
+    if (
+        len(shapes) > 1
+        or values["input"].ndim != 2
+        or not image.shape == position.shape == values["input"].shape[:1]
+    ):
         given = {name: np.shape(rows[name]) for name in ("image", "position", *VALUES)}
-        raise ValueError(f"{stratum} rows must have the shapes (N,), (N,), (N, C), (N, C), (N, C), not {given}")
+        raise ValueError(
+            f"{stratum} rows must have the shapes (N,), (N,), (N, C), (N, C), (N, C), not {given}"
+        )
     order = np.lexsort((position, image))
     if not np.array_equal(order, np.arange(len(order))):
         image, position = image[order], position[order]
@@ -98,22 +146,37 @@ def _rows(stratum: str, rows: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
 
 def _elements(tail: Mapping[str, Any] | None) -> dict[str, NDArray[Any]]:
     """The tail, sorted by channel, image, position; empty arrays where there is none."""
-    kinds = {name: SAMPLE_SCHEMA.field(name).type.to_pandas_dtype() for name in ("image", "position", "channel", *VALUES)}
-    arrays = {name: np.asarray(tail[name] if tail else (), dtype=kind) for name, kind in kinds.items()}
+    kinds = {
+        name: SAMPLE_SCHEMA.field(name).type.to_pandas_dtype()
+        for name in ("image", "position", "channel", *VALUES)
+    }
+    arrays = {
+        name: np.asarray(tail[name] if tail else (), dtype=kind) for name, kind in kinds.items()
+    }
     if any(array.shape != (len(arrays["channel"]),) for array in arrays.values()):
-        raise ValueError(f"tail arrays must all have the shape (T,), not { ({n: a.shape for n, a in arrays.items()}) }")
+        raise ValueError(
+            "tail arrays must all have the shape (T,), not "
+            f"{ ({n: a.shape for n, a in arrays.items()}) }"
+        )
     order = np.lexsort((arrays["input"], arrays["position"], arrays["image"], arrays["channel"]))
-    return {"stratum": np.full(len(order), 2, np.int8), **{name: array[order] for name, array in arrays.items()}}
+    return {
+        "stratum": np.full(len(order), 2, np.int8),
+        **{name: array[order] for name, array in arrays.items()},
+    }
 
 
 class _Layout:
-    """Where everything lies in one layer's columns: per channel first its `rows` rows, then its part of the tail."""
+    """Where everything lies in one layer's columns: per channel first its `rows` rows, then its
+    part of the tail.
+    """
 
     def __init__(self, channels: int, rows: int, tail: dict[str, NDArray[Any]]) -> None:
         self.channels, self.rows, self.tail = channels, rows, tail
         channel = tail["channel"]
         if len(channel) and not 0 <= channel[0] <= channel[-1] < channels:
-            raise ValueError(f"tail channels reach from {channel[0]} to {channel[-1]}; the layer has {channels}")
+            raise ValueError(
+                f"tail channels reach from {channel[0]} to {channel[-1]}; the layer has {channels}"
+            )
         self.per_channel = rows + np.bincount(channel, minlength=channels)
         self.total = int(self.per_channel.sum())
         self.tail_index = np.arange(len(channel)) + rows * (channel.astype(np.int64) + 1)
@@ -143,9 +206,19 @@ class _Layout:
         return [*(int(start) for start in starts), self.total]
 
 
-def parquet_bytes(table: pa.Table, starts: list[int], *, dictionaries: list[str], statistics_of_values: bool = True) -> pa.Buffer:
+def parquet_bytes(
+    table: pa.Table,
+    starts: list[int],
+    *,
+    dictionaries: list[str],
+    statistics_of_values: bool = True,
+) -> pa.Buffer:
     """starts: first row of each row group, then the number of rows."""
-    encodings = {field.name: _encoding(field.type) for field in table.schema if field.name not in dictionaries}
+    encodings = {
+        field.name: _encoding(field.type)
+        for field in table.schema
+        if field.name not in dictionaries
+    }
     statistics = statistics_of_values or [name for name in table.column_names if name not in VALUES]
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(

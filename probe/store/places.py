@@ -1,7 +1,7 @@
 """The hidden siblings of a run that is being written, and what killed writers leave of them.
 
-`.NAME.PID-HOST-TOKEN.unfinished` is a run on its way, `.replaced` an old run that is about to go. A sibling of a living
-process, or of another machine on a shared disk, is never touched.
+`.NAME.PID-HOST-TOKEN.unfinished` is a run on its way, `.replaced` an old run that is about to go. A
+sibling of a living process, or of another machine on a shared disk, is never touched.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-_PATTERN = re.compile(r"\.(?P<stem>.+)\.(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]{8}\.(?P<kind>unfinished|replaced)", re.DOTALL)
+_PATTERN = re.compile(
+    r"\.(?P<stem>.+)\.(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]{8}\.(?P<kind>unfinished|replaced)",
+    re.DOTALL,
+)
 
 
 def sibling(out: Path, kind: str) -> Path:
@@ -27,7 +30,9 @@ def is_hidden(path: Path) -> bool:
 
 
 def clean(out: Path) -> None:
-    """Removes what killed writers of `out` left. An old run whose replacement never arrived moves back."""
+    """Removes what killed writers of `out` left. An old run whose replacement never arrived moves
+    back.
+    """
     for path, kind in _abandoned(out):
         if kind == "replaced" and not out.exists():
             path.rename(out)
@@ -38,7 +43,12 @@ def clean(out: Path) -> None:
 def _abandoned(out: Path) -> Iterator[tuple[Path, str]]:
     for path in sorted(out.parent.iterdir()):
         match = _PATTERN.fullmatch(path.name)
-        if match and match["stem"] == _stem(out) and match["host"] == _host() and not _alive(int(match["pid"])):
+        if (
+            match
+            and match["stem"] == _stem(out)
+            and match["host"] == _host()
+            and not _alive(int(match["pid"]))
+        ):
             yield path, match["kind"]
 
 
@@ -54,7 +64,9 @@ def _host() -> str:
 
 
 def _alive(pid: int) -> bool:
-    if os.name == "nt":  # signal 0 is not a question there; rather leave a folder behind than end a process
+    if (
+        os.name == "nt"
+    ):  # signal 0 is not a question there; rather leave a folder behind than end a process
         return True
     try:
         os.kill(pid, 0)

@@ -35,7 +35,9 @@ from probe.store.schema import (
 
 
 def open_run(path: str | os.PathLike[str] | Run) -> Run:
-    """Opens a finished run. Raises UsageError for a folder that is none, that is unfinished or that a newer version wrote."""
+    """Opens a finished run. Raises UsageError for a folder that is none, that is unfinished or that
+    a newer version wrote.
+    """
     if isinstance(path, Run):
         return path
     folder = Path(path).expanduser()
@@ -55,14 +57,21 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise ProbeError(f"{folder / MANIFEST} cannot be read ({error.strerror})") from error
     except ValueError:
-        raise UsageError(f"{folder} is no run: its {MANIFEST} is damaged or of another kind") from None
+        raise UsageError(
+            f"{folder} is no run: its {MANIFEST} is damaged or of another kind"
+        ) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UsageError(f"{folder} is no run: its {MANIFEST} is of another kind")
     version = manifest.get("version")
     if not isinstance(version, int) or version > VERSION:
-        raise UsageError(f"{folder} has run format {version}; this version reads up to {VERSION}: update probe-norms")
+        raise UsageError(
+            f"{folder} has run format {version}; this version reads up to {VERSION}: update "
+            "probe-norms"
+        )
     if manifest.get("status") != "finished":
-        raise UsageError(f"{folder} is an unfinished run (status {manifest.get('status')!r}): capture it again")
+        raise UsageError(
+            f"{folder} is an unfinished run (status {manifest.get('status')!r}): capture it again"
+        )
     return manifest
 
 
@@ -77,8 +86,13 @@ class Run:
     def layers(self) -> pd.DataFrame:
         """One row per layer in execution order: columns of schema.LAYERS."""
         records = sorted(self.manifest.get("layers", ()), key=lambda record: record["depth"])
-        values = {name: [_default(record.get(name), value) for record in records] for name, value in LAYERS.items()}
-        return pd.DataFrame({name: pd.Series(column, dtype=type(LAYERS[name])) for name, column in values.items()})
+        values = {
+            name: [_default(record.get(name), value) for record in records]
+            for name, value in LAYERS.items()
+        }
+        return pd.DataFrame(
+            {name: pd.Series(column, dtype=type(LAYERS[name])) for name, column in values.items()}
+        )
 
     def moments(self, layer: str | None = None) -> pd.DataFrame:
         """Exact statistics, one row per layer and channel."""
@@ -106,13 +120,16 @@ class Run:
         return self.manifest.get("job") == ATTENTION
 
     def attention(self) -> pd.DataFrame:
-        """Attention distance, one row per attention layer and head in execution order: columns of schema.TABLES.
+        """Attention distance, one row per attention layer and head in execution order: columns of
+        schema.TABLES.
 
         Raises UsageError where the run has none, with the reason.
         """
         path = self.path / f"{ATTENTION}.parquet"
         if not path.exists() and path.name not in self.manifest.get("files", {}):
-            raise UsageError(f"run {self.path} has no attention table: {_no_attention(self.manifest)}")
+            raise UsageError(
+                f"run {self.path} has no attention table: {_no_attention(self.manifest)}"
+            )
         return self._table(ATTENTION, None)
 
     def alphas(self) -> pd.DataFrame:
@@ -125,12 +142,18 @@ class Run:
         channels: Iterable[int] | None = None,
         stratum: str | Sequence[str] | None = None,
     ) -> pd.DataFrame:
-        """Stored elements sorted by layer, channel, stratum, image, position; `layer` and `stratum` are categories.
+        """Stored elements sorted by layer, channel, stratum, image, position; `layer` and `stratum`
+        are categories.
 
-        Only stratum `uniform` may be used for estimates. Raises UsageError for an unknown layer, channel or stratum.
+        Only stratum `uniform` may be used for estimates. Raises UsageError for an unknown layer,
+        channel or stratum.
         """
         known = dict(zip(self.layers["layer"], self.layers["depth"], strict=True))
-        chosen = list(known) if layer is None else [self._known(name) for name in ([layer] if isinstance(layer, str) else layer)]
+        chosen = (
+            list(known)
+            if layer is None
+            else [self._known(name) for name in ([layer] if isinstance(layer, str) else layer)]
+        )
         files = [self.path / SAMPLES / sample_name(known[name], name) for name in chosen]
         filters = self._channel_filter(channels, chosen) + _stratum_filter(stratum)
         parts = [self._read(file, filters) for file in files if file.exists()]
@@ -146,17 +169,26 @@ class Run:
         if layer in names:
             return layer
         close = nearest(layer, names)
-        hint = f"nearest: {close}" if close else f"known: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+        hint = (
+            f"nearest: {close}"
+            if close
+            else f"known: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+        )
         raise UsageError(f"layer {layer!r} is not in run {self.path}; {hint}")
 
-    def _channel_filter(self, channels: Iterable[int] | None, chosen: list[str]) -> list[tuple[str, str, Any]]:
+    def _channel_filter(
+        self, channels: Iterable[int] | None, chosen: list[str]
+    ) -> list[tuple[str, str, Any]]:
         if channels is None:
             return []
         wanted = sorted({int(channel) for channel in channels})
         widest = self.layers.loc[self.layers["layer"].isin(chosen), "channels"].max()
         outside = [channel for channel in wanted if not 0 <= channel < widest]
         if outside:
-            raise UsageError(f"channel {outside[0]} does not exist: {', '.join(chosen[:3])} has channels 0 to {widest - 1}")
+            raise UsageError(
+                f"channel {outside[0]} does not exist: {', '.join(chosen[:3])} has channels 0 to "
+                f"{widest - 1}"
+            )
         return [("channel", "in", wanted)]
 
     def _table(self, name: str, layer: str | None) -> pd.DataFrame:
@@ -173,10 +205,14 @@ class Run:
         if self.attention_only and name != ATTENTION:
             model = _model_option(self.manifest)
             raise UsageError(
-                f"run {self.path} holds attention distances only, no {name}: `probe-norms {model}` makes a whole run"
+                f"run {self.path} holds attention distances only, no {name}: `probe-norms "
+                f"{model}` makes a whole run"
             )
         if name in MADE_BY:
-            raise UsageError(f"run {self.path} has no {name} yet: `probe-norms {MADE_BY[name]} {self.path}` makes them")
+            raise UsageError(
+                f"run {self.path} has no {name} yet: `probe-norms {MADE_BY[name]} {self.path}` "
+                "makes them"
+            )
         raise ProbeError(f"run {self.path} is damaged: {path.name} is missing; capture it again")
 
     def _read(self, path: Path, filters: list[tuple[str, str, Any]] | None) -> pa.Table:
@@ -184,16 +220,23 @@ class Run:
             return pq.read_table(path, filters=filters or None, partitioning=None)
         except (OSError, pa.ArrowException) as error:
             hint = f"`probe-norms verify {self.path}` lists what is damaged"
-            raise ProbeError(f"{path} cannot be read ({str(error).splitlines()[0]}): {hint}") from error
+            raise ProbeError(
+                f"{path} cannot be read ({str(error).splitlines()[0]}): {hint}"
+            ) from error
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {len(self.layers)} layers)"
 
     def _repr_html_(self) -> str:
-        facts = {"run": str(self.path), **{name: _short(self.manifest.get(name)) for name in ("model", "data", "seed")}}
+        facts = {
+            "run": str(self.path),
+            **{name: _short(self.manifest.get(name)) for name in ("model", "data", "seed")},
+        }
         known = {name: escape(str(fact)) for name, fact in facts.items() if fact is not None}
         head = "".join(f"<tr><th>{name}</th><td>{fact}</td></tr>" for name, fact in known.items())
-        table = self.layers[["layer", "kind", "channels", "status", "count"]].to_html(max_rows=12, index=False)
+        table = self.layers[["layer", "kind", "channels", "status", "count"]].to_html(
+            max_rows=12, index=False
+        )
         return f"<table>{head}</table>{table}"
 
 
@@ -204,14 +247,22 @@ def _no_attention(manifest: dict[str, Any]) -> str:
         return "no attention was seen in its model"
     if told.get("status") == "unreadable":
         reasons = [f"{path}: {reason}" for path, reason in (told.get("unreadable") or {}).items()]
-        return f"none of its model's attention can be read ({'; '.join(reasons[:3])}{'; ...' if len(reasons) > 3 else ''})"
-    return f"it was captured without; `probe-norms attention {_model_option(manifest)} --out DIR` measures it"
+        return (
+            "none of its model's attention can be read "
+            f"({'; '.join(reasons[:3])}{'; ...' if len(reasons) > 3 else ''})"
+        )
+    return (
+        f"it was captured without; `probe-norms attention {_model_option(manifest)} --out DIR` "
+        "measures it"
+    )
 
 
 def _model_option(manifest: dict[str, Any]) -> str:
     """The option that names the model of a run again; `--model M` where it has no name."""
     model = manifest.get("model") or {}
-    return "--model M" if model.get("origin") in (None, "module") else f"--model {model.get('name')}"
+    return (
+        "--model M" if model.get("origin") in (None, "module") else f"--model {model.get('name')}"
+    )
 
 
 def _default(value: Any, default: Any) -> Any:

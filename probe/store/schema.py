@@ -1,6 +1,7 @@
 """Names, columns and types of the files of a run (DESIGN 6): the one place where they are spelled.
 
-The layer is a column and never a folder name: hive paths would turn layers named `0`, `1` into numbers.
+The layer is a column and never a folder name: hive paths would turn layers named `0`, `1` into
+numbers.
 """
 
 from __future__ import annotations
@@ -13,10 +14,16 @@ FORMAT = "probe-run"
 VERSION = 1  # a reader refuses runs of a higher version
 MANIFEST = "manifest.json"
 SAMPLES = "samples"
-CAPTURED = ("moments", "profile", "rows")  # tables that a capture writes; the others come later, from `Run.save_table`
-ATTENTION = "attention"  # a table that a capture writes where it was asked to; the only one of a run whose job it is
+CAPTURED = (
+    "moments",
+    "profile",
+    "rows",
+)  # tables that a capture writes; the others come later, from `Run.save_table`
+# a table that a capture writes where it was asked to; the only one of a run whose job it is
+ATTENTION = "attention"
 
-# Everything that this package puts into a run. Overwriting refuses to delete a run that holds anything else.
+# Everything that this package puts into a run. Overwriting refuses to delete a run that holds
+# anything else.
 CONTENTS = frozenset(
     (MANIFEST, SAMPLES, "figures", "report.html", "alpha.csv", "alpha.json", "alpha.safetensors")
     + tuple(f"{name}.parquet" for name in (*CAPTURED, ATTENTION, "fits", "channel_fits"))
@@ -54,15 +61,48 @@ TABLES: dict[str, pa.Schema] = {
         + _floats("weight", "bias", "slope", "offset")
     ),
     "profile": pa.schema(
-        [*_strings("layer", "tokens"), ("group", pa.int16()), ("bin", pa.int16()), ("count", pa.int64())]
+        [
+            *_strings("layer", "tokens"),
+            ("group", pa.int16()),
+            ("bin", pa.int16()),
+            ("count", pa.int64()),
+        ]
         + _floats("sum_input", "sum_normalized", "sum_normalized_sq", "sum_input_sq", "sum_product")
     ),
-    "rows": pa.schema([("layer", pa.string()), ("image", pa.int32()), ("position", pa.int32()), *_floats("mean", "sigma")]),
+    "rows": pa.schema(
+        [
+            ("layer", pa.string()),
+            ("image", pa.int32()),
+            ("position", pa.int32()),
+            *_floats("mean", "sigma"),
+        ]
+    ),
     "fits": pa.schema(
-        [("layer", pa.string()), ("depth", pa.int32()), *_strings("family", "scope", "weighting", "tokens")]
-        + _floats("alpha", "shift", "gamma", "beta", "slope", "r2", "r2_ceiling", "linear_r2", "gain", "gain_low", "gain_high")
+        [
+            ("layer", pa.string()),
+            ("depth", pa.int32()),
+            *_strings("family", "scope", "weighting", "tokens"),
+        ]
+        + _floats(
+            "alpha",
+            "shift",
+            "gamma",
+            "beta",
+            "slope",
+            "r2",
+            "r2_ceiling",
+            "linear_r2",
+            "gain",
+            "gain_low",
+            "gain_high",
+        )
         + _floats("rmse", "alpha_low", "alpha_high")
-        + [("status", pa.string()), ("best", pa.bool_()), ("groups", pa.int32()), ("count", pa.int64())]
+        + [
+            ("status", pa.string()),
+            ("best", pa.bool_()),
+            ("groups", pa.int32()),
+            ("count", pa.int64()),
+        ]
     ),
     "channel_fits": pa.schema(
         [("layer", pa.string()), ("channel", pa.int32())]
@@ -71,8 +111,20 @@ TABLES: dict[str, pa.Schema] = {
     ),
     ATTENTION: pa.schema(
         [("layer", pa.string()), ("head", pa.int32())]
-        + _floats("distance_px", "distance_px_raw", "distance_patches", "distance_px_std", "prefix_mass", "entropy")
-        + [("token_stride", pa.float64()), ("grid", pa.string()), ("uniform_px", pa.float64()), ("images", pa.int64())]
+        + _floats(
+            "distance_px",
+            "distance_px_raw",
+            "distance_patches",
+            "distance_px_std",
+            "prefix_mass",
+            "entropy",
+        )
+        + [
+            ("token_stride", pa.float64()),
+            ("grid", pa.string()),
+            ("uniform_px", pa.float64()),
+            ("images", pa.int64()),
+        ]
         + [(name, pa.int32()) for name in ("depth", "windows", "prefix_tokens")]
     ),
 }
@@ -82,12 +134,20 @@ MADE_BY = {"fits": "fit", "channel_fits": "fit", "alphas": "export"}
 
 
 def missing_columns(name: str, found: pa.Schema) -> str:
-    """What to say of a stored table that lacks columns; empty if it has all. Such runs come from older versions."""
+    """What to say of a stored table that lacks columns; empty if it has all. Such runs come from
+    older versions.
+    """
     missing = [column for column in TABLES[name].names if column not in found.names]
     if not missing:
         return ""
-    again = f"`probe-norms {MADE_BY[name]}` makes it anew" if name in MADE_BY else "capture the run again"
-    return f"no column {', '.join(missing)}, which this version needs (an older one wrote it): {again}"
+    again = (
+        f"`probe-norms {MADE_BY[name]}` makes it anew"
+        if name in MADE_BY
+        else "capture the run again"
+    )
+    return (
+        f"no column {', '.join(missing)}, which this version needs (an older one wrote it): {again}"
+    )
 
 
 # The records of manifest["layers"]: column -> value that stands for a missing one.
@@ -109,8 +169,30 @@ LAYERS: dict[str, object] = {
 }
 
 ALPHAS = (
-    *("layer", "depth", "kind", "channels", "alpha", "alpha_channel", "gamma", "beta", "slope", "r2", "linear_r2", "r2_ceiling"),
-    *("alpha_low", "alpha_high", "status", "best_family", "input_std", "inverse_std", "mean_inverse_sigma", "sigma_cv"),
+    *(
+        "layer",
+        "depth",
+        "kind",
+        "channels",
+        "alpha",
+        "alpha_channel",
+        "gamma",
+        "beta",
+        "slope",
+        "r2",
+        "linear_r2",
+        "r2_ceiling",
+    ),
+    *(
+        "alpha_low",
+        "alpha_high",
+        "status",
+        "best_family",
+        "input_std",
+        "inverse_std",
+        "mean_inverse_sigma",
+        "sigma_cv",
+    ),
     *("beyond_linear", "saturation", "max_abs_input", "massive_channels", "count"),
     *("slope_min", "slope_median", "slope_max", "slope_cv", "mean_std_spread"),
 )
@@ -122,6 +204,7 @@ _LONGEST = 100  # characters of a layer name that go into a file name
 def sample_name(depth: int, layer: str) -> str:
     """File name of a layer's samples: `NNN-<escaped name>.parquet`.
 
-    The depth makes it unique, whatever the escaping, the cut or a case-insensitive file system folds together.
+    The depth makes it unique, whatever the escaping, the cut or a case-insensitive file system
+    folds together.
     """
     return f"{depth:03d}-{re.sub(r'[^A-Za-z0-9._-]', '_', layer)[:_LONGEST]}.parquet"

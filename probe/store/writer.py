@@ -1,4 +1,6 @@
-"""Writes a run so that it appears complete or not at all: into a hidden sibling folder, the manifest last, then one rename."""
+"""Writes a run so that it appears complete or not at all: into a hidden sibling folder, the
+manifest last, then one rename.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,31 @@ import pandas as pd
 import pyarrow as pa
 
 from probe.errors import UsageError
+from probe.formatting import json_bytes
 from probe.store.disk import FULL, sync_folder, write_error, write_file, writing
 from probe.store.encode import sample_bytes, table_bytes
 from probe.store.places import clean, is_hidden, sibling
-from probe.store.plain import json_bytes
-from probe.store.schema import ATTENTION, CAPTURED, CONTENTS, FORMAT, MANIFEST, SAMPLES, VERSION, sample_name
+from probe.store.schema import (
+    ATTENTION,
+    CAPTURED,
+    CONTENTS,
+    FORMAT,
+    MANIFEST,
+    SAMPLES,
+    VERSION,
+    sample_name,
+)
 
 
 def check_out(out: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """The absolute path of a run that may be written. Raises UsageError for a place that is taken."""
+    """The absolute path of a run that may be written. Raises UsageError for a place that is
+    taken.
+    """
     path = Path(os.path.realpath(Path(out).expanduser()))
     if is_hidden(path):
-        raise UsageError(f"{out}: names of this form belong to runs that are being written; choose another name")
+        raise UsageError(
+            f"{out}: names of this form belong to runs that are being written; choose another name"
+        )
     if not path.exists():
         return path
     if not path.is_dir():
@@ -37,12 +52,21 @@ def check_out(out: str | os.PathLike[str], overwrite: bool = False) -> Path:
     if not names:
         return path
     if not _is_run(path):
-        raise UsageError(f"{out} is a folder with other files in it ({_some(names)}) and no run: choose a new or an empty folder")
+        raise UsageError(
+            f"{out} is a folder with other files in it ({_some(names)}) and no run: choose a new "
+            "or an empty folder"
+        )
     if not overwrite:
-        raise UsageError(f"{out} already holds a run: choose another folder, or overwrite it (--overwrite, overwrite=True)")
+        raise UsageError(
+            f"{out} already holds a run: choose another folder, or overwrite it (--overwrite, "
+            "overwrite=True)"
+        )
     foreign = [name for name in names if name not in CONTENTS]
     if foreign:
-        raise UsageError(f"{out} holds files that are no part of a run ({_some(foreign)}): move them before overwriting it")
+        raise UsageError(
+            f"{out} holds files that are no part of a run ({_some(foreign)}): move them before "
+            "overwriting it"
+        )
     return path
 
 
@@ -59,10 +83,12 @@ def _some(names: list[str]) -> str:
 
 
 class RunWriter:
-    """Context manager that writes one run. Leaving it before `finish`, by an exception or not, leaves nothing behind.
+    """Context manager that writes one run. Leaving it before `finish`, by an exception or not,
+    leaves nothing behind.
 
-    Entering raises UsageError where `out` is taken (with overwrite: by anything but a run) and ProbeError where it cannot be
-    written; the methods raise ProbeError when the disk is full. All but `finish` may be called from several threads.
+    Entering raises UsageError where `out` is taken (with overwrite: by anything but a run) and
+    ProbeError where it cannot be written; the methods raise ProbeError when the disk is full. All
+    but `finish` may be called from several threads.
     """
 
     def __init__(self, out: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -85,7 +111,12 @@ class RunWriter:
             (temporary / SAMPLES).mkdir()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary = None
@@ -103,17 +134,22 @@ class RunWriter:
     ) -> None:
         """Writes the samples of one layer.
 
-        uniform, prefix: `image` (N,), `position` (N,), `input`, `normalized`, `output` (N, C), in any order of rows.
+        uniform, prefix: `image` (N,), `position` (N,), `input`, `normalized`, `output` (N, C), in
+        any order of rows.
         tail: `image`, `position`, `channel`, `input`, `normalized`, `output`, each (T,).
         Raises ValueError for other shapes and for a second layer of the same depth.
         """
         self._claim(f"the samples of depth {depth}")
-        self._add(f"{SAMPLES}/{sample_name(depth, layer)}", *sample_bytes(layer, uniform, prefix, tail))
+        self._add(
+            f"{SAMPLES}/{sample_name(depth, layer)}", *sample_bytes(layer, uniform, prefix, tail)
+        )
 
     def write_table(self, name: str, data: pd.DataFrame | pa.Table | Mapping[str, Any]) -> None:
-        """Writes `moments`, `profile`, `rows` or `attention`: a data frame, an arrow table or a mapping of columns.
+        """Writes `moments`, `profile`, `rows` or `attention`: a data frame, an arrow table or a
+        mapping of columns.
 
-        Raises ValueError for an unknown name, for missing columns and for values that do not fit their type.
+        Raises ValueError for an unknown name, for missing columns and for values that do not fit
+        their type.
         """
         if name not in (*CAPTURED, ATTENTION):
             raise ValueError(f"a capture writes {', '.join((*CAPTURED, ATTENTION))}, not {name!r}")
@@ -123,15 +159,21 @@ class RunWriter:
     def finish(self, manifest: Mapping[str, Any]) -> Path:
         """Completes the run and gives it its name. Returns its absolute path.
 
-        manifest: what the caller knows (`layers` is a list of records with the columns of schema.LAYERS); format, version, status
-        and files are added here. NaN becomes null.
+        manifest: what the caller knows (`layers` is a list of records with the columns of
+        schema.LAYERS); format, version, status and files are added here. NaN becomes null.
         """
         temporary = self._open()
-        head = {"format": FORMAT, "version": VERSION, "status": "finished"}  # first in the file, and not the caller's to change
+        head = {
+            "format": FORMAT,
+            "version": VERSION,
+            "status": "finished",
+        }  # first in the file, and not the caller's to change
         files = {name: self._files[name] for name in sorted(self._files)}
         with writing(self.out):
             sync_folder(temporary / SAMPLES)
-            write_file(temporary / MANIFEST, json_bytes({**head, **manifest, **head, "files": files}))
+            write_file(
+                temporary / MANIFEST, json_bytes({**head, **manifest, **head, "files": files})
+            )
             sync_folder(temporary)
             check_out(self.out, self.overwrite)  # somebody else may have been faster
             _swap(temporary, self._target)
@@ -141,7 +183,9 @@ class RunWriter:
 
     def _open(self) -> Path:
         if self._temporary is None:
-            raise RuntimeError("this run is closed: write inside `with RunWriter(...)`, before finish")
+            raise RuntimeError(
+                "this run is closed: write inside `with RunWriter(...)`, before finish"
+            )
         return self._temporary
 
     def _add(self, name: str, rows: int, data: pa.Buffer) -> None:

@@ -2,10 +2,11 @@
 
     python -m probe.training.bundled vit_cifar10 --data cifar10/ --epochs 30 --out runs/train_vit
 
-Recipe, the same for both networks: AdamW, no weight decay on biases and norms (timm's rule), linear warm-up and cosine decay
-per step, label smoothing 0.1, random crop with 4 pixels of padding and horizontal flip. Matrix products run in bfloat16 on a
-working copy, weights and updates are float32. One seed, one run: the accuracy on the card is a single measurement.
-Progress is on disk after every epoch; the same command continues an interrupted run.
+Recipe, the same for both networks: AdamW, no weight decay on biases and norms (timm's rule), linear
+warm-up and cosine decay per step, label smoothing 0.1, random crop with 4 pixels of padding and
+horizontal flip. Matrix products run in bfloat16 on a working copy, weights and updates are float32.
+One seed, one run: the accuracy on the card is a single measurement. Progress is on disk after every
+epoch; the same command continues an interrupted run.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from probe.models.bundled import ARCHITECTURES, MEAN, STD
+from probe.models.loading.bundled import ARCHITECTURES, MEAN, STD
 
 PADDING = 4
 
@@ -38,8 +39,13 @@ PADDING = 4
 def read_split(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     """All images of a split as uint8 (N, 3, 32, 32) and their labels (N,)."""
     table = pq.read_table(sorted(folder.glob(f"{split}-*.parquet")))
-    images = [np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB")) for row in table["image"].to_pylist()]
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(table["label"].to_pylist())
+    images = [
+        np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB"))
+        for row in table["image"].to_pylist()
+    ]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(
+        table["label"].to_pylist()
+    )
 
 
 def normalize(images: Tensor) -> Tensor:
@@ -47,8 +53,12 @@ def normalize(images: Tensor) -> Tensor:
     return (images.float() / 255 - mean) / std
 
 
-def augmented_batches(images: Tensor, labels: Tensor, batch_size: int, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """One shuffled epoch of random crops (4 pixels of padding) and flips, normalized; the last partial batch is dropped."""
+def augmented_batches(
+    images: Tensor, labels: Tensor, batch_size: int, rng: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One shuffled epoch of random crops (4 pixels of padding) and flips, normalized; the last
+    partial batch is dropped.
+    """
     padded = F.pad(images, (PADDING,) * 4)
     size = images.shape[-1]
     for index in torch.randperm(len(images), generator=rng).split(batch_size):
@@ -59,7 +69,9 @@ def augmented_batches(images: Tensor, labels: Tensor, batch_size: int, rng: torc
         columns = torch.arange(size)
         columns = torch.where(flip, size - 1 - columns, columns) + left
         rows = torch.arange(size) + top
-        crop = padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        crop = padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
+            0, 3, 1, 2
+        )
         yield normalize(crop), labels[index]
 
 
@@ -67,12 +79,17 @@ def augmented_batches(images: Tensor, labels: Tensor, batch_size: int, rng: torc
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Top-1 in percent, evaluation mode, float32."""
     model.eval()
-    hits = sum(int((model(normalize(x)).argmax(1) == y).sum()) for x, y in zip(images.split(500), labels.split(500), strict=True))
+    hits = sum(
+        int((model(normalize(x)).argmax(1) == y).sum())
+        for x, y in zip(images.split(500), labels.split(500), strict=True)
+    )
     return 100 * hits / len(images)
 
 
 def bfloat16_copy(model: nn.Module) -> nn.Module:
-    """A copy that computes in bfloat16 with its BatchNorms, whose running statistics need the digits, left in float32."""
+    """A copy that computes in bfloat16 with its BatchNorms, whose running statistics need the
+    digits, left in float32.
+    """
     work = copy.deepcopy(model).to(torch.bfloat16)
     for module in work.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -80,8 +97,19 @@ def bfloat16_copy(model: nn.Module) -> nn.Module:
     return work
 
 
-def train(name: str, data: Path, out: Path, epochs: int, batch_size: int, lr: float, weight_decay: float, seed: int) -> float:
-    set_fused_attn(False)  # the fused bfloat16 attention backward on CPU is four times slower than the plain one
+def train(
+    name: str,
+    data: Path,
+    out: Path,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    seed: int,
+) -> float:
+    set_fused_attn(
+        False
+    )  # the fused bfloat16 attention backward on CPU is four times slower than the plain one
     torch.manual_seed(seed)
     model = ARCHITECTURES[name]()
     work = bfloat16_copy(model).train()
@@ -139,17 +167,29 @@ def train(name: str, data: Path, out: Path, epochs: int, batch_size: int, lr: fl
             log.write(json.dumps(record) + "\n")
         print(record, flush=True)
         partial = out / "checkpoint.tmp"
-        torch.save({"epoch": epoch + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, partial)
+        torch.save(
+            {"epoch": epoch + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()},
+            partial,
+        )
         partial.replace(checkpoint)
         save_file(model.state_dict(), out / f"{name}.safetensors")
     return top1
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", choices=sorted(ARCHITECTURES))
-    parser.add_argument("--data", type=Path, required=True, help="folder with CIFAR-10's train-*.parquet and test-*.parquet")
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint, log and weights")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder with CIFAR-10's train-*.parquet and test-*.parquet",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for checkpoint, log and weights"
+    )
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)

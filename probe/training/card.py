@@ -1,6 +1,8 @@
-"""Write the model card of a bundled network: what it was trained on, what it reaches, what its normalization layers do.
+"""Write the model card of a bundled network: what it was trained on, what it reaches, what its
+normalization layers do.
 
-    python -m probe.training.card vit_cifar10 --log runs/train_vit/log.jsonl --command "python -m probe.training.bundled ..."
+    python -m probe.training.card vit_cifar10 --log runs/train_vit/log.jsonl --command "python -m
+    probe.training.bundled ..."
 
 The layer table comes from a run on the bundled photographs, so that anyone can repeat it.
 """
@@ -15,26 +17,30 @@ from typing import Any
 
 import pandas as pd
 
-from probe.models.bundled import ARCHITECTURES, weights_path
-from probe.models.load import Model, load_model
-from probe.pipeline.capture import capture
-from probe.pipeline.fit_run import fit
+from probe.jobs.capturing.capture import capture
+from probe.jobs.fitting.fit import fit
+from probe.models.loading.bundled import ARCHITECTURES, weights_path
+from probe.models.loading.load import Model, load_model
 
 IMAGES = 64
 
 CARD = """# {name}
 
 {architecture}
-{parameters:,} parameters, 10 classes, input 32 x 32 RGB. Weights: `{file}` ({size:.1f} MB, {fingerprint}).
+{parameters:,} parameters, 10 classes, input 32 x 32 RGB. \
+Weights: `{file}` ({size:.1f} MB, {fingerprint}).
 
-A stand-in for trying probe without a network connection. It is a toy: nothing measured on it says anything about large models.
+A stand-in for trying probe without a network connection. It is a toy: nothing measured on it says \
+anything about large models.
 
 ## Training
 
 - Command: `{command}`
-- Data: CIFAR-10 (50,000 training images, re-encoded as JPEG), random crop with 4 pixels of padding, horizontal flip.
+- Data: CIFAR-10 (50,000 training images, re-encoded as JPEG), random crop with 4 pixels of \
+padding, horizontal flip.
 - Epochs: {epochs}{schedule}. One run, seed 0.
-- Top-1 on the 10,000 test images: **{top1:.2f} %** (n = 1; no spread was measured). Last training loss {loss:.3f} (label smoothing 0.1).
+- Top-1 on the 10,000 test images: **{top1:.2f} %** (n = 1; no spread was measured). \
+Last training loss {loss:.3f} (label smoothing 0.1).
 
 ## Normalization layers
 
@@ -44,9 +50,13 @@ A stand-in for trying probe without a network connection. It is a toy: nothing m
 {table}
 """
 
-CURVES = """`gain` is R2 of the fitted tanh less R2 of a line over all elements; `curved` needs a gain of 0.001 whose 95 % jackknife
+CURVES = """\
+`gain` is R2 of the fitted tanh less R2 of a line over all elements; `curved` needs a gain of \
+0.001 whose 95 % jackknife
 interval over photographs excludes 0."""
-LINES = """Every channel is exactly a line (`affine`); `slope` is the median over channels of 1/sqrt(var + eps), `cv` its coefficient of
+LINES = """\
+Every channel is exactly a line (`affine`); `slope` is the median over channels of \
+1/sqrt(var + eps), `cv` its coefficient of
 variation."""
 
 
@@ -55,8 +65,12 @@ def schedule_of(log: list[dict[str, Any]]) -> str:
     planned = [record["epochs"] for record in log]
     if len(set(planned)) == 1:
         return ""
-    parts = [f"{planned.count(n)} epochs of a cosine schedule of {n}" for n in dict.fromkeys(planned)]
-    return f" ({', then '.join(parts)}: the run was interrupted and continued with a shorter schedule)"
+    parts = [
+        f"{planned.count(n)} epochs of a cosine schedule of {n}" for n in dict.fromkeys(planned)
+    ]
+    return (
+        f" ({', then '.join(parts)}: the run was interrupted and continued with a shorter schedule)"
+    )
 
 
 def layer_table(fits: pd.DataFrame, alphas: pd.DataFrame) -> str:
@@ -66,11 +80,18 @@ def layer_table(fits: pd.DataFrame, alphas: pd.DataFrame) -> str:
             columns={"slope_median": "slope", "slope_cv": "cv"}
         )
     else:
-        tanh = fits.query("family == 'tanh' and scope == 'layer' and weighting == 'population' and tokens == 'all'")
+        tanh = fits.query(
+            "family == 'tanh' and scope == 'layer' and weighting == 'population' and tokens == "
+            "'all'"
+        )
         rows = alphas[["layer", "status", "alpha", "slope", "linear_r2"]].merge(
             tanh[["layer", "gain", "gain_low", "gain_high"]], on="layer"
         )
-    shown = rows.map(lambda value: "-" if pd.isna(value) else f"{value:.4f}" if isinstance(value, float) else str(value))
+    shown = rows.map(
+        lambda value: (
+            "-" if pd.isna(value) else f"{value:.4f}" if isinstance(value, float) else str(value)
+        )
+    )
     lines = ["| " + " | ".join(shown.columns) + " |", "|" + "---|" * len(shown.columns)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in shown.to_numpy()])
 
@@ -99,7 +120,9 @@ def card(model: Model, log: list[dict[str, Any]], command: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", choices=sorted(ARCHITECTURES))
     parser.add_argument("--log", type=Path, required=True, help="log.jsonl of the training run")
     parser.add_argument("--command", required=True, help="the command that trained it")

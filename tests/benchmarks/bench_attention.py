@@ -1,10 +1,12 @@
-"""Cost of attention distances, measured on random weights. Not collected by pytest; run by hand on a quiet machine:
+"""Cost of attention distances, measured on random weights. Not collected by pytest; run by hand on
+a quiet machine:
 
     python tests/benchmarks/bench_attention.py [--only time|memory] [--pairs 5]
 
-Time: forward passes of ViT-B/16 in batches of 8, bare and with the probe, in alternating pairs, also on 1025 tokens. The forward
-passes run on the threads of torch alone; GOMP_SPINCOUNT keeps idle ones off the core. Memory: peak of a fresh process over a number
-of batches, against the same without the probe.
+Time: forward passes of ViT-B/16 in batches of 8, bare and with the probe, in alternating pairs,
+also on 1025 tokens. The forward passes run on the threads of torch alone; GOMP_SPINCOUNT keeps idle
+ones off the core. Memory: peak of a fresh process over a number of batches, against the same
+without the probe.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ CASES = {
 }
 
 
-def forward(module: torch.nn.Module, x: torch.Tensor, batches: int, probe: AttentionProbe | None) -> float:
+def forward(
+    module: torch.nn.Module, x: torch.Tensor, batches: int, probe: AttentionProbe | None
+) -> float:
     began = time.perf_counter()
     with torch.no_grad(), probe or nullcontext():
         for _ in range(batches):
@@ -54,16 +58,33 @@ def bench_time(case: str, pairs: int, batches: int) -> None:
         bare.append(forward(module, x, batches, None))
         probed.append(forward(module, x, batches, AttentionProbe(module)))
     ratios = ", ".join(f"{b / a:.3f}" for a, b in zip(bare, probed, strict=True))
-    times = f"forward {min(bare) / batches:.3f} s, with the probe {min(probed) / batches:.3f} s a batch"
+    times = (
+        f"forward {min(bare) / batches:.3f} s, with the probe {min(probed) / batches:.3f} s a batch"
+    )
     print(f"{case}: {times}, ratio of the best {min(probed) / min(bare):.3f} (pairs: {ratios})")
 
 
 def bench_memory(case: str) -> None:
     for batches in (1, 4):
         for what in ("bare", "probe"):
-            command = [sys.executable, __file__, "--peak", what, "--case", case, "--batches", str(batches)]
-            peaks = [int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3)]
-            print(f"{case}: {batches} batches, {what}, peak {min(peaks)} MB (of {', '.join(map(str, peaks))})")
+            command = [
+                sys.executable,
+                __file__,
+                "--peak",
+                what,
+                "--case",
+                case,
+                "--batches",
+                str(batches),
+            ]
+            peaks = [
+                int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                for _ in range(3)
+            ]
+            print(
+                f"{case}: {batches} batches, {what}, peak {min(peaks)} MB (of "
+                f"{', '.join(map(str, peaks))})"
+            )
 
 
 def peak(case: str, what: str, batches: int) -> None:
@@ -73,7 +94,9 @@ def peak(case: str, what: str, batches: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=["time", "memory"])
     parser.add_argument("--case", choices=list(CASES))
     parser.add_argument("--pairs", type=int, default=5)

@@ -1,9 +1,11 @@
-"""What capture costs beside the bare forward pass: time, memory, disk. Run by hand, on a quiet machine:
+"""What capture costs beside the bare forward pass: time, memory, disk. Run by hand, on a quiet
+machine:
 
     python tests/benchmarks/bench_capture.py vit_base_patch16_224 resnet50
 
-Time: 64 images of noise in batches of 8, samples=256, store included; alternating pairs, the best of each. Random weights: the cost
-does not depend on them. Memory: peak of a fresh process with 64 and with 256 images, the least of three, as the allocator's own spread
+Time: 64 images of noise in batches of 8, samples=256, store included; alternating pairs, the best
+of each. Random weights: the cost does not depend on them. Memory: peak of a fresh process with 64
+and with 256 images, the least of three, as the allocator's own spread
 is about 100 MB. Disk: a default run (samples=512).
 """
 
@@ -19,12 +21,14 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch, as the command line does; it holds for the bare forward pass too
+os.environ.setdefault(
+    "GOMP_SPINCOUNT", "10000"
+)  # before torch, as the command line does; it holds for the bare forward pass too
 
 import torch
 
-from probe.models.load import Model, load_model
-from probe.pipeline.capture import capture
+from probe.jobs.capturing.capture import capture
+from probe.models.loading.load import Model, load_model
 
 
 def forward(module: torch.nn.Module, batches: list[torch.Tensor]) -> float:
@@ -43,7 +47,9 @@ def captured(model: Model, batches: list[torch.Tensor], out: Path, samples: int)
 
 def prepare(name: str, images: int) -> tuple[Model, list[torch.Tensor]]:
     model = load_model(name, weights="random", device="cpu")
-    return model, list(torch.randn(images, 3, 224, 224, generator=torch.Generator().manual_seed(0)).split(8))
+    return model, list(
+        torch.randn(images, 3, 224, 224, generator=torch.Generator().manual_seed(0)).split(8)
+    )
 
 
 def bench_time(name: str, out: Path, pairs: int) -> None:
@@ -62,7 +68,10 @@ def bench_time(name: str, out: Path, pairs: int) -> None:
 def bench_memory(name: str, out: Path) -> None:
     for images in (64, 256):
         command = [sys.executable, __file__, name, "--peak", str(images), "--out", str(out)]
-        peaks = [int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3)]
+        peaks = [
+            int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            for _ in range(3)
+        ]
         print(f"{name}: {images} images, peak {min(peaks)} MB (of {', '.join(map(str, peaks))})")
 
 
@@ -70,7 +79,12 @@ def peak(name: str, images: int, out: Path) -> None:
     """Batches are made on the fly, so that only what capture keeps can grow with their number."""
     model, _ = prepare(name, 0)
     rng = torch.Generator().manual_seed(0)
-    capture(model, (torch.randn(8, 3, 224, 224, generator=rng) for _ in range(images // 8)), out=out, overwrite=True)
+    capture(
+        model,
+        (torch.randn(8, 3, 224, 224, generator=rng) for _ in range(images // 8)),
+        out=out,
+        overwrite=True,
+    )
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
@@ -82,7 +96,9 @@ def bench_disk(name: str, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", nargs="*", default=["vit_base_patch16_224", "resnet50"])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--only", choices=["time", "memory", "disk"])
@@ -94,7 +110,11 @@ def main() -> None:
         if options.peak:
             peak(name, options.peak, folder / "run")
             continue
-        for what, job in (("time", lambda n, o: bench_time(n, o, options.pairs)), ("memory", bench_memory), ("disk", bench_disk)):
+        for what, job in (
+            ("time", lambda n, o: bench_time(n, o, options.pairs)),
+            ("memory", bench_memory),
+            ("disk", bench_disk),
+        ):
             if options.only in (None, what):
                 job(name, folder / "run" if what != "memory" else folder)
     if not options.out:

@@ -1,8 +1,11 @@
-"""How much top-1 the bundled ViT keeps when all its norms are replaced without training. Run by hand; takes some minutes.
+"""How much top-1 the bundled ViT keeps when all its norms are replaced without training. Run by
+hand; takes some minutes.
 
-    python tests/benchmarks/bench_convert.py FOLDER        FOLDER: CIFAR-10 as Parquet, with the splits train and test
+    python tests/benchmarks/bench_convert.py FOLDER        FOLDER: CIFAR-10 as Parquet, with the
+    splits train and test
 
-Fits come from training images and from the bundled photographs; every conversion is measured on the whole test split.
+Fits come from training images and from the bundled photographs; every conversion is measured on the
+whole test split.
 """
 
 from __future__ import annotations
@@ -14,15 +17,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from probe.models.load import load_model
-from probe.models.replace import swap
-from probe.models.replacement import FORMS
-from probe.pipeline.capture import capture
-from probe.pipeline.conversion_curves import conversion_curves
-from probe.pipeline.eval_data import read_eval_data
-from probe.pipeline.evaluate_swap import Comparison, put
-from probe.pipeline.fit_run import fit
-from probe.records import StandIn
+from probe.curves.stand_in import StandIn
+from probe.jobs.capturing.capture import capture
+from probe.jobs.converting.curves import conversion_curves
+from probe.jobs.converting.eval_data import read_eval_data
+from probe.jobs.converting.evaluate import Comparison, put
+from probe.jobs.fitting.fit import fit
+from probe.models.loading.load import load_model
+from probe.models.replacing.build import FORMS
+from probe.models.replacing.swap import swap
 from probe.store import Run
 
 MODEL = "bundled:vit_cifar10"
@@ -35,7 +38,9 @@ WAYS = (
     ("dyt", "layer", "established"),
     ("learnable_scaler", "layer", "established"),
 )
-NUMBERS = itertools.count()  # a score is kept by the names of its layers: each conversion needs names of its own
+NUMBERS = (
+    itertools.count()
+)  # a score is kept by the names of its layers: each conversion needs names of its own
 
 
 def nothing(*_: Any) -> None:
@@ -58,20 +63,28 @@ def conversions(run: Run) -> dict[str, tuple[str, Mapping[str, StandIn]]]:
     """Name of each conversion -> norm and stand-ins; what is the same twice is there once."""
     found: dict[str, tuple[str, Mapping[str, StandIn]]] = {}
     for norm, scope, curves in WAYS:
-        stand_ins, _ = conversion_curves(run, FORMS[norm], scope=scope, curves=curves, progress=nothing)
+        stand_ins, _ = conversion_curves(
+            run, FORMS[norm], scope=scope, curves=curves, progress=nothing
+        )
         lines = sum(each.form == "line" for each in stand_ins.values())
-        found.setdefault(f"{norm} per {scope}: {len(stand_ins) - lines} curves, {lines} lines", (norm, stand_ins))
+        found.setdefault(
+            f"{norm} per {scope}: {len(stand_ins) - lines} curves, {lines} lines", (norm, stand_ins)
+        )
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder")
     parser.add_argument("--images", type=int, default=64, help="training images of a fit")
     parser.add_argument("--test-images", type=int, default=None)
     options = parser.parse_args()
     model = load_model(MODEL)
-    train, test = (f"hfds/{Path(options.folder).resolve()}?split={split}" for split in ("train", "test"))
+    train, test = (
+        f"hfds/{Path(options.folder).resolve()}?split={split}" for split in ("train", "test")
+    )
     with tempfile.TemporaryDirectory() as place:
         sources = {
             f"{options.images} training images": (train, options.images),
@@ -80,7 +93,9 @@ def main() -> None:
         }
         comparison: Comparison | None = None
         for name, (source, images) in sources.items():
-            run = capture(model, source, out=Path(place) / name.replace(" ", "_"), num_images=images)
+            run = capture(
+                model, source, out=Path(place) / name.replace(" ", "_"), num_images=images
+            )
             fit(run)
             if comparison is None:
                 data = read_eval_data(
@@ -95,12 +110,24 @@ def main() -> None:
                     progress=nothing,
                 )
                 comparison = Comparison(model, {}, data)
-                print(f"{MODEL}, {data.images} test images: top-1 of the original {comparison.accuracy:.2%}")
-                for init, what in (("match", "with the trained weights and biases"), ("default", "with weights 1 and biases 0")):
-                    print(f"  DyT with alpha 0.5 {what}: {score(comparison, 'dyt', init=init)}", flush=True)
+                print(
+                    f"{MODEL}, {data.images} test images: top-1 of the original "
+                    f"{comparison.accuracy:.2%}"
+                )
+                for init, what in (
+                    ("match", "with the trained weights and biases"),
+                    ("default", "with weights 1 and biases 0"),
+                ):
+                    print(
+                        f"  DyT with alpha 0.5 {what}: {score(comparison, 'dyt', init=init)}",
+                        flush=True,
+                    )
             print(f"fits from {name}")
             for title, (norm, stand_ins) in conversions(run).items():
-                print(f"  {title:50s} {score(comparison, norm, init='fitted', stand_ins=stand_ins)}", flush=True)
+                print(
+                    f"  {title:50s} {score(comparison, norm, init='fitted', stand_ins=stand_ins)}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

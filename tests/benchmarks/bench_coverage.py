@@ -2,8 +2,9 @@
 
     python tests/benchmarks/bench_coverage.py FOLDER --model bundled:vit_cifar10
 
-Every image of FOLDER goes through the model once. Then 60 draws of 64 images each are fitted as a run would be; counted is how often the
-95 % interval of alpha holds the alpha of all images, per layer whose status over all images is `curved`. Aim: at least 85 %.
+Every image of FOLDER goes through the model once. Then 60 draws of 64 images each are fitted as a
+run would be; counted is how often the 95 % interval of alpha holds the alpha of all images, per
+layer whose status over all images is `curved`. Aim: at least 85 %.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import torch
 from probe.bins import BINS, PER_SIGN, SUMS
 from probe.curves import BinnedMap, fit_profile
 from probe.data import iterate, open_images
-from probe.models.load import load_model
-from probe.models.observe import BatchContext
-from probe.models.tap import tap
+from probe.models.loading.load import load_model
+from probe.models.reading.observe import BatchContext
+from probe.models.reading.tap import tap
 from probe.records import GROUPS, Fit, Plan
 from probe.stats.layer import LayerStatistics
 from probe.stats.samples import RowChoice
@@ -55,13 +56,18 @@ def fitted(images: list[tuple]) -> Fit:
         cells[rank % GROUPS, bins + PER_SIGN] += values
     kept = np.flatnonzero(cells[..., 0].sum(axis=0))
     binned = BinnedMap(
-        kept - PER_SIGN, *np.moveaxis(cells[:, kept], 2, 0), min(image[2] for image in images), max(image[3] for image in images)
+        kept - PER_SIGN,
+        *np.moveaxis(cells[:, kept], 2, 0),
+        min(image[2] for image in images),
+        max(image[3] for image in images),
     )
     return fit_profile(binned, families=["tanh"], weightings=("population",))[0]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder")
     parser.add_argument("--model", default="bundled:vit_cifar10")
     parser.add_argument("--draws", type=int, default=60)
@@ -74,7 +80,10 @@ def main() -> None:
         if truth.status != "curved":
             print(f"{layer}: {truth.status}")
             continue
-        draws = [np.sort(random.choice(len(images), options.images, replace=False)) for _ in range(options.draws)]
+        draws = [
+            np.sort(random.choice(len(images), options.images, replace=False))
+            for _ in range(options.draws)
+        ]
         fits = [fitted([images[i] for i in draw]) for draw in draws]
         curved = [fit for fit in fits if fit.alpha_low is not None]
         inside = sum(fit.alpha_low <= truth.alpha <= fit.alpha_high for fit in curved)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from probe.cli.main import main
-
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode puts no folder of tests on the path
-from fake_runs import FakeRun
+from support.fake_runs import FakeRun
 
 
 class Jobs:
-    """Stands in for the modules that do the work: each call is noted, and answered or refused as told."""
+    """Stands in for the modules that do the work: each call is noted, and answered or refused as
+    told.
+    """
 
     def __init__(self) -> None:
         self.calls: list[SimpleNamespace] = []
@@ -38,19 +37,19 @@ class Jobs:
 
 
 JOBS = {
-    "probe.pipeline.analyze": ["analyze"],
-    "probe.pipeline.attention": ["attention_distance"],
-    "probe.pipeline.attention_figures": ["draw_runs", "draw_attention"],
-    "probe.pipeline.capture": ["capture"],
-    "probe.pipeline.fit_run": ["fit"],
-    "probe.pipeline.draw": ["plot"],
-    "probe.pipeline.export": ["export_alphas"],
-    "probe.pipeline.compare_runs": ["compare"],
-    "probe.pipeline.convert": ["convert"],
+    "probe.jobs.analyze": ["analyze"],
+    "probe.jobs.capturing.attention": ["attention_distance"],
+    "probe.jobs.drawing.attention": ["draw_runs", "draw_attention"],
+    "probe.jobs.capturing.capture": ["capture"],
+    "probe.jobs.fitting.fit": ["fit"],
+    "probe.jobs.drawing.draw": ["plot"],
+    "probe.jobs.replacing.export": ["export_alphas"],
+    "probe.jobs.drawing.compare": ["compare"],
+    "probe.jobs.converting.convert": ["convert"],
     "probe.store": ["verify_run"],
     "probe.store.run": ["open_run"],
-    "probe.models.load": ["load_model"],
-    "probe.models.layers": ["list_norm_layers"],
+    "probe.models.loading.load": ["load_model"],
+    "probe.models.reading.layers": ["list_norm_layers"],
 }
 
 
@@ -69,7 +68,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
 
 
 class Cli:
-    """The program in this process: `cli("fit", "runs/a")`, then `.code`, `.out`, `.err`, `.json`."""
+    """The program in this process: `cli("fit", "runs/a")`, then `.code`, `.out`, `.err`,
+    `.json`.
+    """
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -90,5 +91,7 @@ class Cli:
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    monkeypatch.delenv("COLUMNS", raising=False)  # the processes of pytest-xdist are told the width of the terminal
+    monkeypatch.delenv(
+        "COLUMNS", raising=False
+    )  # the processes of pytest-xdist are told the width of the terminal
     return Cli(capsys)

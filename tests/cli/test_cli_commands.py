@@ -1,4 +1,6 @@
-"""Each command hands its options to its job and tells the result on stdout, as lines for people or as one JSON document."""
+"""Each command hands its options to its job and tells the result on stdout, as lines for people or
+as one JSON document.
+"""
 
 from __future__ import annotations
 
@@ -8,31 +10,71 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fake_runs import FakeRun, resnet_alphas
 
 from probe.cli.place import default_out
 from probe.records import Layer
+from support.fake_runs import FakeRun, resnet_alphas
 
 
-def test_without_options_the_bundled_model_runs_on_the_bundled_photographs(cli: Any, jobs: Any) -> None:
+def test_without_options_the_bundled_model_runs_on_the_bundled_photographs(
+    cli: Any, jobs: Any
+) -> None:
     assert cli("-q").code == 0
     call = jobs.last("analyze")
     assert call.args == ("bundled:vit_cifar10", None)
-    expected = {"out": "runs/vit_cifar10", "weights": "pretrained", "samples": 512, "tail": 1000, "layers": "*", "num_images": 64}
-    expected |= {"batch_size": 8, "workers": 0, "device": None, "dtype": None, "seed": 0, "offline": False, "overwrite": False}
+    expected = {
+        "out": "runs/vit_cifar10",
+        "weights": "pretrained",
+        "samples": 512,
+        "tail": 1000,
+        "layers": "*",
+        "num_images": 64,
+    }
+    expected |= {
+        "batch_size": 8,
+        "workers": 0,
+        "device": None,
+        "dtype": None,
+        "seed": 0,
+        "offline": False,
+        "overwrite": False,
+    }
     expected |= {"figures": True, "attention": True, "report": True}
     assert {name: value for name, value in call.options.items() if name != "progress"} == expected
 
 
 @pytest.mark.parametrize(("command", "job"), [((), "analyze"), (("capture",), "capture")])
-def test_every_option_reaches_the_job(cli: Any, jobs: Any, command: tuple[str, ...], job: str) -> None:
-    line = "--model resnet50 --weights random --data photos --out o --samples 7 --tail 2 --layers a* --num-images all "
-    line += "--batch-size 3 --workers 2 --device cpu --dtype bfloat16 --seed 5 --offline --overwrite --no-attention -q"
+def test_every_option_reaches_the_job(
+    cli: Any, jobs: Any, command: tuple[str, ...], job: str
+) -> None:
+    line = (
+        "--model resnet50 --weights random --data photos --out o --samples 7 --tail 2 --layers a* "
+        "--num-images all "
+    )
+    line += (
+        "--batch-size 3 --workers 2 --device cpu --dtype bfloat16 --seed 5 --offline --overwrite "
+        "--no-attention -q"
+    )
     assert cli(*command, *line.split()).code == 0
     call = jobs.last(job)
     assert call.args == ("resnet50", "photos")
-    expected = {"out": "o", "weights": "random", "samples": 7, "tail": 2, "layers": "a*", "num_images": None, "batch_size": 3}
-    expected |= {"workers": 2, "device": "cpu", "dtype": "bfloat16", "seed": 5, "offline": True, "overwrite": True}
+    expected = {
+        "out": "o",
+        "weights": "random",
+        "samples": 7,
+        "tail": 2,
+        "layers": "a*",
+        "num_images": None,
+        "batch_size": 3,
+    }
+    expected |= {
+        "workers": 2,
+        "device": "cpu",
+        "dtype": "bfloat16",
+        "seed": 5,
+        "offline": True,
+        "overwrite": True,
+    }
     expected |= {"attention": False}
     call.options.pop("figures", None)
     call.options.pop("report", None)
@@ -61,7 +103,9 @@ def test_no_report(cli: Any, jobs: Any) -> None:
         ("../..", "pretrained", "runs/_.."),
     ],
 )
-def test_the_default_place_tells_models_and_weights_apart_and_stays_below_runs(model: str, weights: str, out: str) -> None:
+def test_the_default_place_tells_models_and_weights_apart_and_stays_below_runs(
+    model: str, weights: str, out: str
+) -> None:
     assert default_out(model, weights) == out
 
 
@@ -77,8 +121,8 @@ def test_the_result_is_a_table_and_what_to_know(cli: Any, jobs: Any, tmp_path: P
     assert "0.0691 [0.0672, 0.0709]" in lines[2]
     assert "17 layers (17 layer_norm of 128 channels): 14 linear, 3 curved" in lines
     assert (
-        "S-shaped: 3 of 17; R2 above that of a line: blocks.0.norm1 +0.028, blocks.0.norm2 +0.012, blocks.1.norm1 +0.0041"
-        in lines
+        "S-shaped: 3 of 17; R2 above that of a line: blocks.0.norm1 +0.028, blocks.0.norm2 "
+        "+0.012, blocks.1.norm1 +0.0041" in lines
     )
     assert f"run: {tmp_path}" in lines
     assert f"figures: 2 (png, svg) in {tmp_path / 'figures'}" in lines
@@ -98,7 +142,10 @@ def test_skipped_images_missed_norms_and_random_weights_are_said(cli: Any, jobs:
         out = cli(*command.split(), "-q").out
         assert "skipped images: 7: 0.png (truncated), " in out
         assert "4.png (truncated) and 2 more\n" in out
-        assert "functional norms (F.layer_norm, ...), not captured: blocks.0.attn (12 calls), the model itself (1 call)\n" in out
+        assert (
+            "functional norms (F.layer_norm, ...), not captured: blocks.0.attn (12 calls), the "
+            "model itself (1 call)\n" in out
+        )
         assert "WARNING: RANDOM WEIGHTS: the model was not trained" in out
         assert "RANDOM WEIGHTS" in cli(*command.split(), "-q", "--json").json["warnings"][0]
 
@@ -133,7 +180,9 @@ def test_capture_tells_what_was_seen_and_what_comes_next(cli: Any, jobs: Any) ->
 
 
 def test_fit_opens_the_run_and_saves(cli: Any, jobs: Any) -> None:
-    jobs.answers["fit"] = pd.DataFrame({"layer": ["norm"], "family": ["tanh"], "alpha": [float("nan")], "best": [True]})
+    jobs.answers["fit"] = pd.DataFrame(
+        {"layer": ["norm"], "family": ["tanh"], "alpha": [float("nan")], "best": [True]}
+    )
     assert "17 layers" in cli("fit", "runs/a", "--families", "tanh, erf", "-q").out
     assert jobs.last("open_run").args == ("runs/a",)
     assert jobs.last("fit").options["families"] == ["tanh", "erf"]
@@ -152,22 +201,36 @@ def test_plot_lists_the_figures_that_it_drew(cli: Any, jobs: Any) -> None:
     assert given["layers"] == ["blocks.0.*", "norm"]
     assert given["formats"] == ("png",)
     assert given["out"] == "f"
-    assert cli("plot", "runs/a", "--json", "-q").json == {"run": "runs/a", "figures": ["f/a.png", "f/b.png"]}
+    assert cli("plot", "runs/a", "--json", "-q").json == {
+        "run": "runs/a",
+        "figures": ["f/a.png", "f/b.png"],
+    }
     assert jobs.last("plot").options["kinds"] is None
     assert jobs.last("plot").options["formats"] == ("png", "svg")
 
 
 def test_export_says_where_the_alphas_are(cli: Any, jobs: Any) -> None:
     jobs.answers["export_alphas"] = lambda run, path, scope: Path(path)
-    assert cli("export", "runs/a", "--to", "x.safetensors", "--scope", "layer").out == "x.safetensors\n"
+    assert (
+        cli("export", "runs/a", "--to", "x.safetensors", "--scope", "layer").out
+        == "x.safetensors\n"
+    )
     assert jobs.last("export_alphas").options == {"scope": "layer"}
-    assert cli("export", "runs/a", "--to", "x.csv", "--json").json == {"run": "runs/a", "file": "x.csv", "scope": "channel"}
+    assert cli("export", "runs/a", "--to", "x.csv", "--json").json == {
+        "run": "runs/a",
+        "file": "x.csv",
+        "scope": "channel",
+    }
 
 
 def test_compare_opens_both_runs_and_shows_the_table(cli: Any, jobs: Any) -> None:
     jobs.answers["open_run"] = lambda path: SimpleNamespace(path=path)
     jobs.answers["compare"] = pd.DataFrame(
-        {"run": ["a", "b"], "kind": ["layer_norm", "batch_norm"], "median_alpha": [0.0691, float("nan")]}
+        {
+            "run": ["a", "b"],
+            "kind": ["layer_norm", "batch_norm"],
+            "median_alpha": [0.0691, float("nan")],
+        }
     )
     out = cli("compare", "runs/a", "runs/b").out
     assert [run.path for run in jobs.last("compare").args] == ["runs/a", "runs/b"]
@@ -175,7 +238,10 @@ def test_compare_opens_both_runs_and_shows_the_table(cli: Any, jobs: Any) -> Non
     assert lines[0] == ["runs/a", "runs/b"]
     assert lines[2:4] == [["kind", "layer_norm", "batch_norm"], ["median", "alpha", "0.0691", "-"]]
     assert lines[-1] == ["--out", "DIR", "writes", "this", "table", "and", "a", "figure"]
-    assert cli("compare", "runs/a", "runs/b", "--out", "c").out.splitlines()[-1] == "table and figure: c"
+    assert (
+        cli("compare", "runs/a", "runs/b", "--out", "c").out.splitlines()[-1]
+        == "table and figure: c"
+    )
     assert cli("compare", "runs/a", "runs/b", "--json").json["rows"][1] == {
         "run": "b",
         "kind": "batch_norm",
@@ -200,7 +266,9 @@ def test_verify_tells_each_problem_and_fails(cli: Any, jobs: Any) -> None:
 def test_layers_needs_no_weights(cli: Any, jobs: Any) -> None:
     jobs.answers["load_model"] = SimpleNamespace(module="a module")
     names = ("blocks.0.norm1", "norm")
-    jobs.answers["list_norm_layers"] = [Layer(name, name, n, "layer_norm", 192, 1e-6, False) for n, name in enumerate(names)]
+    jobs.answers["list_norm_layers"] = [
+        Layer(name, name, n, "layer_norm", 192, 1e-6, False) for n, name in enumerate(names)
+    ]
     out = cli("layers", "--model", "vit_tiny", "-q").out
     assert jobs.last("load_model").options["weights"] == "random"
     assert jobs.last("list_norm_layers").args == ("a module", "*")

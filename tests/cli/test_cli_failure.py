@@ -17,33 +17,56 @@ class OutOfMemoryError(RuntimeError):
     """Named like torch's own."""
 
 
-MEMORY = "out of memory: give a smaller --batch-size, or --device cpu for a model that does not fit the GPU"
+MEMORY = (
+    "out of memory: give a smaller --batch-size, or --device cpu for a model that does not fit "
+    "the GPU"
+)
 INTERNAL = "unexpected KeyError: 'x' (PROBE_DEBUG=1 shows the traceback)"
 RAISED: list[tuple[BaseException, int, str]] = [
     (ProbeError("no image could be read"), 1, "no image could be read"),
-    (UsageError("runs/a holds a run:\n give --overwrite"), 2, "runs/a holds a run: give --overwrite"),
+    (
+        UsageError("runs/a holds a run:\n give --overwrite"),
+        2,
+        "runs/a holds a run: give --overwrite",
+    ),
     (KeyboardInterrupt(), 1, "interrupted; nothing unfinished is kept"),
     (MemoryError(), 1, MEMORY),
     (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 1, MEMORY),
-    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), 1, MEMORY),
+    (
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 "
+            "bytes"
+        ),
+        1,
+        MEMORY,
+    ),
     (RuntimeError("MPS backend out of memory"), 1, MEMORY),
     (
         RuntimeError("unable to write to file </torch_12_34>: No space left on device (28)"),
         1,
-        "the worker processes ran out of shared memory: give --workers 0, or a smaller --batch-size",
+        "the worker processes ran out of shared memory: give --workers 0, or a smaller "
+        "--batch-size",
     ),
     (
         OSError(errno.ENOSPC, "No space left on device", "runs/a/x.parquet"),
         1,
         "runs/a/x.parquet: the disk is full: free some space or choose another place with --out",
     ),
-    (OSError(errno.ENOSPC, "No space left on device"), 1, "the disk is full: free some space or choose another place with --out"),
+    (
+        OSError(errno.ENOSPC, "No space left on device"),
+        1,
+        "the disk is full: free some space or choose another place with --out",
+    ),
     (
         PermissionError(errno.EACCES, "Permission denied", "runs"),
         1,
         "runs: no permission: choose a place that you may read and write",
     ),
-    (FileNotFoundError(errno.ENOENT, "No such file or directory", "w.pt"), 1, "w.pt: No such file or directory"),
+    (
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "w.pt"),
+        1,
+        "w.pt: No such file or directory",
+    ),
     (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "Broken pipe"),
     (KeyError("x"), 1, INTERNAL),
     (OSError("odd"), 1, "unexpected OSError: odd (PROBE_DEBUG=1 shows the traceback)"),
@@ -51,8 +74,12 @@ RAISED: list[tuple[BaseException, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "code", "line"), RAISED, ids=[type(error).__name__ for error, *_ in RAISED])
-def test_every_failure_is_one_line(cli: Any, jobs: Any, error: BaseException, code: int, line: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "code", "line"), RAISED, ids=[type(error).__name__ for error, *_ in RAISED]
+)
+def test_every_failure_is_one_line(
+    cli: Any, jobs: Any, error: BaseException, code: int, line: str
+) -> None:
     jobs.answers["analyze"] = error
     assert cli("-q", "--json").code == code
     assert cli.err.startswith(f"probe-norms: error: {line}")
@@ -61,7 +88,9 @@ def test_every_failure_is_one_line(cli: Any, jobs: Any, error: BaseException, co
     assert cli.out == ""
 
 
-def test_the_traceback_is_shown_on_request(cli: Any, jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_traceback_is_shown_on_request(
+    cli: Any, jobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     jobs.answers["analyze"] = KeyError("x")
     monkeypatch.setenv("PROBE_DEBUG", "1")
     assert cli("-q").code == 1
@@ -71,8 +100,10 @@ def test_the_traceback_is_shown_on_request(cli: Any, jobs: Any, monkeypatch: pyt
     assert "Traceback" not in cli("-q").err
 
 
-def test_a_missing_library_is_an_unexpected_failure_not_a_crash(cli: Any, jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "probe.pipeline.analyze", None)
+def test_a_missing_library_is_an_unexpected_failure_not_a_crash(
+    cli: Any, jobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "probe.jobs.analyze", None)
     assert cli("-q").code == 1
     assert cli.err.startswith("probe-norms: error: unexpected ModuleNotFoundError: ")
 

@@ -22,10 +22,38 @@ DONE = {
     "deviation": 1.2e-6,
     "relative_deviation": 3.4e-7,
     "layers": [
-        {"layer": "bn1", "kind": "batch_norm", "into": "conv1", "direction": "before", "status": "folded", "reason": ""},
-        {"layer": "n0", "kind": "layer_norm", "into": "", "direction": "affine", "status": "kept", "reason": "add (b.0) is in"},
-        {"layer": "n1", "kind": "layer_norm", "into": "", "direction": "affine", "status": "kept", "reason": "add (b.1) is in"},
-        {"layer": "n2", "kind": "layer_norm", "into": "", "direction": "affine", "status": "kept", "reason": "it is returned"},
+        {
+            "layer": "bn1",
+            "kind": "batch_norm",
+            "into": "conv1",
+            "direction": "before",
+            "status": "folded",
+            "reason": "",
+        },
+        {
+            "layer": "n0",
+            "kind": "layer_norm",
+            "into": "",
+            "direction": "affine",
+            "status": "kept",
+            "reason": "add (b.0) is in",
+        },
+        {
+            "layer": "n1",
+            "kind": "layer_norm",
+            "into": "",
+            "direction": "affine",
+            "status": "kept",
+            "reason": "add (b.1) is in",
+        },
+        {
+            "layer": "n2",
+            "kind": "layer_norm",
+            "into": "",
+            "direction": "affine",
+            "status": "kept",
+            "reason": "it is returned",
+        },
     ],
 }
 
@@ -39,19 +67,40 @@ def job(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
         calls.append(SimpleNamespace(args=args, options=options))
         return SimpleNamespace(as_dict=lambda: DONE)
 
-    stand_in = ModuleType("probe.pipeline.fold_model")
+    stand_in = ModuleType("probe.jobs.folding.fold_model")
     stand_in.fold_model = fold_model  # type: ignore[attr-defined]
-    monkeypatch.setitem(__import__("sys").modules, "probe.pipeline.fold_model", stand_in)
+    monkeypatch.setitem(__import__("sys").modules, "probe.jobs.folding.fold_model", stand_in)
     return calls
 
 
 def test_the_options_reach_the_job(cli: Any, job: Any) -> None:
-    cli("fold", "--model", "resnet50", "--weights", "random", "--out", "f.safetensors", "--data", "photos", "--layers", "a.*")
+    cli(
+        "fold",
+        "--model",
+        "resnet50",
+        "--weights",
+        "random",
+        "--out",
+        "f.safetensors",
+        "--data",
+        "photos",
+        "--layers",
+        "a.*",
+    )
     assert cli.code == 0
     assert job[0].args == ("resnet50", "photos")
     options = job[0].options
-    assert (options["out"], options["weights"], options["layers"]) == ("f.safetensors", "random", "a.*")
-    assert (options["num_images"], options["repeats"], options["seed"], options["overwrite"]) == (8, 10, 0, False)
+    assert (options["out"], options["weights"], options["layers"]) == (
+        "f.safetensors",
+        "random",
+        "a.*",
+    )
+    assert (options["num_images"], options["repeats"], options["seed"], options["overwrite"]) == (
+        8,
+        10,
+        0,
+        False,
+    )
 
 
 def test_the_table_and_the_lines_say_what_was_done(cli: Any, job: Any) -> None:
@@ -65,10 +114,12 @@ def test_the_table_and_the_lines_say_what_was_done(cli: Any, job: Any) -> None:
         "normalization layers that compute: 5 before, 3 after",
         "with an affine of their own: 5 before, 2 after",
         "largest change of an output on 8 images: 1.2e-6, 3.4e-7 of the largest |output|",
-        "forward pass of 8 images on cpu, 2 threads, best of 10: 300 ms (median 310) before, 200 ms (median 220) after, "
+        "forward pass of 8 images on cpu, 2 threads, best of 10: 300 ms (median 310) before, 200 "
+        "ms (median 220) after, "
         "1.50 times as fast",
         'file: f.safetensors; load it with probe.load_folded("f.safetensors")',
-        "WARNING: RANDOM WEIGHTS: the model was not trained; these numbers say nothing about a trained one",
+        "WARNING: RANDOM WEIGHTS: the model was not trained; these numbers say nothing about a "
+        "trained one",
     ]
 
 
@@ -100,15 +151,21 @@ WRONG = {
     "fold --out x.safetensors --num-images 0": "--num-images 0: must be at least 1, or 'all'",
     "fold --out x.safetensors --repeats 0": "--repeats 0: must be at least 1",
     "fold --out x.safetensors --model bundled:none": "model 'none' is not in bundled",
-    "fold --out x.safetensors --layers none": "--layers 'none' matches none of the 17 normalization layers",
-    "fold --out there.safetensors": "--out there.safetensors exists; give another file, or --overwrite",
-    "fold --out folder.safetensors --overwrite": "--out folder.safetensors is a folder; give a file",
-    "fold --out x.safetensors --data nowhere": "data 'nowhere' does not exist; accepted: a folder of images",
+    "fold --out x.safetensors --layers "
+    "none": "--layers 'none' matches none of the 17 normalization layers",
+    "fold --out "
+    "there.safetensors": "--out there.safetensors exists; give another file, or --overwrite",
+    "fold --out folder.safetensors "
+    "--overwrite": "--out folder.safetensors is a folder; give a file",
+    "fold --out x.safetensors --data "
+    "nowhere": "data 'nowhere' does not exist; accepted: a folder of images",
 }
 
 
 @pytest.mark.parametrize("line", WRONG)
-def test_wrong_usage_is_one_line_and_exit_code_2(cli: Any, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    cli: Any, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("there.safetensors").write_text("mine")
     Path("folder.safetensors").mkdir()
@@ -117,14 +174,33 @@ def test_wrong_usage_is_one_line_and_exit_code_2(cli: Any, line: str, tmp_path: 
     assert cli.err.startswith(f"probe-norms: error: {WRONG[line]}")
     assert cli.err.count("\n") == 1
     assert cli.out == ""
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.safetensors", "there.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "folder.safetensors",
+        "there.safetensors",
+    ]
 
 
 def test_the_whole_command_on_the_bundled_network(cli: Any, tmp_path: Path) -> None:
     path = tmp_path / "f.safetensors"
-    cli("fold", "--model", "bundled:resnet_cifar10", "--out", str(path), "--num-images", "2", "--repeats", "1", "-q", "--json")
+    cli(
+        "fold",
+        "--model",
+        "bundled:resnet_cifar10",
+        "--out",
+        str(path),
+        "--num-images",
+        "2",
+        "--repeats",
+        "1",
+        "-q",
+        "--json",
+    )
     assert cli.code == 0
-    assert (cli.json["before"]["norms"], cli.json["after"]["norms"], cli.json["images"]) == (12, 0, 2)
+    assert (cli.json["before"]["norms"], cli.json["after"]["norms"], cli.json["images"]) == (
+        12,
+        0,
+        2,
+    )
     import probe
 
     with torch.no_grad():

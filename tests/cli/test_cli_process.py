@@ -1,4 +1,6 @@
-"""The program as its own process: what it imports, its exit codes, and readers of stdout that leave or have no room."""
+"""The program as its own process: what it imports, its exit codes, and readers of stdout that leave
+or have no room.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,27 @@ import pytest
 import probe
 
 ROOT = Path(probe.__file__).parents[1]
-HEAVY = ("torch", "torchvision", "timm", "pandas", "numpy", "scipy", "matplotlib", "pyarrow", "rich")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "pandas",
+    "numpy",
+    "scipy",
+    "matplotlib",
+    "pyarrow",
+    "rich",
+)
 
 # stands in for the jobs: the command line alone, with a run of many layers
 FAKE = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from types import ModuleType
-from fake_runs import FakeRun, resnet_alphas
-module = ModuleType("probe.pipeline.analyze")
+from support.fake_runs import FakeRun, resnet_alphas
+module = ModuleType("probe.jobs.analyze")
 {{}}
-sys.modules["probe.pipeline.analyze"] = module
+sys.modules["probe.jobs.analyze"] = module
 from probe.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -30,7 +42,14 @@ sys.exit(main(sys.argv[1:]))
 
 def python(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    given = {"capture_output": True, "text": True, "check": False, "timeout": 120, "env": environment, **options}
+    given = {
+        "capture_output": True,
+        "text": True,
+        "check": False,
+        "timeout": 120,
+        "env": environment,
+        **options,
+    }
     return subprocess.run([sys.executable, *arguments], **given)  # type: ignore[call-overload, no-any-return]
 
 
@@ -66,14 +85,20 @@ def test_a_reader_that_leaves_early_ends_the_program_quietly(line: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        done = fake(RESULT, *line.split(), stdout=writing, capture_output=False, stderr=subprocess.PIPE)
+        done = fake(
+            RESULT, *line.split(), stdout=writing, capture_output=False, stderr=subprocess.PIPE
+        )
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_broken_pipe_of_a_worker_is_a_failure_not_a_reader_that_left() -> None:
-    done = fake("def module_job(*a, **o): raise BrokenPipeError(32, 'Broken pipe')\nmodule.analyze = module_job", "-q")
+    done = fake(
+        "def module_job(*a, **o): raise BrokenPipeError(32, 'Broken pipe')\nmodule.analyze = "
+        "module_job",
+        "-q",
+    )
     assert (done.returncode, done.stderr) == (1, "probe-norms: error: Broken pipe\n")
 
 
@@ -81,15 +106,22 @@ def test_a_broken_pipe_of_a_worker_is_a_failure_not_a_reader_that_left() -> None
 @pytest.mark.parametrize("line", ["-q", "-q --json", "--help"])
 def test_results_that_find_no_room_are_a_failure(line: str) -> None:
     with Path("/dev/full").open("w", encoding="utf-8") as full:
-        done = fake(RESULT, *line.split(), stdout=full, capture_output=False, stderr=subprocess.PIPE)
+        done = fake(
+            RESULT, *line.split(), stdout=full, capture_output=False, stderr=subprocess.PIPE
+        )
     assert done.returncode == 1
     assert (
-        done.stderr.splitlines()[0] == "probe-norms: error: the disk is full: free some space or choose another place with --out"
+        done.stderr.splitlines()[0]
+        == "probe-norms: error: the disk is full: free some space or choose another place with "
+        "--out"
     )
 
 
 def test_an_interrupt_is_one_line() -> None:
-    job = "import os, signal; module.analyze = lambda *a, **o: os.kill(os.getpid(), signal.SIGINT) or __import__('time').sleep(9)"
+    job = (
+        "import os, signal; module.analyze = lambda *a, **o: os.kill(os.getpid(), signal.SIGINT) "
+        "or __import__('time').sleep(9)"
+    )
     done = fake(job, "-q")
     assert done.returncode == 1
     assert done.stderr == "probe-norms: error: interrupted; nothing unfinished is kept\n"

@@ -1,4 +1,6 @@
-"""Progress goes to stderr: a bar on a terminal, a plain line now and then elsewhere, nothing with --quiet."""
+"""Progress goes to stderr: a bar on a terminal, a plain line now and then elsewhere, nothing with
+--quiet.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(3.2, "3 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"), (7620, "2 h 07 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.2, "3 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"), (7620, "2 h 07 min")],
+)
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
@@ -49,7 +54,11 @@ def test_plain_lines_tell_each_stage_at_once_and_its_end_once() -> None:
     say("fit", 1, 2)
     say("fit", 2, 2)
     say("fit", 2, 2)
-    assert stream.getvalue().splitlines() == ["load: resnet50", "fit: 0/2 layers", "fit: 2/2 layers"]
+    assert stream.getvalue().splitlines() == [
+        "load: resnet50",
+        "fit: 0/2 layers",
+        "fit: 2/2 layers",
+    ]
 
 
 def test_an_unknown_total_needs_no_time_left() -> None:
@@ -67,7 +76,10 @@ def test_work_done_before_the_first_report_counts_for_no_rate() -> None:
     say("capture", 8, 64)
     clock.now += 2
     say("capture", 16, 64)
-    assert stream.getvalue().splitlines() == ["capture: 8/64 images", "capture: 16/64 images, 4 images/s, 12 s left"]
+    assert stream.getvalue().splitlines() == [
+        "capture: 8/64 images",
+        "capture: 16/64 images, 4 images/s, 12 s left",
+    ]
 
 
 def test_the_bar_shows_one_stage_with_its_facts() -> None:
@@ -92,7 +104,9 @@ def test_markup_in_a_message_is_only_text() -> None:
     assert "[/red] [bold]x" in stream.getvalue()
 
 
-def test_the_jobs_progress_is_told_on_stderr_and_the_first_stage_at_once(cli: Any, jobs: Any) -> None:
+def test_the_jobs_progress_is_told_on_stderr_and_the_first_stage_at_once(
+    cli: Any, jobs: Any
+) -> None:
     def job(model: str, data: Any, *, progress: Any, **options: Any) -> Any:
         progress("capture", 64, 64)
         return jobs.answers["capture"]
@@ -105,11 +119,16 @@ def test_the_jobs_progress_is_told_on_stderr_and_the_first_stage_at_once(cli: An
 
 
 def test_quiet_says_nothing(cli: Any, jobs: Any) -> None:
-    jobs.answers["analyze"] = lambda *a, progress, **o: (progress("capture", 1, 2), jobs.answers["capture"])[1]
+    jobs.answers["analyze"] = lambda *a, progress, **o: (
+        progress("capture", 1, 2),
+        jobs.answers["capture"],
+    )[1]
     assert cli("--quiet", "--json").err == ""
 
 
-def test_on_a_terminal_the_bar_goes_to_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_on_a_terminal_the_bar_goes_to_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     with progress_bar(quiet=False, message="resnet50") as progress:

@@ -12,9 +12,9 @@ import pytest
 
 @pytest.fixture
 def reporting(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    stand_in = ModuleType("probe.pipeline.report")
+    stand_in = ModuleType("probe.jobs.reporting.report")
     stand_in.report = jobs.job("report")  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "probe.pipeline.report", stand_in)
+    monkeypatch.setitem(sys.modules, "probe.jobs.reporting.report", stand_in)
     jobs.answers["report"] = [Path("runs/a/report.html")]
     jobs.answers["open_run"] = lambda path: f"opened {path}"
     return jobs

@@ -1,4 +1,6 @@
-"""Tables fit the terminal: no row wraps, the columns that matter most stay, and what is left out is said."""
+"""Tables fit the terminal: no row wraps, the columns that matter most stay, and what is left out is
+said.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fake_runs import FakeRun, alpha_row, resnet_alphas, vit_alphas
 
-from probe.cli.layer_table import layer_columns, left_out, notes, where_s
-from probe.cli.tables import Column, fit_columns, shorten
-from probe.pipeline.findings import best, interval
-from probe.values import number, plain, quality, records, share
+from probe.cli.views.grid import Column, fit_columns, shorten
+from probe.cli.views.layers import layer_columns, left_out, notes, where_s
+from probe.formatting import number, plain, quality, records, share
+from probe.wording.layers import best, interval
+from support.fake_runs import FakeRun, alpha_row, resnet_alphas, vit_alphas
 
 TABLES = {"vit": vit_alphas, "resnet": resnet_alphas}
 
@@ -64,7 +66,10 @@ def test_columns_go_by_priority(width: int, headers: list[str]) -> None:
 def test_r2_is_that_of_what_the_row_reports() -> None:
     """A straight layer reports a line, so the R2 of the tanh has no place beside it."""
     facts = {"r2": 0.91, "linear_r2": 0.87, "alpha": 0.1}
-    rows = [alpha_row(0, "s", status="curved", **facts), alpha_row(1, "straight", **facts | {"alpha": None})]
+    rows = [
+        alpha_row(0, "s", status="curved", **facts),
+        alpha_row(1, "straight", **facts | {"alpha": None}),
+    ]
     grid = fit_columns(layer_columns(rows), rows, 200)
     at = [column.header for column in grid.columns].index("R2")
     assert [cells[at] for cells in grid.cells] == ["0.910", "0.870"]
@@ -73,7 +78,10 @@ def test_r2_is_that_of_what_the_row_reports() -> None:
 def test_what_is_left_out_is_said_unless_all_rows_share_it() -> None:
     rows = records(vit_alphas())
     narrow = left_out(fit_columns(layer_columns(rows), rows, 80))
-    assert narrow == ["no room for: best, 1/std, beyond %, max |x| (a wider terminal, alpha.csv or --json shows them)"]
+    assert narrow == [
+        "no room for: best, 1/std, beyond %, max |x| (a wider terminal, alpha.csv or --json shows "
+        "them)"
+    ]
     assert left_out(fit_columns(layer_columns(rows), rows, 120)) == []
 
 
@@ -89,7 +97,10 @@ def test_long_layer_names_keep_their_end() -> None:
     rows = [alpha_row(n, name) for n, name in enumerate(names)]
     grid = fit_columns(layer_columns(rows), rows, 80)
     shown = [cells[0] for cells in grid.cells]
-    assert all(text.startswith("…") and text.endswith(f"stages.{n}.blocks.26.norm") for n, text in enumerate(shown))
+    assert all(
+        text.startswith("…") and text.endswith(f"stages.{n}.blocks.26.norm")
+        for n, text in enumerate(shown)
+    )
     assert len(set(shown)) == 3
     assert shorten("abcdef", 4) == "…def"
 
@@ -116,7 +127,10 @@ def test_numbers_are_short(value: Any, text: str) -> None:
     assert number(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.9996, "0.999"), (1.0, "1.000"), (0.43, "0.430"), (-0.1, "-0.100"), (None, "-")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.9996, "0.999"), (1.0, "1.000"), (0.43, "0.430"), (-0.1, "-0.100"), (None, "-")],
+)
 def test_r2_is_cut_so_that_only_a_perfect_fit_reads_as_perfect(value: Any, text: str) -> None:
     assert quality(value) == text
 
@@ -140,18 +154,38 @@ def test_ties_are_counted_in_the_table() -> None:
 
 
 def test_where_the_s_is() -> None:
-    rows = [alpha_row(n, f"norm{n}", status="curved", r2=0.9 + n / 1000, linear_r2=0.9) for n in range(1, 9)]
+    rows = [
+        alpha_row(n, f"norm{n}", status="curved", r2=0.9 + n / 1000, linear_r2=0.9)
+        for n in range(1, 9)
+    ]
     line = where_s([*rows, alpha_row(9, "last")])
-    assert line.startswith("S-shaped: 8 of 9; R2 above that of a line: norm8 +0.008, norm7 +0.007, ")
+    assert line.startswith(
+        "S-shaped: 8 of 9; R2 above that of a line: norm8 +0.008, norm7 +0.007, "
+    )
     assert line.endswith("and 2 more")
     assert where_s([alpha_row(0, "norm")]) == "S-shaped: none (no curve beats a straight line)"
 
 
 def test_massive_activations_are_named() -> None:
-    assert "massive activations: norm (channels: 3)" in notes([alpha_row(0, "norm", massive_channels=3.0)])
+    assert "massive activations: norm (channels: 3)" in notes(
+        [alpha_row(0, "norm", massive_channels=3.0)]
+    )
 
 
 def test_values_become_json() -> None:
-    frame = pd.DataFrame({"a": [1, 2], "b": [0.5, float("nan")], "c": pd.array([None, 3], dtype="Int64"), "d": ["x", None]})
-    assert records(frame) == [{"a": 1, "b": 0.5, "c": None, "d": "x"}, {"a": 2, "b": None, "c": 3, "d": None}]
-    assert plain({"a": float("inf"), "b": (1, frame["a"].to_numpy())}) == {"a": None, "b": [1, [1, 2]]}
+    frame = pd.DataFrame(
+        {
+            "a": [1, 2],
+            "b": [0.5, float("nan")],
+            "c": pd.array([None, 3], dtype="Int64"),
+            "d": ["x", None],
+        }
+    )
+    assert records(frame) == [
+        {"a": 1, "b": 0.5, "c": None, "d": "x"},
+        {"a": 2, "b": None, "c": 3, "d": None},
+    ]
+    assert plain({"a": float("inf"), "b": (1, frame["a"].to_numpy())}) == {
+        "a": None,
+        "b": [1, [1, 2]],
+    }

@@ -1,4 +1,6 @@
-"""Wrong usage is one line on stderr with what was given, what is accepted and what to do; exit code 2, no job is started."""
+"""Wrong usage is one line on stderr with what was given, what is accepted and what to do; exit code
+2, no job is started.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +26,25 @@ WRONG = {
     "--out --json": "--out --json: needs a value before --json",
     "--sampels 3": "option --sampels is unknown (did you mean --samples?); see probe-norms --help",
     "fit runs/a --model x": (
-        "option --model is unknown (accepted: --families, --quiet, --json, --help); see probe-norms fit --help"
+        "option --model is unknown (accepted: --families, --quiet, --json, --help); see "
+        "probe-norms fit --help"
     ),
     "-x": "option -x is unknown (accepted: --model, ",
-    "fitt runs/a": "command 'fitt' is unknown (did you mean fit?); known: capture, layers, attention, fit, plot, ",
+    "fitt runs/a": "command 'fitt' is unknown (did you mean fit?); known: capture, layers, "
+    "attention, fit, plot, ",
     "fit": "RUN is missing; see probe-norms fit --help",
     "compare runs/a": "RUN is missing; see probe-norms compare --help",
     "export runs/a": "--to FILE is missing; see probe-norms export --help",
     "export runs/a --to x.txt": "--to x.txt: must end in .csv, .json, .safetensors",
     "export runs/a --to x.csv --scope pixel": "--scope pixel: must be one of channel, layer",
-    "plot runs/a --format gif,png": "--format gif,png: must be one or more of png, svg, pdf, with commas between",
+    "plot runs/a --format "
+    "gif,png": "--format gif,png: must be one or more of png, svg, pdf, with commas between",
     "fit runs/a --families ,": "--families ,: must be one or more names, with commas between",
-    "verify runs/a runs/b": "Got unexpected extra argument(s) (runs/b); see probe-norms verify --help",
+    "verify runs/a "
+    "runs/b": "Got unexpected extra argument(s) (runs/b); see probe-norms verify --help",
     "--model m fit runs/a": (
-        "--model before fit: options go after the command; see probe-norms fit --help, or leave out fit to do the whole job"
+        "--model before fit: options go after the command; see probe-norms fit --help, or leave "
+        "out fit to do the whole job"
     ),
     "-q --json verify runs/a": "--quiet, --json before verify: options go after the command",
 }
@@ -63,7 +70,9 @@ def test_a_path_that_starts_with_dashes_can_be_given(cli: Any, jobs: Any) -> Non
     assert jobs.last("analyze").options["out"] == "./--json"
 
 
-@pytest.mark.parametrize("command", ["", "capture", "layers", "attention", "fit", "plot", "export", "compare", "verify"])
+@pytest.mark.parametrize(
+    "command", ["", "capture", "layers", "attention", "fit", "plot", "export", "compare", "verify"]
+)
 def test_every_command_has_help(cli: Any, command: str) -> None:
     cli(*command.split(), "--help")
     assert cli.code == 0
@@ -74,8 +83,27 @@ def test_every_command_has_help(cli: Any, command: str) -> None:
 def test_options_read_the_same_in_every_help(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     whole = [" ".join(line.split()) for line in cli("--help").out.splitlines()]
-    shared = ["--model", "--weights", "--data", "--out", "--layers", "--num-images", "--batch-size", "--workers", "--samples"]
-    shared += ["--tail", "--seed", "--device", "--dtype", "--overwrite", "--offline", "-q, --quiet", "--json"]
+    shared = [
+        "--model",
+        "--weights",
+        "--data",
+        "--out",
+        "--layers",
+        "--num-images",
+        "--batch-size",
+        "--workers",
+        "--samples",
+    ]
+    shared += [
+        "--tail",
+        "--seed",
+        "--device",
+        "--dtype",
+        "--overwrite",
+        "--offline",
+        "-q, --quiet",
+        "--json",
+    ]
     capture = [" ".join(line.split()) for line in cli("capture", "--help").out.splitlines()]
     for name in shared:
         described = [line for line in whole if line.startswith(f"{name} ")]
@@ -97,7 +125,9 @@ def test_version(cli: Any) -> None:
     assert cli.code == 0
 
 
-def test_nothing_is_written_by_wrong_usage(cli: Any, jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_written_by_wrong_usage(
+    cli: Any, jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     cli("--samples", "0")
     assert list(tmp_path.iterdir()) == []

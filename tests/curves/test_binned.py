@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from curve_maps import in_bins, normal_inputs, profile_rows
 
 from probe.curves import FAMILIES, BinnedMap, beyond_linear, median_abs, saturation, share_outside
 from probe.errors import UsageError
+from support.curve_maps import in_bins, normal_inputs, profile_rows
 
 
 def test_from_frame_gives_back_the_sums_of_the_table() -> None:
@@ -21,10 +21,15 @@ def test_from_frame_gives_back_the_sums_of_the_table() -> None:
 
 
 def test_tokens_choose_rows_add_up_and_narrow_the_range() -> None:
-    patch, prefix = in_bins(normal_inputs(3000), normal_inputs(3000)), in_bins(normal_inputs(500, 1, 100), normal_inputs(500, 2))
+    patch, prefix = (
+        in_bins(normal_inputs(3000), normal_inputs(3000)),
+        in_bins(normal_inputs(500, 1, 100), normal_inputs(500, 2)),
+    )
     rows = pd.concat([profile_rows(patch), profile_rows(prefix, "prefix")])
     low, high = min(patch.min_x, prefix.min_x), max(patch.max_x, prefix.max_x)
-    parts = {name: BinnedMap.from_frame(rows, low, high, name) for name in ("patch", "prefix", "all")}
+    parts = {
+        name: BinnedMap.from_frame(rows, low, high, name) for name in ("patch", "prefix", "all")
+    }
     assert [parts[name].total.sum() for name in parts] == [3000, 500, 3500]
     assert parts["patch"].tokens == "patch"
     assert parts["prefix"].min_x == low
@@ -35,7 +40,9 @@ def test_tokens_choose_rows_add_up_and_narrow_the_range() -> None:
 
 
 def test_an_empty_table_is_an_empty_map() -> None:
-    binned = BinnedMap.from_frame(profile_rows(in_bins(normal_inputs(50), normal_inputs(50))), -1.0, 1.0, "prefix")
+    binned = BinnedMap.from_frame(
+        profile_rows(in_bins(normal_inputs(50), normal_inputs(50))), -1.0, 1.0, "prefix"
+    )
     assert binned.count.shape == (16, 0)
     assert share_outside(binned, 1.0, 1.0) == 0
     assert np.isnan(median_abs(binned))
@@ -45,7 +52,9 @@ def test_an_empty_table_is_an_empty_map() -> None:
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 5.0])
 def test_saturation_is_the_share_of_elements_beyond_two(alpha: float, shift: float) -> None:
     x = normal_inputs(40_000)
-    assert saturation(in_bins(x, x), alpha, shift) == pytest.approx(np.mean(np.abs(alpha * x + shift) > 2), abs=6e-4)
+    assert saturation(in_bins(x, x), alpha, shift) == pytest.approx(
+        np.mean(np.abs(alpha * x + shift) > 2), abs=6e-4
+    )
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,4 +1,6 @@
-"""Fits of scope `channel`: weights and biases come back, the pooled R2 is what it says, degenerate rows stay finite."""
+"""Fits of scope `channel`: weights and biases come back, the pooled R2 is what it says, degenerate
+rows stay finite.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,12 @@ import math
 
 import numpy as np
 import pytest
-from curve_maps import tokens_through_norm
 from scipy.optimize import minimize_scalar
 
 from probe.curves import ChannelScope, family_of, fit_channels, least_squares
 from probe.errors import UsageError
 from probe.records import Fit
+from support.curve_maps import tokens_through_norm
 
 FAMILIES = ["tanh", "erf", "isru", "arctan", "softsign"]
 GROUPS = np.arange(256) * 16 // 256
@@ -22,10 +24,14 @@ def row(scope: ChannelScope, family: str) -> Fit:
     return next(fit for fit in scope.fits if fit.family == family)
 
 
-def channels_of(name: str, alpha: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def channels_of(
+    name: str, alpha: float, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Inputs of unlike spread and center (256, 48), outputs w f(alpha x) + b, and w and b."""
     random = np.random.default_rng(seed)
-    x = (random.normal(0, 1, (256, 48)) * np.exp(random.normal(0, 1, 48)) + random.normal(0, 1, 48)).astype(np.float32)
+    x = (
+        random.normal(0, 1, (256, 48)) * np.exp(random.normal(0, 1, 48)) + random.normal(0, 1, 48)
+    ).astype(np.float32)
     w, b = random.normal(1, 0.3, 48), random.normal(0, 1, 48)
     return x, w * family_of(name).value(alpha * x.astype(np.float64)) + b, w, b
 
@@ -44,11 +50,19 @@ def test_weight_and_bias_of_every_channel_come_back(name: str, alpha: float) -> 
     x, z, w, b = channels_of(name, alpha)
     scope = fit_channels(x, z, GROUPS, ["linear", name])
     fit = row(scope, name)
-    assert (fit.status, fit.scope, fit.best, fit.groups, fit.count) == ("curved", "channel", True, 16, x.size)
+    assert (fit.status, fit.scope, fit.best, fit.groups, fit.count) == (
+        "curved",
+        "channel",
+        True,
+        16,
+        x.size,
+    )
     assert fit.alpha == pytest.approx(alpha, rel=1e-5)
     for found, true in ((scope.gamma[name], w), (scope.beta[name], b)):
         assert np.median(np.abs(found - true)) < 1e-6
-        np.testing.assert_allclose(found, true, atol=3e-3)  # the worst: a channel that only sees the flat part, in float32
+        np.testing.assert_allclose(
+            found, true, atol=3e-3
+        )  # the worst: a channel that only sees the flat part, in float32
     np.testing.assert_allclose(scope.r2[name], 1, atol=3e-3)
     assert not row(scope, "linear").best
 
@@ -58,7 +72,9 @@ def test_alpha_and_pooled_r2_agree_with_brute_force(name: str) -> None:
     x, z, _ = tokens_through_norm(0, tokens=256)
     fit = row(fit_channels(x, z, GROUPS, [name]), name)
     t = math.log(fit.alpha)
-    found = minimize_scalar(lambda t: per_channel(name, x, z, t), bracket=(t - 0.1, t, t + 0.1), tol=1e-9)
+    found = minimize_scalar(
+        lambda t: per_channel(name, x, z, t), bracket=(t - 0.1, t, t + 0.1), tol=1e-9
+    )
     assert fit.alpha == pytest.approx(np.exp(found.x), rel=1e-5)
     assert fit.r2 == pytest.approx(1 - found.fun / ((z - z.mean()) ** 2).sum(), abs=1e-6)
     lines = sum(np.polyfit(x[:, c], z[:, c], 1, full=True)[1][0] for c in range(x.shape[1]))
@@ -72,10 +88,20 @@ def test_the_interval_is_that_of_refits_without_each_group() -> None:
     t = math.log(fit.alpha)
     kept = [g != GROUPS for g in range(16)]
     bracket = (t - 0.1, t, t + 0.1)
-    found = [minimize_scalar(lambda t, k=k: per_channel("tanh", x[k], z[k], t), bracket=bracket, tol=1e-7) for k in kept]
-    assert math.log(fit.alpha_high / fit.alpha) == pytest.approx(half_of([each.x for each in found]), rel=0.05)
+    found = [
+        minimize_scalar(
+            lambda t, k=k: per_channel("tanh", x[k], z[k], t), bracket=bracket, tol=1e-7
+        )
+        for k in kept
+    ]
+    assert math.log(fit.alpha_high / fit.alpha) == pytest.approx(
+        half_of([each.x for each in found]), rel=0.05
+    )
     lines = [per_channel("linear", x[k], z[k], 0.0) for k in kept]
-    gains = [(line - each.fun) / ((z[k] - z[k].mean()) ** 2).sum() for k, line, each in zip(kept, lines, found, strict=True)]
+    gains = [
+        (line - each.fun) / ((z[k] - z[k].mean()) ** 2).sum()
+        for k, line, each in zip(kept, lines, found, strict=True)
+    ]
     assert fit.gain_high - fit.gain == pytest.approx(half_of(gains), rel=1e-3)
     assert fit.gain_low == pytest.approx(2 * fit.gain - fit.gain_high)
     assert row(fit_channels(x, z, GROUPS % 7, ["tanh"]), "tanh").alpha_low is None
@@ -140,12 +166,19 @@ def test_rows_without_a_curve_have_their_status(x: np.ndarray, z: np.ndarray, st
     scope = fit_channels(x, z, np.arange(len(x)))
     for fit in scope.fits:
         assert (fit.status, fit.alpha, fit.best) == (status, None, False)
-        assert all(math.isfinite(each) for each in dataclasses.asdict(fit).values() if isinstance(each, float))
+        assert all(
+            math.isfinite(each)
+            for each in dataclasses.asdict(fit).values()
+            if isinstance(each, float)
+        )
         assert scope.gamma[fit.family].shape == (8,)
 
 
 def test_a_shift_has_no_channel_scope() -> None:
-    with pytest.raises(UsageError, match="family 'erf_shift' has no channel scope; families without a shift: linear, tanh"):
+    with pytest.raises(
+        UsageError,
+        match="family 'erf_shift' has no channel scope; families without a shift: linear, tanh",
+    ):
         fit_channels(np.zeros((20, 4)), np.zeros((20, 4)), np.arange(20), ["erf_shift"])
 
 
@@ -155,7 +188,9 @@ def test_the_curve_of_least_loss_is_given_whether_or_not_it_is_established(name:
     curved = row(fit_channels(x, z, GROUPS, [name]), name)
     found = least_squares(x, z, GROUPS, name)
     assert (found.alpha, found.r2, found.linear_r2) == (curved.alpha, curved.r2, curved.linear_r2)
-    noisy = x + np.random.default_rng(0).normal(0, 1, x.shape).astype(np.float32) * x.std(axis=0)  # a line, but for noise
+    noisy = x + np.random.default_rng(0).normal(0, 1, x.shape).astype(np.float32) * x.std(
+        axis=0
+    )  # a line, but for noise
     assert row(fit_channels(x, noisy, GROUPS, [name]), name).alpha is None
     unsure = least_squares(x, noisy, GROUPS, name)
     assert unsure.alpha > 0

@@ -1,17 +1,21 @@
-"""The points that stand for bins: their sums are those of the elements, and weighting `range` merges toward zero."""
+"""The points that stand for bins: their sums are those of the elements, and weighting `range`
+merges toward zero.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from curve_maps import in_bins, normal_inputs
 
 from probe.bins import edges
 from probe.curves.points import problem
+from support.curve_maps import in_bins, normal_inputs
 
 
 @pytest.mark.parametrize(
-    "curve", [lambda x: 2 * x + 1, lambda x: np.tanh(0.8 * x), lambda x: x + 0.1 * x**3], ids=["line", "tanh", "cubic"]
+    "curve",
+    [lambda x: 2 * x + 1, lambda x: np.tanh(0.8 * x), lambda x: x + 0.1 * x**3],
+    ids=["line", "tanh", "cubic"],
 )
 def test_second_moments_of_the_points_are_those_of_the_elements(curve: object) -> None:
     """Single points at the bin means would miss 4e-5 of them."""
@@ -21,7 +25,9 @@ def test_second_moments_of_the_points_are_those_of_the_elements(curve: object) -
     mean = points.w[0] @ points.x
     assert mean == pytest.approx(x.mean(), abs=1e-12)
     assert points.w[0] @ (points.x - mean) ** 2 == pytest.approx(x.var(), rel=1e-9)
-    assert points.w[0] @ ((points.x - mean) * points.z[0]) == pytest.approx(np.cov(x, z, bias=True)[0, 1], rel=1e-9)
+    assert points.w[0] @ ((points.x - mean) * points.z[0]) == pytest.approx(
+        np.cov(x, z, bias=True)[0, 1], rel=1e-9
+    )
     assert points.between[0] <= z.var() * (1 + 1e-12)
     assert points.tss[0] == pytest.approx(z.var(), rel=1e-12)
 
@@ -39,7 +45,9 @@ def test_replicates_leave_one_group_out() -> None:
     task = problem(in_bins(x, np.tanh(x), group), "population")
     assert task.groups == len(task.replicates.w) == 5
     kept = np.tanh(x[group != 3])
-    assert np.vecdot(task.replicates.w, task.replicates.z)[3] == pytest.approx(kept.mean(), abs=1e-12)
+    assert np.vecdot(task.replicates.w, task.replicates.z)[3] == pytest.approx(
+        kept.mean(), abs=1e-12
+    )
     assert task.replicates.tss[3] == pytest.approx(kept.var(), rel=1e-10)
     assert len(problem(in_bins(x, x, group), "population", jackknife=False).replicates.w) == 0
 
@@ -54,7 +62,9 @@ def test_range_weighs_each_bin_by_its_width_inside_the_observed_range() -> None:
 
 
 def test_range_merges_bins_under_ten_elements_inward() -> None:
-    """From the outer end: 4 + 3 + 20 on the right, 9 + 12 on the left; 5 around zero join the innermost bin."""
+    """From the outer end: 4 + 3 + 20 on the right, 9 + 12 on the left; 5 around zero join the
+    innermost bin.
+    """
     values, counts = [-8.0, -4.0, 0.5, 4.0, 8.0, 16.0], [9, 12, 5, 20, 3, 4]
     x = np.repeat(values, counts)
     points = problem(in_bins(x, x), "range").total
@@ -66,7 +76,11 @@ def test_range_keeps_every_element_whatever_the_counts() -> None:
     random = np.random.default_rng(3)
     for _ in range(200):
         kinds = random.integers(1, 9)
-        x = np.repeat(random.normal(0, 3, kinds), random.integers(1, 14, kinds)).astype(np.float32).astype(float)
+        x = (
+            np.repeat(random.normal(0, 3, kinds), random.integers(1, 14, kinds))
+            .astype(np.float32)
+            .astype(float)
+        )
         binned = in_bins(x, x)
         if binned.min_x == binned.max_x:
             continue

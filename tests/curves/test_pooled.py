@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from curve_maps import in_bins
 
 from probe.curves import pooled_line
+from support.curve_maps import in_bins
 
 
 def test_the_pooled_line_is_least_squares_over_every_element() -> None:
     random = np.random.default_rng(0)
-    x = random.normal(random.normal(0, 2, 6), random.uniform(0.5, 3, 6), (5000, 6)).astype(np.float32).astype(float)
+    x = (
+        random.normal(random.normal(0, 2, 6), random.uniform(0.5, 3, 6), (5000, 6))
+        .astype(np.float32)
+        .astype(float)
+    )
     slope, offset = random.uniform(0.2, 3, 6), random.normal(0, 1, 6)
     z = slope * x + offset
-    fit = pooled_line(np.full(6, 5000.0), x.mean(axis=0), x.var(axis=0), slope, offset, in_bins(x, z))
+    fit = pooled_line(
+        np.full(6, 5000.0), x.mean(axis=0), x.var(axis=0), slope, offset, in_bins(x, z)
+    )
     expected = np.polyfit(x.ravel(), z.ravel(), 1)
-    assert (fit.slope, fit.beta) == (pytest.approx(expected[0], rel=1e-10), pytest.approx(expected[1], rel=1e-9))
+    assert (fit.slope, fit.beta) == (
+        pytest.approx(expected[0], rel=1e-10),
+        pytest.approx(expected[1], rel=1e-9),
+    )
     residual = z.ravel() - np.polyval(expected, x.ravel())
     assert fit.r2 == pytest.approx(1 - residual.var() / z.var(), rel=1e-10)
     assert fit.rmse == pytest.approx(residual.std(), rel=1e-9)
@@ -25,5 +34,12 @@ def test_the_pooled_line_is_least_squares_over_every_element() -> None:
 
 
 def test_constant_channels_give_a_row_without_numbers() -> None:
-    fit = pooled_line(np.full(2, 9.0), np.ones(2), np.zeros(2), np.ones(2), -np.ones(2), in_bins(np.ones(18), np.zeros(18)))
+    fit = pooled_line(
+        np.full(2, 9.0),
+        np.ones(2),
+        np.zeros(2),
+        np.ones(2),
+        -np.ones(2),
+        in_bins(np.ones(18), np.zeros(18)),
+    )
     assert (fit.status, fit.slope, fit.count) == ("affine", None, 18)

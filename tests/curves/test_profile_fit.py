@@ -1,4 +1,6 @@
-"""Fits of scope `layer`: known maps come back, every input has a status, and bins tell what the whole population tells."""
+"""Fits of scope `layer`: known maps come back, every input has a status, and bins tell what the
+whole population tells.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from curve_maps import brute_force, in_bins, normal_inputs, tokens_through_norm
 from scipy import special
 
 from probe.curves import FAMILIES, BinnedMap, fit_profile, predict
@@ -17,12 +18,15 @@ from probe.curves.profile_fit import solve_case
 from probe.curves.varpro import evaluate
 from probe.errors import UsageError
 from probe.records import Fit
+from support.curve_maps import brute_force, in_bins, normal_inputs, tokens_through_norm
 
 Map = Callable[[np.ndarray], np.ndarray]
 CURVED = [name for name in FAMILIES if name != "linear"]
 
 
-def only(binned: BinnedMap, family: str, weighting: str = "population", jackknife: bool = True) -> Fit:
+def only(
+    binned: BinnedMap, family: str, weighting: str = "population", jackknife: bool = True
+) -> Fit:
     (fit,) = fit_profile(binned, [family], [weighting], jackknife)
     return fit
 
@@ -43,10 +47,15 @@ def test_a_dyt_layer_gives_back_its_alpha(alpha: float) -> None:
 @pytest.mark.parametrize("name", CURVED)
 @pytest.mark.parametrize("gamma", [2.5, -0.8])
 def test_a_scalar_map_of_every_family_gives_all_its_parameters(name: str, gamma: float) -> None:
-    """problem x family; alpha is positive, the sign is in gamma; the family itself is among the best."""
+    """problem x family; alpha is positive, the sign is in gamma; the family itself is among the
+    best.
+    """
     x, shift = normal_inputs(seed=1), 0.6 if FAMILIES[name].shifted else None
     fits = {
-        fit.family: fit for fit in fit_profile(in_bins(x, predict(name, x, 1.3, shift, gamma, 0.4)), weightings=["population"])
+        fit.family: fit
+        for fit in fit_profile(
+            in_bins(x, predict(name, x, 1.3, shift, gamma, 0.4)), weightings=["population"]
+        )
     }
     fit, tolerance = fits[name], 5e-4 if name == "hardtanh" else 1e-4
     assert fit.status == "curved"
@@ -68,9 +77,16 @@ def test_a_derf_layer_gives_back_alpha_and_shift(shift: float) -> None:
 
 
 def test_isru_is_the_curve_of_an_element_under_rms_norm() -> None:
-    """z = x / sqrt((x^2 + rest) / C) with the rest alike everywhere is isru with alpha 1/sqrt(rest) and gamma sqrt(C)."""
+    """z = x / sqrt((x^2 + rest) / C) with the rest alike everywhere is isru with alpha 1/sqrt(rest)
+    and gamma sqrt(C).
+    """
     x, channels, rest = normal_inputs(seed=3, scale=20), 64, 600.0
-    fits = {fit.family: fit for fit in fit_profile(in_bins(x, x / np.sqrt((x * x + rest) / channels)), weightings=["population"])}
+    fits = {
+        fit.family: fit
+        for fit in fit_profile(
+            in_bins(x, x / np.sqrt((x * x + rest) / channels)), weightings=["population"]
+        )
+    }
     assert fits["isru"].best
     assert fits["isru"].alpha == pytest.approx(rest**-0.5, rel=1e-4)
     assert fits["isru"].gamma == pytest.approx(math.sqrt(channels), rel=1e-4)
@@ -89,7 +105,9 @@ STRAIGHT: dict[str, Map] = {
 @pytest.mark.parametrize("weighting", ["population", "range"])
 @pytest.mark.parametrize("name", CURVED)
 @pytest.mark.parametrize("kind", STRAIGHT)
-def test_a_straight_map_is_linear_with_its_slope_and_no_alpha(kind: str, name: str, weighting: str) -> None:
+def test_a_straight_map_is_linear_with_its_slope_and_no_alpha(
+    kind: str, name: str, weighting: str
+) -> None:
     x = normal_inputs(20_000, seed=4)
     z = STRAIGHT[kind](x)
     fit = only(in_bins(x, z), name, weighting)
@@ -119,7 +137,9 @@ def test_other_maps_have_their_status(kind: str, name: str) -> None:
     fit = only(in_bins(x, curve(x)), name)
     assert fit.status == status
     assert (fit.alpha, fit.gamma) == (None, None)
-    assert all(math.isfinite(each) for each in dataclasses.asdict(fit).values() if isinstance(each, float))
+    assert all(
+        math.isfinite(each) for each in dataclasses.asdict(fit).values() if isinstance(each, float)
+    )
     if status in ("superlinear", "step"):
         assert fit.slope == pytest.approx(np.polyfit(x, curve(x), 1)[0], rel=1e-3)
 
@@ -142,7 +162,9 @@ def test_inputs_without_a_curve_have_their_status(kind: str, name: str) -> None:
     binned = (
         in_bins(x, 2 * x + 1)
         if inputs
-        else BinnedMap(np.zeros(0, dtype=np.int64), *[np.zeros((16, 0))] * 6, min_x=math.inf, max_x=-math.inf)
+        else BinnedMap(
+            np.zeros(0, dtype=np.int64), *[np.zeros((16, 0))] * 6, min_x=math.inf, max_x=-math.inf
+        )
     )
     for fit in fit_profile(binned, [name]):
         assert (fit.status, fit.alpha, fit.count, fit.best) == (status, None, len(inputs), False)
@@ -168,8 +190,15 @@ def test_bins_tell_what_a_brute_force_fit_of_all_elements_tells(name: str, cente
     assert fit.rmse == pytest.approx(math.sqrt((1 - r2) * z.var()), rel=5e-4)
     slope, intercept = np.polyfit(x.ravel(), z.ravel(), 1)
     line = only(in_bins(x, z, group), "linear")
-    assert (line.slope, line.beta) == (pytest.approx(slope, rel=1e-4), pytest.approx(intercept, abs=1e-5))
-    assert line.r2 == fit.linear_r2 == pytest.approx(np.corrcoef(x.ravel(), z.ravel())[0, 1] ** 2, abs=1e-4)
+    assert (line.slope, line.beta) == (
+        pytest.approx(slope, rel=1e-4),
+        pytest.approx(intercept, abs=1e-5),
+    )
+    assert (
+        line.r2
+        == fit.linear_r2
+        == pytest.approx(np.corrcoef(x.ravel(), z.ravel())[0, 1] ** 2, abs=1e-4)
+    )
 
 
 def test_hardtanh_ends_in_the_deepest_of_its_shallow_minima() -> None:
@@ -205,7 +234,9 @@ def test_the_best_of_several_local_optima_is_found(name: str, weighting: str) ->
         assert fit.r2 >= best - 2e-5
 
 
-def max_r2(binned: BinnedMap, name: str, alphas: np.ndarray, shift: float | None, weighting: str) -> float:
+def max_r2(
+    binned: BinnedMap, name: str, alphas: np.ndarray, shift: float | None, weighting: str
+) -> float:
     """The largest R2 at any of these alphas, gamma and beta in closed form."""
     points = problem(binned, weighting, jackknife=False).total
     w, z = points.w[0], points.z[0] - points.w[0] @ points.z[0]
@@ -219,7 +250,9 @@ def test_range_weighs_what_the_eye_sees_and_population_what_the_elements_say() -
     x = np.concatenate([normal_inputs(60_000, 8, 0.05), normal_inputs(600, 9, 3.0)])
     fits = {
         fit.weighting: fit
-        for fit in fit_profile(in_bins(x, np.tanh(x) + np.random.default_rng(1).normal(0, 1, x.shape)), ["tanh"])
+        for fit in fit_profile(
+            in_bins(x, np.tanh(x) + np.random.default_rng(1).normal(0, 1, x.shape)), ["tanh"]
+        )
     }
     assert fits["range"].status == "curved"
     assert fits["range"].alpha == pytest.approx(1, rel=0.2)
@@ -240,7 +273,12 @@ def test_groups_decide_whether_there_is_an_interval() -> None:
     eight, seven = only(in_bins(x, z, group % 8), "tanh"), only(in_bins(x, z, group % 7), "tanh")
     assert eight.alpha_low < eight.alpha < eight.alpha_high
     assert eight.gain_low < eight.gain < eight.gain_high
-    assert (seven.groups, seven.alpha_low, seven.alpha_high, seven.gain_low) == (7, None, None, None)
+    assert (seven.groups, seven.alpha_low, seven.alpha_high, seven.gain_low) == (
+        7,
+        None,
+        None,
+        None,
+    )
     assert seven.status == "curved"
     assert only(in_bins(x, z, group), "tanh", jackknife=False).alpha_low is None
 
@@ -249,19 +287,35 @@ def test_replicates_refit_alpha() -> None:
     """The interval is the jackknife of fits that each leave one group out, made one by one."""
     x, z, group = tokens_through_norm(4, tokens=300)
     fit = only(in_bins(x, z, group), "tanh")
-    logs = np.log([only(in_bins(x[group != g], z[group != g]), "tanh", jackknife=False).alpha for g in range(16)])
+    logs = np.log(
+        [
+            only(in_bins(x[group != g], z[group != g]), "tanh", jackknife=False).alpha
+            for g in range(16)
+        ]
+    )
     half = 2.13145 * math.sqrt(15 / 16 * ((logs - logs.mean()) ** 2).sum())
     assert math.log(fit.alpha_high / fit.alpha) == pytest.approx(half, rel=0.02)
     assert math.log(fit.alpha / fit.alpha_low) == pytest.approx(half, rel=0.02)
 
 
 def test_a_replicate_may_fall_into_another_valley() -> None:
-    """Without group 0, which alone has the wide S, alpha is that of the narrow one, and the refit gets there."""
+    """Without group 0, which alone has the wide S, alpha is that of the narrow one, and the refit
+    gets there.
+    """
     narrow, wide = normal_inputs(16_000, 11, 0.1), normal_inputs(2000, 12, 30.0)
-    x, group = np.concatenate([narrow, wide]), np.concatenate([np.arange(16_000) % 16, np.zeros(2000, dtype=np.int64)])
+    x, group = (
+        np.concatenate([narrow, wide]),
+        np.concatenate([np.arange(16_000) % 16, np.zeros(2000, dtype=np.int64)]),
+    )
     task = problem(in_bins(x, np.tanh(x / 20) + 0.05 * np.tanh(30 * x), group), "population")
     best, refits = solve_case(task, FAMILIES["tanh"])
-    found = evaluate(FAMILIES["tanh"], best.theta, task.replicates.x, task.replicates.w[:1], task.replicates.z[:1])
+    found = evaluate(
+        FAMILIES["tanh"],
+        best.theta,
+        task.replicates.x,
+        task.replicates.w[:1],
+        task.replicates.z[:1],
+    )
     assert np.exp(best.theta[0, 0]) < 0.2 < 0.3 * np.exp(refits.theta[0, 0])
     assert refits.loss[0] < 0.9 * found.loss[0]
     np.testing.assert_allclose(refits.theta[1:, 0], best.theta[0, 0], atol=0.05)
@@ -295,7 +349,9 @@ def test_one_fit_per_family_and_weighting_in_the_order_asked() -> None:
 
 @pytest.mark.slow
 def test_intervals_cover_the_value_of_all_images() -> None:
-    """Tokens of an image share a scale; at least 85 % of the draws of 64 of 512 images cover the alpha of all 512."""
+    """Tokens of an image share a scale; at least 85 % of the draws of 64 of 512 images cover the
+    alpha of all 512.
+    """
     random = np.random.default_rng(0)
     scale = np.exp(random.normal(0, 0.5, 64))
     scale[:3] *= 15
@@ -306,6 +362,13 @@ def test_intervals_cover_the_value_of_all_images() -> None:
     covered = 0
     for _ in range(60):
         drawn = random.choice(512, 64, replace=False)
-        fit = only(in_bins(x[drawn], z[drawn], np.broadcast_to((np.arange(64) % 16)[:, None, None], (64, 16, 64))), "tanh")
+        fit = only(
+            in_bins(
+                x[drawn],
+                z[drawn],
+                np.broadcast_to((np.arange(64) % 16)[:, None, None], (64, 16, 64)),
+            ),
+            "tanh",
+        )
         covered += fit.alpha_low <= truth <= fit.alpha_high
     assert covered >= 51

@@ -16,7 +16,10 @@ def test_the_jackknife_interval_of_a_mean_is_the_t_interval_of_the_group_means()
     left_out = (groups.sum() - groups) / 15
     low, high = interval(groups.mean(), left_out)
     half = 2.13145 * groups.std(ddof=1) / math.sqrt(16)
-    assert (low, high) == (pytest.approx(groups.mean() - half, rel=1e-5), pytest.approx(groups.mean() + half, rel=1e-5))
+    assert (low, high) == (
+        pytest.approx(groups.mean() - half, rel=1e-5),
+        pytest.approx(groups.mean() + half, rel=1e-5),
+    )
 
 
 def test_no_interval_under_eight_groups_or_with_a_failed_replicate() -> None:
@@ -59,4 +62,11 @@ def test_without_an_interval_only_equal_families_are_tied() -> None:
 
 def test_a_row_without_a_curve_carries_its_status() -> None:
     fit = without_curve("affine", "tanh", count=12)
-    assert (fit.status, fit.family, fit.alpha, fit.slope, fit.best, fit.count) == ("affine", "tanh", None, None, False, 12)
+    assert (fit.status, fit.family, fit.alpha, fit.slope, fit.best, fit.count) == (
+        "affine",
+        "tanh",
+        None,
+        None,
+        False,
+        12,
+    )

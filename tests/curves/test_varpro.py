@@ -1,4 +1,6 @@
-"""Variable projection: derivatives of the reduced objective, and Newton steps that end at the optimum."""
+"""Variable projection: derivatives of the reduced objective, and Newton steps that end at the
+optimum.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,20 @@ import math
 
 import numpy as np
 import pytest
-from curve_maps import in_bins, normal_inputs
 
 from probe.curves import FAMILIES
 from probe.curves.points import problem
-from probe.curves.varpro import HIGHEST, LOWEST, bounds, evaluate, grid, grid_loss, lowest_cells, newton
+from probe.curves.varpro import (
+    HIGHEST,
+    LOWEST,
+    bounds,
+    evaluate,
+    grid,
+    grid_loss,
+    lowest_cells,
+    newton,
+)
+from support.curve_maps import in_bins, normal_inputs
 
 CURVED = [name for name in FAMILIES if name != "linear"]
 
@@ -29,9 +40,16 @@ def test_gradient_and_hessian_agree_with_differences(name: str) -> None:
     state = evaluate(family, theta, x, w, z)
     for i in range(theta.shape[1]):
         step = h * np.eye(theta.shape[1])[i]
-        ahead, behind = evaluate(family, theta + step, x, w, z), evaluate(family, theta - step, x, w, z)
-        np.testing.assert_allclose(state.gradient[0, i], (ahead.loss - behind.loss)[0] / (4 * h), atol=1e-8)
-        np.testing.assert_allclose(state.hessian[0, i], (ahead.gradient - behind.gradient)[0] / (2 * h), atol=1e-7)
+        ahead, behind = (
+            evaluate(family, theta + step, x, w, z),
+            evaluate(family, theta - step, x, w, z),
+        )
+        np.testing.assert_allclose(
+            state.gradient[0, i], (ahead.loss - behind.loss)[0] / (4 * h), atol=1e-8
+        )
+        np.testing.assert_allclose(
+            state.hessian[0, i], (ahead.gradient - behind.gradient)[0] / (2 * h), atol=1e-7
+        )
 
 
 @pytest.mark.parametrize("name", CURVED)
@@ -45,7 +63,10 @@ def test_grid_loss_is_the_loss_at_the_starts(name: str) -> None:
     for b in (0, 5):
         some = starts.reshape(-1, starts.shape[-1])[::7]
         each = [
-            evaluate(family, t[None], task.coarse.x, task.coarse.w[b : b + 1], task.coarse.z[b : b + 1]).loss[0] for t in some
+            evaluate(
+                family, t[None], task.coarse.x, task.coarse.w[b : b + 1], task.coarse.z[b : b + 1]
+            ).loss[0]
+            for t in some
         ]
         np.testing.assert_allclose(loss[b].ravel()[::7], each, rtol=1e-6, atol=1e-9)
 
@@ -63,13 +84,20 @@ def test_lowest_cells_are_the_deepest_local_minima_first() -> None:
 
 
 def test_newton_ends_within_1e_8_of_the_optimum_and_at_a_bound_where_it_lies_outside() -> None:
-    """Two problems with their own optimum, solved at once: one inside the box, one beyond its upper bound."""
+    """Two problems with their own optimum, solved at once: one inside the box, one beyond its upper
+    bound.
+    """
     family, x = FAMILIES["tanh"], np.linspace(-3, 3, 101)
     w = np.full((2, 101), 1 / 101)
     z = np.tanh(np.array([[0.6], [40.0]]) * x)
     lower, upper = bounds(family, 100.0)
 
-    theta, state = newton(lambda t, which: evaluate(family, t, x, w[which], z[which]), np.array([[-1.0], [0.5]]), lower, upper)
+    theta, state = newton(
+        lambda t, which: evaluate(family, t, x, w[which], z[which]),
+        np.array([[-1.0], [0.5]]),
+        lower,
+        upper,
+    )
     assert theta[0, 0] == pytest.approx(math.log(0.6), abs=1e-8)
     assert theta[1, 0] == pytest.approx(upper[0])
     assert state.gamma[0] == pytest.approx(1)

@@ -1,4 +1,6 @@
-"""The bundled photographs are real ones from the scikit-image wheel, cut into crops that never change."""
+"""The bundled photographs are real ones from the scikit-image wheel, cut into crops that never
+change.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,14 @@ def test_crops_of_all_photographs_differ_and_hold_a_picture() -> None:
     assert all(np.asarray(image).std() > 4 for image in pixels.values())
 
 
-def test_photographs_that_the_wheel_lacks_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photographs_that_the_wheel_lacks_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = bundled_photos._wheel_folder()
     (tmp_path / "coffee.png").symlink_to(real / "coffee.png")
-    (tmp_path / "motorcycle_left.png").symlink_to(real / "motorcycle_left.png")  # without its right view
+    (tmp_path / "motorcycle_left.png").symlink_to(
+        real / "motorcycle_left.png"
+    )  # without its right view
     monkeypatch.setattr(bundled_photos, "_wheel_folder", lambda: tmp_path)
     assert {crop.photograph for crop in bundled_crops()} == {"coffee"}
     (tmp_path / "coffee.png").unlink()

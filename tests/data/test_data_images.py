@@ -1,4 +1,6 @@
-"""Every kind of image file becomes upright 8-bit RGB, or a stated reason; never another exception, never a warning."""
+"""Every kind of image file becomes upright 8-bit RGB, or a stated reason; never another exception,
+never a warning.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +43,18 @@ def rgb16_png(values: tuple[int, int, int]) -> io.BytesIO:
     """A PNG of 16 bits per channel, which PIL can read but not write."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     rows = (b"\0" + struct.pack(">3H", *values) * 12) * 8
     header = struct.pack(">IIBBBBB", 12, 8, 16, 2, 0, 0, 0)
-    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    return io.BytesIO(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def animated(kind: str) -> io.BytesIO:
@@ -60,7 +69,10 @@ CASES = {
     "palette": (palette, RED),
     "palette, transparent colour": (lambda: palette(1), (255, 255, 255)),
     "palette, half transparent": (lambda: palette(bytes([255, 128])), (227, 142, 132)),
-    "grey, transparent colour": (lambda: encoded(plain("L", 77), "PNG", transparency=77), (255, 255, 255)),
+    "grey, transparent colour": (
+        lambda: encoded(plain("L", 77), "PNG", transparency=77),
+        (255, 255, 255),
+    ),
     "grey and alpha": (lambda: encoded(plain("LA", (0, 128)), "PNG"), (127, 127, 127)),
     "rgba, transparent": (lambda: encoded(plain("RGBA", (*RED, 0)), "PNG"), (255, 255, 255)),
     "rgba, opaque": (lambda: encoded(plain("RGBA", (*RED, 255)), "WEBP", lossless=True), RED),
@@ -69,16 +81,28 @@ CASES = {
     "16-bit grey png, under 256": (lambda: grey16(200, "PNG"), (1, 1, 1)),
     "16-bit grey tiff": (lambda: grey16(25700, "TIFF"), (100, 100, 100)),
     "16-bit grey tiff, big-endian": (lambda: grey16(25700, "TIFF", "I;16B"), (100, 100, 100)),
-    "16-bit pgm": (lambda: io.BytesIO(b"P5 12 8 65535\n" + np.full(96, 25700, ">u2").tobytes()), (100, 100, 100)),
+    "16-bit pgm": (
+        lambda: io.BytesIO(b"P5 12 8 65535\n" + np.full(96, 25700, ">u2").tobytes()),
+        (100, 100, 100),
+    ),
     "16-bit rgb png": (lambda: rgb16_png((51400, 7710, 2570)), RED),
-    "cmyk jpeg": (lambda: encoded(plain("CMYK", (0, 255, 255, 0)), "JPEG", quality=95), (255, 0, 0)),
+    "cmyk jpeg": (
+        lambda: encoded(plain("CMYK", (0, 255, 255, 0)), "JPEG", quality=95),
+        (255, 0, 0),
+    ),
     "cmyk tiff": (lambda: encoded(plain("CMYK", (0, 255, 255, 0)), "TIFF"), (255, 0, 0)),
     "ycbcr tiff": (lambda: encoded(plain().convert("YCbCr"), "TIFF"), RED),
-    "lab tiff": (lambda: encoded(plain("LAB", (136, 208, 195)), "TIFF"), (255, 0, 0)),  # L 53, a +80, b +67
+    "lab tiff": (
+        lambda: encoded(plain("LAB", (136, 208, 195)), "TIFF"),
+        (255, 0, 0),
+    ),  # L 53, a +80, b +67
     "animated gif": (lambda: animated("GIF"), RED),
     "animated webp": (lambda: animated("WEBP"), RED),
     "animated png": (lambda: animated("PNG"), RED),
-    "pages of a tiff": (lambda: encoded(plain(), "TIFF", save_all=True, append_images=[plain(color=(0, 0, 255))]), RED),
+    "pages of a tiff": (
+        lambda: encoded(plain(), "TIFF", save_all=True, append_images=[plain(color=(0, 0, 255))]),
+        RED,
+    ),
     "bmp": (lambda: encoded(plain(), "BMP"), RED),
     "jpeg 2000": (lambda: encoded(plain(), "JPEG2000"), RED),
 }
@@ -93,7 +117,9 @@ def test_every_pixel_format_becomes_rgb_of_the_right_colour(case: str) -> None:
     image = read_image(make())
     assert (image.mode, image.size) == ("RGB", (12, 8))
     loss = next((loss for word, loss in LOSSY.items() if word in case), 1)
-    np.testing.assert_allclose(np.asarray(image).reshape(-1, 3), np.tile(expected, (96, 1)), atol=loss)
+    np.testing.assert_allclose(
+        np.asarray(image).reshape(-1, 3), np.tile(expected, (96, 1)), atol=loss
+    )
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF", "PNG", "WEBP"])
@@ -101,12 +127,22 @@ def test_every_pixel_format_becomes_rgb_of_the_right_colour(case: str) -> None:
 def test_exif_orientation_is_applied_once(kind: str, orientation: int) -> None:
     upright = np.zeros((16, 32, 3), np.uint8)
     upright[:8, :16] = 255  # the top left quarter is white
-    turns = {1: 0, 2: 0, 3: 2, 4: 2, 5: 3, 6: 1, 7: 1, 8: 3}[orientation]  # quarter turns to the left, then a mirror
+    turns = {1: 0, 2: 0, 3: 2, 4: 2, 5: 3, 6: 1, 7: 1, 8: 3}[
+        orientation
+    ]  # quarter turns to the left, then a mirror
     stored = np.rot90(upright, turns)
-    stored = stored[:, ::-1] if orientation in (2, 4, 7) else stored[:, ::-1] if orientation == 5 else stored
+    stored = (
+        stored[:, ::-1]
+        if orientation in (2, 4, 7)
+        else stored[:, ::-1]
+        if orientation == 5
+        else stored
+    )
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = read_image(encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif.tobytes()))
+    image = read_image(
+        encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif.tobytes())
+    )
     np.testing.assert_allclose(np.asarray(image, dtype=int), upright, atol=25)
 
 
@@ -120,8 +156,14 @@ BROKEN = {
     "text": (lambda: io.BytesIO(b"this is no image, although its name may say so"), "not an image"),
     "truncated jpeg": (lambda: io.BytesIO(encoded(noise(), "JPEG").getvalue()[:-400]), "truncated"),
     "truncated png": (lambda: io.BytesIO(encoded(noise(), "PNG").getvalue()[:-400]), "truncated"),
-    "truncated gif": (lambda: io.BytesIO(encoded(noise().convert("P"), "GIF").getvalue()[:900]), "truncated"),
-    "png with a wrong checksum": (lambda: io.BytesIO(encoded(noise(), "PNG").getvalue().replace(b"IDAT", b"IDAU", 1)), "."),
+    "truncated gif": (
+        lambda: io.BytesIO(encoded(noise().convert("P"), "GIF").getvalue()[:900]),
+        "truncated",
+    ),
+    "png with a wrong checksum": (
+        lambda: io.BytesIO(encoded(noise(), "PNG").getvalue().replace(b"IDAT", b"IDAU", 1)),
+        ".",
+    ),
     "float tiff": (lambda: encoded(plain("F", 0.5), "TIFF"), "floating-point"),
     "32-bit tiff": (lambda: encoded(plain("I", 70000), "TIFF"), "32-bit"),
     "strip": (lambda: encoded(plain(size=(1, 1000)), "PNG"), "thinner"),
@@ -152,11 +194,15 @@ def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_large_image_under_the_limit_gives_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90)  # 96 pixels: PIL warns from here, refuses from twice as many
+    monkeypatch.setattr(
+        Image, "MAX_IMAGE_PIXELS", 90
+    )  # 96 pixels: PIL warns from here, refuses from twice as many
     assert read_image(encoded(plain(), "PNG")).size == (12, 8)
 
 
-def test_truncated_files_are_refused_whatever_pil_was_told_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_files_are_refused_whatever_pil_was_told_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(BadImage, match="truncated"):
         read_image(io.BytesIO(encoded(noise(), "JPEG").getvalue()[:-400]))

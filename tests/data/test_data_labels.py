@@ -14,7 +14,9 @@ from PIL import Image
 from probe.data import labels_of, open_images
 from probe.errors import UsageError
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dill", "ignore::DeprecationWarning:multiprocess")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:dill", "ignore::DeprecationWarning:multiprocess"
+)
 
 
 def photo(path: Path) -> None:
@@ -31,7 +33,9 @@ def photo(path: Path) -> None:
     ],
     ids=["by name", "by number", "names with numbers"],
 )
-def test_sub_folders_are_classes(folders: list[str], expected: dict[str, int], tmp_path: Path) -> None:
+def test_sub_folders_are_classes(
+    folders: list[str], expected: dict[str, int], tmp_path: Path
+) -> None:
     for name in folders:
         photo(tmp_path / name / "deeper" / "0.png")
         photo(tmp_path / name / "1.png")
@@ -67,10 +71,13 @@ def hugging_face(folder: Path, labels: list[object], kind: object) -> str:
     Image.new("RGB", (4, 4)).save(file, "PNG")
     features = datasets.Features({"image": datasets.Image(), "kind": kind})
     pictures = pa.array(
-        [{"bytes": file.getvalue(), "path": None}] * len(labels), pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        [{"bytes": file.getvalue(), "path": None}] * len(labels),
+        pa.struct({"bytes": pa.binary(), "path": pa.string()}),
     )
     (folder / "data").mkdir()
-    table = pa.table({"image": pictures, "kind": labels}).replace_schema_metadata(features.arrow_schema.metadata)
+    table = pa.table({"image": pictures, "kind": labels}).replace_schema_metadata(
+        features.arrow_schema.metadata
+    )
     pq.write_table(table, folder / "data" / "test-00000-of-00001.parquet")
     return f"hfds/{folder / 'data'}?root={folder / 'cache'}"
 
@@ -100,4 +107,7 @@ def test_labels_of_a_torchvision_dataset(tmp_path: Path) -> None:
     labels = labels_of(open_images(f"torch/image_folder?root={tmp_path}", 2, seed=0))
     assert labels is not None
     assert labels.classes == 3
-    assert labels.index.tolist() == np.sort(np.random.default_rng(0).choice(3, 2, replace=False)).tolist()
+    assert (
+        labels.index.tolist()
+        == np.sort(np.random.default_rng(0).choice(3, 2, replace=False)).tolist()
+    )

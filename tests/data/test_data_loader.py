@@ -1,4 +1,6 @@
-"""Batches are the same for any number of workers; broken images are left out and named; a dead worker is one line."""
+"""Batches are the same for any number of workers; broken images are left out and named; a dead
+worker is one line.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,11 @@ def photos(tmp_path: Path) -> ImageSource:
 def test_any_number_of_workers_gives_the_same_batches(photos: ImageSource, workers: int) -> None:
     batches = list(iterate(photos, to_tensor, batch_size=4, workers=workers))
     assert [b.indices.tolist() for b in batches] == [[0, 1], [4, 5, 6, 7], [8, 9]]
-    assert [[name for name, _ in b.skipped] for b in batches] == [["02.png", "03.png"], [], ["10.png"]]
+    assert [[name for name, _ in b.skipped] for b in batches] == [
+        ["02.png", "03.png"],
+        [],
+        ["10.png"],
+    ]
     for batch in batches:
         expected = torch.stack([to_tensor(photos.load(i)) for i in batch.indices])
         assert torch.equal(batch.inputs, expected)
@@ -58,10 +64,14 @@ def test_a_batch_of_broken_images_is_empty_and_the_rest_goes_on(photos: ImageSou
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_only_broken_images_fail_the_job_with_the_first_reasons(tmp_path: Path, workers: int) -> None:
+def test_only_broken_images_fail_the_job_with_the_first_reasons(
+    tmp_path: Path, workers: int
+) -> None:
     for i in range(5):
         (tmp_path / f"{i}.jpg").write_bytes(b"")
-    with pytest.raises(ProbeError, match=r"none of the 5 images could be used \(0.jpg: not an image.*2.jpg: not an") as caught:
+    with pytest.raises(
+        ProbeError, match=r"none of the 5 images could be used \(0.jpg: not an image.*2.jpg: not an"
+    ) as caught:
         list(iterate(open_images(tmp_path), to_tensor, 2, workers))
     assert "3.jpg" not in str(caught.value)
 
@@ -75,7 +85,9 @@ def test_a_transform_that_fails_is_a_reason_like_any_other(photos: ImageSource) 
 def test_a_transform_of_unequal_shapes_is_one_line(tmp_path: Path, workers: int) -> None:
     for i in (4, 5):
         Image.new("RGB", (i, 4)).save(tmp_path / f"{i}.png")
-    with pytest.raises(UsageError, match=r"different shapes \(\[\(3, 4, 4\), \(3, 5, 4\)\]\)") as caught:
+    with pytest.raises(
+        UsageError, match=r"different shapes \(\[\(3, 4, 4\), \(3, 5, 4\)\]\)"
+    ) as caught:
         list(iterate(open_images(tmp_path), own_size, 2, workers))
     assert "\n" not in str(caught.value)
 

@@ -31,8 +31,12 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.parametrize(("status", "reason"), [(200, None), (404, None), (401, None), (503, "HTTP 503")])
-def test_any_answer_but_that_of_a_failing_gateway_counts(server: str, status: int, reason: str | None) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason"), [(200, None), (404, None), (401, None), (503, "HTTP 503")]
+)
+def test_any_answer_but_that_of_a_failing_gateway_counts(
+    server: str, status: int, reason: str | None
+) -> None:
     assert unreachable(f"{server}/{status}") == reason
 
 

@@ -1,4 +1,6 @@
-"""Images come in a fixed order from folders, lists and photographs; what cannot be read is named, in one line."""
+"""Images come in a fixed order from folders, lists and photographs; what cannot be read is named,
+in one line.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,13 @@ def save(path: Path, color: tuple[int, int, int] = (9, 9, 9)) -> Path:
 def folder(tmp_path: Path) -> Path:
     """Twenty images in two classes, a text file, a hidden image."""
     for i in range(20):
-        save(tmp_path / "photos" / ("cats" if i < 10 else "dogs") / f"{i:02d}.{'PNG' if i % 2 else 'jpg'}", (i, i, i))
+        save(
+            tmp_path
+            / "photos"
+            / ("cats" if i < 10 else "dogs")
+            / f"{i:02d}.{'PNG' if i % 2 else 'jpg'}",
+            (i, i, i),
+        )
     (tmp_path / "photos" / "notes.md").write_text("not an image")
     save(tmp_path / "photos" / ".thumbnail.png")
     return tmp_path / "photos"
@@ -43,14 +51,24 @@ def test_a_folder_is_read_recursively_in_sorted_order(folder: Path) -> None:
 
 def test_the_description_counts_and_is_json(folder: Path) -> None:
     described = open_images(folder, 5).description
-    assert {k: described[k] for k in ("kind", "location", "found", "chosen", "ignored", "unreadable")} == {
-        "kind": "folder", "location": str(folder), "found": 20, "chosen": 5, "ignored": 2, "unreadable": [],
-    }  # fmt: skip
+    expected = {
+        "kind": "folder",
+        "location": str(folder),
+        "found": 20,
+        "chosen": 5,
+        "ignored": 2,
+        "unreadable": [],
+    }
+    assert {name: described[name] for name in expected} == expected
     assert json.loads(json.dumps(described)) == described
 
 
 def test_a_subset_is_a_seeded_draw_kept_in_sorted_order(folder: Path) -> None:
-    first, again, other = open_images(folder, 6, seed=1), open_images(folder, 6, seed=1), open_images(folder, 6, seed=2)
+    first, again, other = (
+        open_images(folder, 6, seed=1),
+        open_images(folder, 6, seed=1),
+        open_images(folder, 6, seed=2),
+    )
     assert first.ids == again.ids == tuple(sorted(first.ids))
     assert first.ids != other.ids
     assert {name.split("/")[0] for name in first.ids} == {"cats", "dogs"}
@@ -76,7 +94,9 @@ def test_other_ways_to_name_images_give_the_same_pixels(
         "uri": "folder/photos",
     }[form]
     source = open_images(data)
-    assert source.load([name.endswith("03.PNG") for name in source.ids].index(True)).getpixel((0, 0)) == (3, 3, 3)
+    assert source.load([name.endswith("03.PNG") for name in source.ids].index(True)).getpixel(
+        (0, 0)
+    ) == (3, 3, 3)
     assert len(source) == {"list": 2, "sequence": 2, "string": 20, "single": 1, "uri": 20}[form]
     assert source.description.get("repeated", 1) == 1
 
@@ -109,7 +129,9 @@ def test_what_a_list_names_wrongly_is_a_bad_image_with_the_reason(tmp_path: Path
     assert reasons == ["no such file or directory", "is a folder", "not a regular file"]
 
 
-def test_a_file_without_permission_is_a_bad_image(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_permission_is_a_bad_image(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", "secret")
 
@@ -119,7 +141,9 @@ def test_a_file_without_permission_is_a_bad_image(folder: Path, monkeypatch: pyt
         source.load(0)
 
 
-def test_a_folder_that_cannot_be_entered_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_entered_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = os.scandir
 
     def refuse(path: Path) -> object:
@@ -148,7 +172,9 @@ def test_a_folder_that_cannot_be_entered_is_named(folder: Path, monkeypatch: pyt
         ("tfds/mnist", "stream without a fixed order"),
     ],
 )
-def test_data_without_images_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: object, message: str) -> None:
+def test_data_without_images_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: object, message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
@@ -168,7 +194,10 @@ def test_fewer_than_one_image_is_a_usage_error(number: int) -> None:
 def test_groups_keep_one_source_together_and_fill_sixteen() -> None:
     names = tuple(f"{i:02d}" for i in range(20))
     source = ImageSource(
-        tuple(f"{n}#{k}" for n in names for k in "ab"), tuple(n for n in names for _ in "ab"), {}, lambda i: None
+        tuple(f"{n}#{k}" for n in names for k in "ab"),
+        tuple(n for n in names for _ in "ab"),
+        {},
+        lambda i: None,
     )
     assert source.groups.tolist() == [i % 16 for i in range(20) for _ in "ab"]
     assert source.groups.dtype == np.int64

@@ -1,4 +1,6 @@
-"""timm dataset names open as image sources, offline for local folders; what cannot be opened is one line."""
+"""timm dataset names open as image sources, offline for local folders; what cannot be opened is one
+line.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,16 @@ from probe.data import BadImage, open_images
 from probe.data import timm_datasets as module
 from probe.errors import ProbeError, UsageError
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dill", "ignore::DeprecationWarning:multiprocess")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:dill", "ignore::DeprecationWarning:multiprocess"
+)
 
 
 @pytest.fixture
 def parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """`hfds/...` of a folder with a train and a test split, column `picture`; image 1 of the test split is broken."""
+    """`hfds/...` of a folder with a train and a test split, column `picture`; image 1 of the test
+    split is broken.
+    """
     pytest.importorskip("datasets")
     for split, number in (("train", 6), ("test", 4)):
         rows = [{"bytes": png(i), "path": None} for i in range(number)]
@@ -54,7 +60,9 @@ def test_a_local_hugging_face_dataset_opens_offline(parquet: str) -> None:
     assert source.ids == tuple(f"hfds/pictures:test#{i}" for i in range(4))
     assert source.description["split"] == "test"
     assert source.load(3).getpixel((0, 0)) == (3, 0, 0)
-    with pytest.raises(BadImage, match="not an image"):  # timm's own reading would give the next image instead
+    with pytest.raises(
+        BadImage, match="not an image"
+    ):  # timm's own reading would give the next image instead
         source.load(1)
 
 
@@ -99,7 +107,11 @@ def test_without_the_datasets_library_the_extra_is_named(monkeypatch: pytest.Mon
         open_images("hfds/anything")
 
 
-def test_a_hub_dataset_without_network_says_so_at_once(parquet: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_dataset_without_network_says_so_at_once(
+    parquet: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "unreachable", lambda url: "connection refused")
-    with pytest.raises(ProbeError, match=r"does not answer \(connection refused\); give a local folder"):
+    with pytest.raises(
+        ProbeError, match=r"does not answer \(connection refused\); give a local folder"
+    ):
         open_images("hfds/somebody/something")

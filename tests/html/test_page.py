@@ -1,4 +1,6 @@
-"""The page: every text escaped, no address, readable without its script, which sorts and filters where there is one."""
+"""The page: every text escaped, no address, readable without its script, which sorts and filters
+where there is one.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from probe.html import Cell, Column, Comparison, Curve, Figure, Finding, Page, Picture, Row, RunPart, Table, render
+from probe.html import (
+    Cell,
+    Column,
+    Comparison,
+    Curve,
+    Figure,
+    Finding,
+    Page,
+    Picture,
+    Row,
+    RunPart,
+    Table,
+    render,
+)
 from probe.html.page import asset, policy
 
 PNG = bytes.fromhex(
@@ -56,14 +71,23 @@ class Seen(HTMLParser):
 
 def layers(names: list[str], values: list[float | None]) -> Table:
     rows = [
-        Row((Cell(name, n, f"r-curve-{n}"), Cell("-" if v is None else str(v), v), Cell("x y", "x_y", status="x_y")), f"s{n % 2}")
+        Row(
+            (
+                Cell(name, n, f"r-curve-{n}"),
+                Cell("-" if v is None else str(v), v),
+                Cell("x y", "x_y", status="x_y"),
+            ),
+            f"s{n % 2}",
+        )
         for n, (name, v) in enumerate(zip(names, values, strict=True))
     ]
     columns = (Column("layer", "Its path.", False), Column("alpha"), Column("status", number=False))
     return Table("t", "Layers", columns, tuple(rows))
 
 
-def page(text: str = "plain", names: list[str] | None = None, values: list[float | None] | None = None) -> Page:
+def page(
+    text: str = "plain", names: list[str] | None = None, values: list[float | None] | None = None
+) -> Page:
     names = names or [text, f"b{text}"]
     picture = Picture(PNG, f"alt {text}")
     part = RunPart(
@@ -75,7 +99,10 @@ def page(text: str = "plain", names: list[str] | None = None, values: list[float
         findings=(Finding(text, text),),
         notes=(text,),
         layers=layers(names, values or [1.0] * len(names)),
-        curves=tuple(Curve(f"r-curve-{n}", name, text, ((text, text),), picture if n else None) for n, name in enumerate(names)),
+        curves=tuple(
+            Curve(f"r-curve-{n}", name, text, ((text, text),), picture if n else None)
+            for n, name in enumerate(names)
+        ),
         curves_note=text,
         figures=(Figure("r-f", text, text, picture),),
         attention=Table("h", text, (Column(text, text),), (Row((Cell(text, text),)),)),
@@ -92,7 +119,9 @@ def test_a_text_from_outside_is_shown_and_never_obeyed(text: str) -> None:
     seen, plain = Seen(html), Seen(render(page()))
     assert [tag for tag, _ in seen.elements] == [tag for tag, _ in plain.elements]
     assert seen.text.count(text) >= 15
-    assert not [name for _, attributes in seen.elements for name in attributes if name.startswith("on")]
+    assert not [
+        name for _, attributes in seen.elements for name in attributes if name.startswith("on")
+    ]
     assert seen.open == []
 
 
@@ -102,13 +131,20 @@ def test_nothing_is_loaded_and_no_link_leaves_the_page() -> None:
     assert not re.search(r"https?:|@import|url\(|fetch\(|XMLHttp|import\(", html)
     for _, attributes in seen.elements:
         assert (attributes.get("href") or "#").startswith("#")
-        assert (attributes.get("src") or "data:image/png;base64,").startswith("data:image/png;base64,")
-    assert not [tag for tag, _ in seen.elements if tag in ("link", "iframe", "object", "base", "form")]
+        assert (attributes.get("src") or "data:image/png;base64,").startswith(
+            "data:image/png;base64,"
+        )
+    assert not [
+        tag for tag, _ in seen.elements if tag in ("link", "iframe", "object", "base", "form")
+    ]
 
 
 def test_the_policy_allows_this_style_and_this_script_alone() -> None:
     html = render(page())
-    (style,), (script,) = re.findall(r"<style>(.*?)</style>", html, re.S), re.findall(r"<script>(.*?)</script>", html, re.S)
+    (style,), (script,) = (
+        re.findall(r"<style>(.*?)</style>", html, re.S),
+        re.findall(r"<script>(.*?)</script>", html, re.S),
+    )
     (told,) = [meta["content"] for meta in Seen(html).all("meta") if "http-equiv" in meta]
     assert told == policy(style, script) == policy(asset("style.css"), asset("table.js"))
     assert told.startswith("default-src 'none'")
@@ -131,7 +167,9 @@ def test_pictures_have_words_and_their_size_and_stand_once() -> None:
     html = render(page(names=["a", "b", "c"]))
     pictures = Seen(html).all("img")
     assert len(pictures) == 2 + 2  # a layer without a picture has none
-    assert all(image["alt"] and (image["width"], image["height"]) == ("1", "1") for image in pictures)
+    assert all(
+        image["alt"] and (image["width"], image["height"]) == ("1", "1") for image in pictures
+    )
 
 
 def test_the_table_reads_in_its_order_and_holds_its_keys() -> None:
@@ -141,7 +179,11 @@ def test_the_table_reads_in_its_order_and_holds_its_keys() -> None:
     keys = [cell["data-v"] for cell in [*seen.all("td"), *seen.all("th")] if "data-v" in cell]
     assert "0.123456789" in keys
     assert keys.count("") == 1
-    assert all(controls.get("hidden", "no") is None for controls in seen.all("div") if controls.get("class") == "controls")
+    assert all(
+        controls.get("hidden", "no") is None
+        for controls in seen.all("div")
+        if controls.get("class") == "controls"
+    )
 
 
 def test_what_a_run_does_not_have_has_no_section() -> None:
@@ -152,20 +194,33 @@ def test_what_a_run_does_not_have_has_no_section() -> None:
 
 def test_a_comparison_comes_first_and_headings_keep_their_order() -> None:
     part = page().parts[0]
-    html = render(Page("a, b", (part,), Comparison(layers(["a"], [1.0]), (Figure("c", "Side", "by side", Picture(PNG, "x")),))))
+    html = render(
+        Page(
+            "a, b",
+            (part,),
+            Comparison(layers(["a"], [1.0]), (Figure("c", "Side", "by side", Picture(PNG, "x")),)),
+        )
+    )
     levels = [int(tag[1]) for tag, _ in Seen(html).elements if re.fullmatch(r"h[1-6]", tag)]
     assert levels[:2] == [1, 2]
     assert html.index('id="comparison"') < html.index('id="r"')
     assert levels.count(1) == 1
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 DRIVE = """<script>
-const out = [], shown = () => [...document.querySelectorAll("#t tbody tr")].filter((row) => !row.hidden);
+const out = [];
+const shown = () => [...document.querySelectorAll("#t tbody tr")]
+  .filter((row) => !row.hidden);
 const cells = () => shown().map((row) => row.cells[0].textContent);
 addEventListener("error", (event) => out.push("ERROR " + event.message));
 const button = (n) => document.querySelectorAll("#t th button")[n];
-for (const n of [1, 1, 1, 0, 0]) { button(n).click(); out.push(cells().join(" ") + " " + button(n).closest("th").ariaSort); }
+for (const n of [1, 1, 1, 0, 0]) {
+  button(n).click();
+  out.push(cells().join(" ") + " " + button(n).closest("th").ariaSort);
+}
 const name = document.querySelector("input"), status = document.querySelector("select");
 name.value = "A"; name.dispatchEvent(new Event("input"));
 out.push(cells().join(" ") + " " + document.querySelector("output").textContent);
@@ -184,9 +239,20 @@ document.body.textContent = ""; document.body.setAttribute("data-out", out.join(
 def test_in_a_browser_the_table_sorts_filters_and_the_keys_work(tmp_path: Path) -> None:
     html = render(page(names=["a1", "b2", "a3", "b4"], values=[10.0, None, 9.0, 1e-3]))
     file = tmp_path / "page.html"
-    file.write_text(re.sub(r"<meta http-equiv[^>]*>", "", html).replace("</body>", DRIVE + "</body>"))
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-    dom = subprocess.run([*command, file.as_uri()], capture_output=True, text=True, timeout=60, check=True).stdout
+    file.write_text(
+        re.sub(r"<meta http-equiv[^>]*>", "", html).replace("</body>", DRIVE + "</body>")
+    )
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom",
+    ]
+    dom = subprocess.run(
+        [*command, file.as_uri()], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
     (out,) = re.findall(r'data-out="([^"]*)"', dom)
     assert out.split("|") == [
         "b4 a3 a1 b2 ascending",  # as numbers, the empty one last

@@ -1,4 +1,6 @@
-"""Dynamic Token Normalization: its limits, its positional weights, where they start, prefix tokens and pools."""
+"""Dynamic Token Normalization: its limits, its positional weights, where they start, prefix tokens
+and pools.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from norm_references import affine, dtn, scaled_by_heads
 from timm.models import named_apply
-from timm.models.vision_transformer import init_weights_vit_jax, init_weights_vit_moco, init_weights_vit_timm
+from timm.models.vision_transformer import (
+    init_weights_vit_jax,
+    init_weights_vit_moco,
+    init_weights_vit_timm,
+)
 from torch import nn
 
 from probe.errors import UsageError
 from probe.norms import DTN
+from support.norm_references import affine, dtn, scaled_by_heads
 
 B, C = 2, 12
 
@@ -30,7 +36,11 @@ def layer(**options):
 
 def tokens(count=6, seed=0):
     rng = torch.Generator().manual_seed(seed)
-    return torch.randn(B, count, C, generator=rng, dtype=torch.float64) * torch.linspace(0.5, 2, C, dtype=torch.float64) + 0.3
+    return (
+        torch.randn(B, count, C, generator=rng, dtype=torch.float64)
+        * torch.linspace(0.5, 2, C, dtype=torch.float64)
+        + 0.3
+    )
 
 
 def set_to(norm, logit=None, weight=None):
@@ -54,7 +64,7 @@ def test_a_share_of_one_is_layer_norm_of_the_scaled_tokens_with_the_unbiased_var
     np.testing.assert_allclose(z_of(norm, x), expected, rtol=1e-11)
 
 
-def test_a_share_of_none_with_equal_positions_is_instance_norm_of_the_scaled_tokens_with_the_biased_variance():
+def test_a_share_of_none_with_equal_positions_is_instance_norm_of_the_scaled_tokens():
     norm, x = layer(), tokens()
     set_to(norm, logit=-800.0, weight=0.0)
     u = scaled_by_heads(x.numpy(), 4, 1e-5)
@@ -73,14 +83,18 @@ def test_a_share_of_none_with_a_sharp_peak_on_the_token_itself_leaves_no_differe
 def test_positive_rescaling_of_a_head_at_a_token_changes_nothing():
     norm, x = layer(eps=1e-14), tokens()
     factors = torch.rand(B, 6, 4, dtype=torch.float64) * 50 + 0.1
-    torch.testing.assert_close(norm(x * factors.repeat_interleave(C // 4, -1)), norm(x), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        norm(x * factors.repeat_interleave(C // 4, -1)), norm(x), rtol=0, atol=1e-10
+    )
 
 
 def test_the_positional_weights_of_each_token_sum_to_one_over_their_sources():
     norm = layer()
     weights = norm.pos_proj(norm.offsets)
     assert weights.shape == (4, 6, 6)
-    torch.testing.assert_close(weights.sum(1), torch.ones(4, 6, dtype=torch.float64), rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        weights.sum(1), torch.ones(4, 6, dtype=torch.float64), rtol=0, atol=1e-14
+    )
     assert (weights.sum(2) - 1).abs().max() > 0.1
 
 
@@ -140,7 +154,9 @@ def test_a_local_head_looks_at_the_token_at_its_offset():
             assert divmod(source, 6) == (row - (h1 - 1), column - (h2 - 1))
 
 
-@pytest.mark.parametrize("init", [init_weights_vit_timm, init_weights_vit_jax, init_weights_vit_moco])
+@pytest.mark.parametrize(
+    "init", [init_weights_vit_timm, init_weights_vit_jax, init_weights_vit_moco]
+)
 def test_the_local_start_survives_the_initialization_of_the_model_around_it(init):
     model = nn.Sequential(nn.Linear(C, C), DTN(C, num_heads=4, grid=(3, 2)))
     start, linear = model[1].pos_proj.weight.clone(), model[0].weight.clone()
@@ -172,9 +188,15 @@ def pooled_reference(norm, x, factor):
         weights = np.exp(a * dx + b * dy + c * (dx**2 + dy**2))
         weights /= weights.sum(0)
         mean_pos[..., block] = np.einsum("ij,bic->bjc", weights, s[..., block])
-        var_pos[..., block] = np.einsum("ij,bic->bjc", weights, s[..., block] ** 2) - mean_pos[..., block] ** 2
-    pool_of = (np.arange(height)[:, None] // factor * (width // factor) + np.arange(width) // factor).reshape(-1)
-    l_mean, l_var = (np.repeat(1 / (1 + np.exp(-state[f"{name}_norm_weight"])), size) for name in ("mean", "var"))
+        var_pos[..., block] = (
+            np.einsum("ij,bic->bjc", weights, s[..., block] ** 2) - mean_pos[..., block] ** 2
+        )
+    pool_of = (
+        np.arange(height)[:, None] // factor * (width // factor) + np.arange(width) // factor
+    ).reshape(-1)
+    l_mean, l_var = (
+        np.repeat(1 / (1 + np.exp(-state[f"{name}_norm_weight"])), size) for name in ("mean", "var")
+    )
     mean = (1 - l_mean) * mean_pos[:, pool_of] + l_mean * u.mean(-1, keepdims=True)
     var = (1 - l_var) * var_pos[:, pool_of] + l_var * u.var(-1, keepdims=True, ddof=1)
     return affine(state, (u - mean) / np.sqrt(var + norm.eps))
@@ -184,7 +206,9 @@ def pooled_reference(norm, x, factor):
 def test_larger_grids_are_pooled_for_the_positional_statistics(grid):
     norm, x = layer(grid=grid, patch_size=4), tokens(128)
     assert norm.pool == 4
-    np.testing.assert_allclose(norm(x).detach().numpy(), pooled_reference(norm, x.numpy(), 4), rtol=1e-10, atol=1e-11)
+    np.testing.assert_allclose(
+        norm(x).detach().numpy(), pooled_reference(norm, x.numpy(), 4), rtol=1e-10, atol=1e-11
+    )
 
 
 @pytest.mark.parametrize(
@@ -223,18 +247,26 @@ def test_the_variance_only_form_takes_the_mean_of_the_token():
     state = {name: value.detach().numpy() for name, value in norm.state_dict().items()}
     assert norm.mean_norm_weight is None
     assert "mean_norm_weight" not in state
-    np.testing.assert_allclose(norm(x).detach().numpy(), dtn(state, x.numpy(), {"num_heads": 4, "grid": (3, 2)}), rtol=1e-11)
+    np.testing.assert_allclose(
+        norm(x).detach().numpy(),
+        dtn(state, x.numpy(), {"num_heads": 4, "grid": (3, 2)}),
+        rtol=1e-11,
+    )
 
 
 def test_images_are_grids_of_tokens():
     norm, images = layer(), layer(channels_last=False)
     x = tokens()
     image = x.transpose(1, 2).reshape(B, C, 3, 2)
-    torch.testing.assert_close(images(image).flatten(2).transpose(1, 2), norm(x), rtol=0, atol=1e-13)
+    torch.testing.assert_close(
+        images(image).flatten(2).transpose(1, 2), norm(x), rtol=0, atol=1e-13
+    )
 
 
 def test_equal_tokens_give_no_negative_variance():
-    """In single precision the mean of squares minus the square of the mean falls under zero; eps is too small to hide it."""
+    """In single precision the mean of squares minus the square of the mean falls under zero; eps is
+    too small to hide it.
+    """
     norm = DTN(C, num_heads=4, grid=(5, 5), eps=1e-12)
     set_to(norm, logit=-800.0)
     x = torch.randn(64, 1, C, generator=torch.Generator().manual_seed(0)).expand(-1, 25, -1)
@@ -247,7 +279,9 @@ def test_half_precision_keeps_the_offsets_and_the_weights_of_large_grids():
     half = DTN(C, num_heads=4, local_init=False).bfloat16()
     exact = DTN(C, num_heads=4).double()
     exact.load_state_dict(half.state_dict())
-    torch.testing.assert_close(half.pos_proj(half.offsets).double(), exact.pos_proj(exact.offsets), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(
+        half.pos_proj(half.offsets).double(), exact.pos_proj(exact.offsets), rtol=1e-4, atol=1e-7
+    )
 
 
 def test_autocast_leaves_the_statistics_in_single_precision():
@@ -260,7 +294,13 @@ def test_autocast_leaves_the_statistics_in_single_precision():
 def test_the_state_has_the_keys_and_shapes_of_the_original_and_not_the_offsets():
     shapes = {key: tuple(value.shape) for key, value in DTN(C, num_heads=4).state_dict().items()}
     gates = {"mean_norm_weight": (4,), "var_norm_weight": (4,)}
-    assert shapes == {"weight": (C,), "bias": (C,), **gates, "pos_proj.weight": (4, 3), "pos_proj.bias": (4,)}
+    assert shapes == {
+        "weight": (C,),
+        "bias": (C,),
+        **gates,
+        "pos_proj.weight": (4, 3),
+        "pos_proj.bias": (4,),
+    }
 
 
 def test_the_offsets_follow_the_module():
@@ -274,7 +314,11 @@ def test_the_offsets_follow_the_module():
     ("options", "count", "message"),
     [
         ({}, 7, r"DTN: input of shape \(2, 7, 12\) given; grid=3x2 needs 6 tokens"),
-        ({"prefix_tokens": 1}, 6, r"DTN: input of shape \(2, 6, 12\) given; grid=3x2 and 1 prefix tokens needs 7 tokens"),
+        (
+            {"prefix_tokens": 1},
+            6,
+            r"DTN: input of shape \(2, 6, 12\) given; grid=3x2 and 1 prefix tokens needs 7 tokens",
+        ),
     ],
 )
 def test_another_number_of_tokens_is_refused(options, count, message):
@@ -287,7 +331,10 @@ def test_another_number_of_tokens_is_refused(options, count, message):
     [
         ({"num_heads": 5}, "num_heads=5 does not divide 12 channels"),
         ({"grid": (0, 3)}, r"grid=\(0, 3\), patch_size=14 given; sizes from 1 are needed"),
-        ({"grid": (29, 28)}, r"grid=\(29, 28\) are not multiples of the pool 2 .*patch_size=29 does without a pool"),
+        (
+            {"grid": (29, 28)},
+            r"grid=\(29, 28\) are not multiples of the pool 2 .*patch_size=29 does without a pool",
+        ),
         ({"prefix_tokens": -1}, "prefix_tokens=-1 given; a number from 0 is needed"),
     ],
 )

@@ -6,14 +6,16 @@ import math
 
 import pytest
 import torch
-from norm_cases import CHANNELS, inputs, made
 
 from probe.errors import UsageError
 from probe.norms import create_norm
+from support.norm_cases import CHANNELS, inputs, made
 
 
 @pytest.mark.parametrize("channels", [8, 384])
-@pytest.mark.parametrize(("name", "slope"), [("dyt", 0.5), ("derf", 1 / math.sqrt(math.pi)), ("dyisru", 0.5)])
+@pytest.mark.parametrize(
+    ("name", "slope"), [("dyt", 0.5), ("derf", 1 / math.sqrt(math.pi)), ("dyisru", 0.5)]
+)
 def test_the_slope_at_0_of_a_fresh_one(name, slope, channels):
     x = torch.zeros(1, 1, channels, dtype=torch.float64, requires_grad=True)
     create_norm(name, channels, dtype=torch.float64)(x).sum().backward()
@@ -21,7 +23,9 @@ def test_the_slope_at_0_of_a_fresh_one(name, slope, channels):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(("name", "bound"), [("dyt", 1.0), ("derf", 1.0), ("dyisru", math.sqrt(CHANNELS))])
+@pytest.mark.parametrize(
+    ("name", "bound"), [("dyt", 1.0), ("derf", 1.0), ("dyisru", math.sqrt(CHANNELS))]
+)
 def test_far_out_it_stays_at_its_bound(name, bound, dtype):
     norm, x = made(name, dtype=dtype), torch.full((1, 1, CHANNELS), 6e4, dtype=dtype)
     torch.testing.assert_close(norm(x), torch.full_like(x, bound))
@@ -29,7 +33,9 @@ def test_far_out_it_stays_at_its_bound(name, bound, dtype):
 
 
 def test_dyisru_is_rms_norm_where_the_other_channels_sum_to_beta():
-    """What the paper derives: RMSNorm of channel i with the sum of squares of the other channels held fixed."""
+    """What the paper derives: RMSNorm of channel i with the sum of squares of the other channels
+    held fixed.
+    """
     x = inputs("dyisru", images=1)[:, :1]
     expected = made("rms_norm", eps=0.0).double()(x)
     for channel in range(CHANNELS):

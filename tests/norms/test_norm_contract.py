@@ -1,4 +1,6 @@
-"""What every normalizer of the registry promises. A new entry needs its formula in `norm_references.REFERENCES` and no test code."""
+"""What every normalizer of the registry promises. A new entry needs its formula in
+`norm_references.REFERENCES` and no test code.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +9,23 @@ import pickle
 
 import pytest
 import torch
-from norm_cases import CHANNELS, inputs, laid_out, made, ready, state_arrays, trained
-from norm_references import BREAKS, OPTIONS, REFERENCES, VARIANTS
 from torch import nn
 
 from probe.errors import UsageError
 from probe.norms import create_norm, list_norms
 from probe.norms.base import Norm
 from probe.norms.registry import NORMS, norm_name, norm_options
+from support.norm_cases import CHANNELS, inputs, laid_out, made, ready, state_arrays, trained
+from support.norm_references import BREAKS, OPTIONS, REFERENCES, VARIANTS
 
 EVERY = pytest.mark.parametrize("name", list_norms())
 MODES = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-LINES = {"batch_norm", "learnable_scaler", "unified_norm", "rep_batch_norm"}  # affine per channel at evaluation
+LINES = {
+    "batch_norm",
+    "learnable_scaler",
+    "unified_norm",
+    "rep_batch_norm",
+}  # affine per channel at evaluation
 
 
 def close(actual, expected, dtype=torch.float64):
@@ -29,14 +36,22 @@ def close(actual, expected, dtype=torch.float64):
 
 def formula(name, norm, x, options):
     reference = REFERENCES.get(name)
-    assert reference is not None, f"{name} is registered without its formula: add it to tests/norms/norm_references.py"
-    return torch.from_numpy(reference(state_arrays(norm), x.numpy(), {**OPTIONS.get(name, {}), **options}))
+    assert reference is not None, (
+        f"{name} is registered without its formula: add it to tests/norms/norm_references.py"
+    )
+    return torch.from_numpy(
+        reference(state_arrays(norm), x.numpy(), {**OPTIONS.get(name, {}), **options})
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
     [(name, {}) for name in list_norms()] + VARIANTS,
-    ids=lambda value: ",".join(f"{k}={v}" for k, v in value.items()) or "default" if isinstance(value, dict) else value,
+    ids=lambda value: (
+        ",".join(f"{k}={v}" for k, v in value.items()) or "default"
+        if isinstance(value, dict)
+        else value
+    ),
 )
 def test_the_output_at_evaluation_is_the_published_formula(name, options):
     norm, x = ready(name, **options), inputs(name, seed=9)
@@ -44,7 +59,9 @@ def test_the_output_at_evaluation_is_the_published_formula(name, options):
 
 
 def test_no_formula_is_left_over():
-    assert set(REFERENCES) | set(OPTIONS) | set(BREAKS) | {name for name, _ in VARIANTS} <= set(list_norms())
+    assert set(REFERENCES) | set(OPTIONS) | set(BREAKS) | {name for name, _ in VARIANTS} <= set(
+        list_norms()
+    )
 
 
 @MODES
@@ -101,7 +118,9 @@ def test_the_line_of_z_and_that_of_the_output_belong_together(name):
 
 
 @MODES
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16], ids=["float32", "float64", "bfloat16"]
+)
 @EVERY
 def test_dtype_and_shape_stay_and_the_values_are_right_to_its_precision(name, dtype, training):
     norm = trained(made(name), name).to(dtype).train(training)
@@ -149,7 +168,9 @@ def test_the_state_goes_into_a_fresh_module_and_back(name):
     norm, fresh, x = ready(name), made(name, seed=5).double().eval(), inputs(name, seed=9)
     fresh.load_state_dict(norm.state_dict())
     assert torch.equal(fresh(x), norm(x))
-    assert all(torch.equal(value, fresh.state_dict()[key]) for key, value in norm.state_dict().items())
+    assert all(
+        torch.equal(value, fresh.state_dict()[key]) for key, value in norm.state_dict().items()
+    )
 
 
 @EVERY
@@ -164,7 +185,9 @@ def test_copies_and_pickles_compute_the_same(name):
 def test_no_two_tensors_share_their_storage(name):
     norm = ready(name)
     modules = nn.ModuleList([norm, copy.deepcopy(norm), made(name)])
-    every = [value.untyped_storage().data_ptr() for value in (*modules.parameters(), *modules.buffers())]
+    every = [
+        value.untyped_storage().data_ptr() for value in (*modules.parameters(), *modules.buffers())
+    ]
     assert len(set(every)) == len(every)
 
 
@@ -183,7 +206,10 @@ def test_gradients_reach_input_and_parameters_and_are_finite(name, training):
 @pytest.mark.parametrize("value", [0.0, 3.0, 1e4])
 @EVERY
 def test_constant_inputs_give_finite_values_and_gradients(name, value, training):
-    norm, x = trained(made(name), name, dtype=torch.float32).train(training), inputs(name, dtype=torch.float32)
+    norm, x = (
+        trained(made(name), name, dtype=torch.float32).train(training),
+        inputs(name, dtype=torch.float32),
+    )
     x = torch.full_like(x, value).requires_grad_()
     y = norm(x)
     y.sum().backward()
@@ -221,7 +247,10 @@ def test_a_compiled_norm_computes_the_same(name, training):
         expected.square().sum().backward()
         close(y, expected)
         close(a.grad, b.grad)
-    assert all(torch.allclose(value.double(), twin.state_dict()[key].double()) for key, value in norm.state_dict().items())
+    assert all(
+        torch.allclose(value.double(), twin.state_dict()[key].double())
+        for key, value in norm.state_dict().items()
+    )
 
 
 @EVERY
@@ -239,7 +268,9 @@ def test_reset_parameters_brings_back_the_start(name):
     for module in (norm, empty):
         torch.manual_seed(3)
         module.reset_parameters()
-        for (key, value), expected in zip(module.state_dict().items(), fresh.state_dict().values(), strict=True):
+        for (key, value), expected in zip(
+            module.state_dict().items(), fresh.state_dict().values(), strict=True
+        ):
             assert torch.equal(value, expected), key
 
 
@@ -259,7 +290,11 @@ def test_an_input_in_the_wrong_layout_is_refused_with_its_shape(name):
 def test_channels_are_counted(name):
     assert made(name).num_features == CHANNELS
     with pytest.raises(UsageError, match="channels? given"):
-        create_norm(name, 0, **{key: value for key, value in OPTIONS.get(name, {}).items() if key != "num_heads"})
+        create_norm(
+            name,
+            0,
+            **{key: value for key, value in OPTIONS.get(name, {}).items() if key != "num_heads"},
+        )
 
 
 @EVERY

@@ -45,9 +45,21 @@ def test_options_go_to_the_constructor():
     ("norm", "option", "message"),
     [
         ("dyt", "eps", "dyt takes no option eps; it takes alpha_init, affine, bias, device, dtype"),
-        ("layer_norm_2d", "channels_last", "layer_norm_2d takes no option channels_last; it takes eps, "),
-        (LayerNorm, "alpha", "LayerNorm takes no option alpha; it takes eps, affine, bias, channels_last, "),
-        (partial(ScaleNorm, eps=1e-3), "bias", "ScaleNorm takes no option bias; it takes eps, per_channel, "),
+        (
+            "layer_norm_2d",
+            "channels_last",
+            "layer_norm_2d takes no option channels_last; it takes eps, ",
+        ),
+        (
+            LayerNorm,
+            "alpha",
+            "LayerNorm takes no option alpha; it takes eps, affine, bias, channels_last, ",
+        ),
+        (
+            partial(ScaleNorm, eps=1e-3),
+            "bias",
+            "ScaleNorm takes no option bias; it takes eps, per_channel, ",
+        ),
     ],
 )
 def test_an_option_that_the_norm_does_not_take_is_one_line(norm, option, message):
@@ -80,11 +92,24 @@ VALUES = torch.arange(1.0, C + 1)
         ("scale_norm", {"scale": VALUES}, {"weight": VALUES}),
         ("learnable_scaler", {"a": VALUES, "b": -VALUES}, {"weight": VALUES, "bias": -VALUES}),
         ("learnable_scaler_2d", {"a": VALUES, "b": -VALUES}, {"weight": VALUES, "bias": -VALUES}),
-        ("dyt", {"alpha": torch.tensor(0.7), "weight": VALUES, "bias": -VALUES}, {"alpha": torch.tensor([0.7])}),
-        ("dyt_2d", {"alpha": torch.tensor([0.7]), "weight": VALUES, "bias": -VALUES}, {"alpha": torch.tensor([0.7])}),
+        (
+            "dyt",
+            {"alpha": torch.tensor(0.7), "weight": VALUES, "bias": -VALUES},
+            {"alpha": torch.tensor([0.7])},
+        ),
+        (
+            "dyt_2d",
+            {"alpha": torch.tensor([0.7]), "weight": VALUES, "bias": -VALUES},
+            {"alpha": torch.tensor([0.7])},
+        ),
         (
             "derf",
-            {"alpha": torch.tensor(0.7), "shift": torch.tensor(0.1), "weight": VALUES, "bias": -VALUES},
+            {
+                "alpha": torch.tensor(0.7),
+                "shift": torch.tensor(0.1),
+                "weight": VALUES,
+                "bias": -VALUES,
+            },
             {"alpha": torch.tensor([0.7]), "shift": torch.tensor([0.1])},
         ),
         (
@@ -96,14 +121,23 @@ VALUES = torch.arange(1.0, C + 1)
                 "bn.running_var": VALUES * 2,
                 "bn.num_batches_tracked": torch.tensor(7),
             },
-            {"running_mean": VALUES / 2, "running_var": VALUES * 2, "num_batches_tracked": torch.tensor(7)},
+            {
+                "running_mean": VALUES / 2,
+                "running_var": VALUES * 2,
+                "num_batches_tracked": torch.tensor(7),
+            },
         ),
         ("batch_norm_2d", nn.BatchNorm2d(C).state_dict(), {"running_var": torch.ones(C)}),
         ("layer_norm", {"weight": VALUES.view(1, 1, C), "bias": VALUES}, {"weight": VALUES}),
-        ("group_norm_2d", {"weight": VALUES.view(1, C, 1, 1), "bias": VALUES.view(1, C, 1, 1)}, {"bias": VALUES}),
+        (
+            "group_norm_2d",
+            {"weight": VALUES.view(1, C, 1, 1), "bias": VALUES.view(1, C, 1, 1)},
+            {"bias": VALUES},
+        ),
         (
             "rep_batch_norm",
-            {"alpha": torch.tensor([0.3])} | {f"bn.{key}": value for key, value in nn.BatchNorm1d(C).state_dict().items()},
+            {"alpha": torch.tensor([0.3])}
+            | {f"bn.{key}": value for key, value in nn.BatchNorm1d(C).state_dict().items()},
             {"eta": torch.tensor([0.3])},
         ),
     ],

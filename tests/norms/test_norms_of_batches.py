@@ -7,22 +7,26 @@ import copy
 import numpy as np
 import pytest
 import torch
-from norm_cases import CHANNELS, inputs, made, ready, state_arrays, trained
-from norm_references import layer_norm, rep_batch_norm
 from torch import nn
 
 from probe.errors import UsageError
 from probe.norms import create_norm
+from support.norm_cases import CHANNELS, inputs, made, ready, state_arrays, trained
+from support.norm_references import layer_norm, rep_batch_norm
 
 
 def rows_of(x, name):
-    return x.flatten(0, 1) if not name.endswith("_2d") else x.flatten(2).transpose(1, 2).flatten(0, 1)
+    return (
+        x.flatten(0, 1) if not name.endswith("_2d") else x.flatten(2).transpose(1, 2).flatten(0, 1)
+    )
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.6])
 @pytest.mark.parametrize("name", ["batch_norm", "batch_norm_2d"])
 def test_a_sequence_of_training_steps_follows_the_published_recursion(name, momentum):
-    """Outputs from the biased variance of the batch, buffers with the unbiased one, evaluation from the buffers."""
+    """Outputs from the biased variance of the batch, buffers with the unbiased one, evaluation from
+    the buffers.
+    """
     norm = made(name, momentum=momentum).double()
     mean, var = np.zeros(CHANNELS), np.ones(CHANNELS)
     for step in range(4):
@@ -40,9 +44,13 @@ def test_a_sequence_of_training_steps_follows_the_published_recursion(name, mome
     assert np.allclose(rows_of(norm.eval()(x), name).detach().numpy(), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "other"), [("batch_norm", nn.BatchNorm1d), ("batch_norm_2d", nn.BatchNorm2d)])
+@pytest.mark.parametrize(
+    ("name", "other"), [("batch_norm", nn.BatchNorm1d), ("batch_norm_2d", nn.BatchNorm2d)]
+)
 def test_training_equals_that_of_torch_step_by_step(name, other):
-    """Parameters, buffers and outputs of both under the same optimizer; tokens go to torch as (B, C, T)."""
+    """Parameters, buffers and outputs of both under the same optimizer; tokens go to torch as (B,
+    C, T).
+    """
     ours, theirs = made(name).double(), other(CHANNELS).double()
     turned = (lambda t: t.transpose(1, 2)) if name == "batch_norm" else (lambda t: t)
     optimizers = [torch.optim.SGD(module.parameters(), lr=0.1) for module in (ours, theirs)]
@@ -75,13 +83,19 @@ def test_asking_for_normalized_in_training_counts_no_batch(name):
 
 @pytest.mark.parametrize("name", ["rep_batch_norm", "rep_batch_norm_2d"])
 def test_rep_batch_norm_is_batch_norm_plus_eta_x(name):
-    rep, plain, x = ready(name), made(name.removeprefix("rep_")).double().eval(), inputs(name, seed=9)
+    rep, plain, x = (
+        ready(name),
+        made(name.removeprefix("rep_")).double().eval(),
+        inputs(name, seed=9),
+    )
     plain.load_state_dict({key: value for key, value in rep.state_dict().items() if key != "eta"})
     torch.testing.assert_close(rep(x), plain(x) + rep.eta * x, rtol=0, atol=1e-12)
 
 
 def shares(norm, x, steps):
-    """Share of LayerNorm in each training step, read off the outputs: LN has gain 1, RepBN a constant 5."""
+    """Share of LayerNorm in each training step, read off the outputs: LN has gain 1, RepBN a
+    constant 5.
+    """
     found = []
     for _ in range(steps):
         y, z = norm(x), norm.normalized(x)
@@ -154,8 +168,13 @@ def test_the_schedule_goes_on_after_loading():
 
 def test_the_state_of_the_published_code_loads():
     """norm1 is its LayerNorm, norm2 its RepBN; warm, iter and total_step count down."""
-    state = {f"norm1.{key}": torch.full((CHANNELS,), value) for key, value in (("weight", 1.5), ("bias", 0.5))}
-    state |= {f"norm2.bn.{key}": value for key, value in nn.BatchNorm1d(CHANNELS).state_dict().items()}
+    state = {
+        f"norm1.{key}": torch.full((CHANNELS,), value)
+        for key, value in (("weight", 1.5), ("bias", 0.5))
+    }
+    state |= {
+        f"norm2.bn.{key}": value for key, value in nn.BatchNorm1d(CHANNELS).state_dict().items()
+    }
     state |= {
         "norm2.alpha": torch.tensor([0.3]),
         "warm": torch.tensor(0),
@@ -168,7 +187,9 @@ def test_the_state_of_the_published_code_loads():
     x = inputs("rep_batch_norm", seed=9)
     own = state_arrays(norm)
     expected = 0.75 * layer_norm({"weight": 1.5, "bias": 0.5}, x.numpy(), {})
-    expected += 0.25 * rep_batch_norm({key: own[key] for key in own if key != "decay_steps"}, x.numpy(), {})
+    expected += 0.25 * rep_batch_norm(
+        {key: own[key] for key in own if key != "decay_steps"}, x.numpy(), {}
+    )
     assert own["eta"] == pytest.approx(0.3)
     assert np.allclose(norm(x).detach().numpy(), expected, rtol=0, atol=1e-12)
 

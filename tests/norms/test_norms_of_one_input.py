@@ -1,22 +1,28 @@
-"""Norms whose statistics come from the input alone: layer, RMS, instance, group, scale and feature normalization."""
+"""Norms whose statistics come from the input alone: layer, RMS, instance, group, scale and feature
+normalization.
+"""
 
 from __future__ import annotations
 
 import pytest
 import timm.layers as tl
 import torch
-from norm_cases import CHANNELS, inputs, made, ready
 from torch import nn
 
 from probe.errors import UsageError
 from probe.norms import create_norm, list_norms
+from support.norm_cases import CHANNELS, inputs, made, ready
 
 SAME_IN_BOTH_MODES = [
-    name for name in list_norms() if name.removesuffix("_2d") not in {"batch_norm", "rep_batch_norm", "switch_norm"}
+    name
+    for name in list_norms()
+    if name.removesuffix("_2d") not in {"batch_norm", "rep_batch_norm", "switch_norm"}
 ]
 
 
-@pytest.mark.parametrize("name", [name for name in SAME_IN_BOTH_MODES if name not in {"power_norm", "unified_norm"}])
+@pytest.mark.parametrize(
+    "name", [name for name in SAME_IN_BOTH_MODES if name not in {"power_norm", "unified_norm"}]
+)
 def test_training_and_evaluation_are_the_same(name):
     norm, x = ready(name), inputs(name, seed=9)
     assert torch.equal(norm.train()(x), norm.eval()(x))
@@ -42,11 +48,22 @@ def test_it_computes_what_the_module_of_the_library_does(name, options, other):
 
 @pytest.mark.parametrize("shape", [(5, CHANNELS), (2, 3, 4, CHANNELS), (2, 3, 2, 2, CHANNELS)])
 @pytest.mark.parametrize(
-    "name", ["layer_norm", "rms_norm", "batch_norm", "scale_norm", "dyt", "feature_norm", "learnable_scaler"]
+    "name",
+    [
+        "layer_norm",
+        "rms_norm",
+        "batch_norm",
+        "scale_norm",
+        "dyt",
+        "feature_norm",
+        "learnable_scaler",
+    ],
 )
 def test_token_norms_take_any_number_of_axes_before_the_channels(name, shape):
     norm, x = ready(name), torch.randn(shape, dtype=torch.float64)
-    torch.testing.assert_close(norm(x).reshape(-1, CHANNELS), norm(x.reshape(1, -1, CHANNELS))[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        norm(x).reshape(-1, CHANNELS), norm(x.reshape(1, -1, CHANNELS))[0], rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", ["instance_norm", "group_norm"])
@@ -58,7 +75,9 @@ def test_statistics_over_tokens_run_over_every_axis_between_batch_and_channels(n
 @pytest.mark.parametrize("name", ["instance_norm", "instance_norm_2d"])
 def test_one_token_has_no_unbiased_variance_and_the_error_says_what_does(name):
     x = torch.randn(2, CHANNELS, 1, 1) if name.endswith("_2d") else torch.randn(2, 1, CHANNELS)
-    with pytest.raises(UsageError, match=r"one token per image, shape \(2, .*unbiased=False takes it"):
+    with pytest.raises(
+        UsageError, match=r"one token per image, shape \(2, .*unbiased=False takes it"
+    ):
         create_norm(name, CHANNELS, unbiased=True)(x)
     y = create_norm(name, CHANNELS, unbiased=False)(x)
     assert torch.equal(y, torch.zeros_like(x))
@@ -132,5 +151,7 @@ def test_features_keep_small_inputs_small_by_default():
 
 
 def test_an_unknown_method_is_named():
-    with pytest.raises(UsageError, match="method 'z-score' is unknown.*did you mean zscore.*known: minmax, zscore"):
+    with pytest.raises(
+        UsageError, match="method 'z-score' is unknown.*did you mean zscore.*known: minmax, zscore"
+    ):
         create_norm("feature_norm", CHANNELS, method="z-score")

@@ -1,23 +1,33 @@
-"""PowerNorm against the published training sequence, written again in numpy: values, buffers and gradients of every step."""
+"""PowerNorm against the published training sequence, written again in numpy: values, buffers and
+gradients of every step.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from norm_references import scaled_by_heads
 
 from probe.errors import UsageError
 from probe.norms import PowerNorm
+from support.norm_references import scaled_by_heads
 
 B, T, C = 3, 5, 8
 
 
 class PublishedSteps:
-    """One object is one layer; `forward` and `backward` take turns. Rows are (B, T), statistics (C,)."""
+    """One object is one layer; `forward` and `backward` take turns. Rows are (B, T), statistics
+    (C,).
+    """
 
     def __init__(self, heads, warmup, keep=0.9, keep_gradient=0.9, eps=1e-5):
-        self.heads, self.warmup, self.keep, self.keep_gradient, self.eps = heads, warmup, keep, keep_gradient, eps
+        self.heads, self.warmup, self.keep, self.keep_gradient, self.eps = (
+            heads,
+            warmup,
+            keep,
+            keep_gradient,
+            eps,
+        )
         self.phi, self.ema, self.step = np.ones(C), np.zeros(C), 0
 
     def forward(self, x, weight, bias, padding=None):
@@ -53,7 +63,9 @@ def layer(**options):
 
 def batch(step, scale=1.0):
     rng = np.random.default_rng(step)
-    return scale * rng.normal(rng.normal(size=C), 1 + rng.random(C), (B, T, C)), rng.normal(size=(B, T, C))
+    return scale * rng.normal(rng.normal(size=C), 1 + rng.random(C), (B, T, C)), rng.normal(
+        size=(B, T, C)
+    )
 
 
 def trained_step(norm, x, gy, **masks):
@@ -62,7 +74,10 @@ def trained_step(norm, x, gy, **masks):
     leaf = torch.tensor(x, requires_grad=True)
     y = norm(leaf, **masks)
     y.backward(torch.tensor(gy))
-    return [value.detach().numpy() for value in (y, norm.normalized(leaf), leaf.grad, norm.weight.grad, norm.bias.grad)]
+    return [
+        value.detach().numpy()
+        for value in (y, norm.normalized(leaf), leaf.grad, norm.weight.grad, norm.bias.grad)
+    ]
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["all rows", "padding"])
@@ -76,9 +91,13 @@ def trained_step(norm, x, gy, **masks):
         (2, 2, {"alpha_fwd": 0.7, "alpha_bkw": 0.4}),
     ],
 )
-def test_every_training_step_is_the_published_one_before_at_and_after_warm_up(heads, warmup, options, masked):
+def test_every_training_step_is_the_published_one_before_at_and_after_warm_up(
+    heads, warmup, options, masked
+):
     norm = layer(num_heads=heads, warmup=warmup, **options)
-    steps = PublishedSteps(heads, warmup, options.get("alpha_fwd", 0.9), options.get("alpha_bkw", 0.9), norm.eps)
+    steps = PublishedSteps(
+        heads, warmup, options.get("alpha_fwd", 0.9), options.get("alpha_bkw", 0.9), norm.eps
+    )
     weight, bias = norm.weight.detach().numpy(), norm.bias.detach().numpy()
     padding = np.arange(B * T).reshape(B, T) % 4 == 3 if masked else None
     masks = {"pad_mask": torch.tensor(padding)} if masked else {}
@@ -87,8 +106,12 @@ def test_every_training_step_is_the_published_one_before_at_and_after_warm_up(he
         expected = [steps.forward(x, weight, bias, padding), steps.z, *steps.backward(gy)]
         for got, wanted in zip(trained_step(norm, x, gy, **masks), expected, strict=True):
             np.testing.assert_allclose(got, wanted, rtol=1e-10, atol=1e-11)
-        np.testing.assert_allclose(norm.running_phi.numpy(), steps.phi.reshape(1, C, 1, 1), rtol=1e-12)
-        np.testing.assert_allclose(norm.ema_gz.numpy(), steps.ema.reshape(1, C, 1, 1), rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(
+            norm.running_phi.numpy(), steps.phi.reshape(1, C, 1, 1), rtol=1e-12
+        )
+        np.testing.assert_allclose(
+            norm.ema_gz.numpy(), steps.ema.reshape(1, C, 1, 1), rtol=1e-10, atol=1e-12
+        )
         assert norm.iters.tolist() == [step]
 
 
@@ -125,7 +148,9 @@ def test_the_gradient_buffer_moves_where_the_input_needs_no_gradient():
 def test_checkpoints_of_the_original_load_with_their_keys_and_shapes():
     rng = torch.Generator().manual_seed(0)
     state = {"weight": torch.rand(C, generator=rng), "bias": torch.rand(C, generator=rng)}
-    state |= {name: torch.rand(1, C, 1, 1, generator=rng) for name in ("running_phi", "ema_gz")} | {"iters": torch.tensor([7])}
+    state |= {name: torch.rand(1, C, 1, 1, generator=rng) for name in ("running_phi", "ema_gz")} | {
+        "iters": torch.tensor([7])
+    }
     norm = PowerNorm(C)
     norm.load_state_dict(state)
     assert norm.state_dict().keys() == state.keys()

@@ -1,4 +1,6 @@
-"""What PowerNorm and UnifiedNorm promise about their training steps: one backward pass each, and z as this very call used it."""
+"""What PowerNorm and UnifiedNorm promise about their training steps: one backward pass each, and z
+as this very call used it.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def layer(name, **options):
 
 
 def batch(seed):
-    return torch.randn(3, 4, C, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
+    return torch.randn(
+        3, 4, C, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).requires_grad_()
 
 
 def step(norm, seed):
@@ -38,7 +42,10 @@ def step(norm, seed):
 
 
 def same_state(first, second):
-    return all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    return all(
+        torch.equal(a, b)
+        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
 def one_line(caught, name):
@@ -144,7 +151,9 @@ def test_evaluation_between_forward_and_backward_disturbs_nothing(name):
 @BOTH
 def test_a_hook_gets_the_z_of_its_call_at_every_step_although_the_buffers_have_moved(name):
     norm, seen = layer(name), []
-    norm.register_forward_hook(lambda module, args, output: seen.append((module.normalized(args[0]), output)))
+    norm.register_forward_hook(
+        lambda module, args, output: seen.append((module.normalized(args[0]), output))
+    )
     with torch.no_grad():
         norm.weight.fill_(2)
         norm.bias.fill_(1)
@@ -181,7 +190,9 @@ def test_copies_in_the_middle_of_training_go_on_as_the_original(name):
 
 @BOTH
 def test_training_in_half_precision_keeps_moments_in_single_precision(name):
-    """A second moment over 70,000 would overflow in float16; the gradient stays near the exact one."""
+    """A second moment over 70,000 would overflow in float16; the gradient stays near the exact
+    one.
+    """
     norm, exact = layer(name).half(), layer(name)
     x = (300 * batch(0).detach()).half()
     leaf, wide = x.requires_grad_(), x.detach().double().requires_grad_()
@@ -224,14 +235,18 @@ def test_channels_on_the_second_axis_train_as_those_on_the_last(name):
     for seed in range(5):
         x = batch(seed).detach().transpose(1, 2).reshape(3, C, 2, 2).requires_grad_()
         images(x).square().sum().backward()
-        torch.testing.assert_close(x.grad.flatten(2).transpose(1, 2), step(norm, seed), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            x.grad.flatten(2).transpose(1, 2), step(norm, seed), rtol=0, atol=1e-12
+        )
     for first, second in zip(norm.state_dict().values(), images.state_dict().values(), strict=True):
         torch.testing.assert_close(first, second, rtol=0, atol=1e-12)
 
 
 @BOTH
 def test_a_mask_of_another_shape_is_refused(name):
-    with pytest.raises(UsageError, match=r"pad_mask of shape \(3, 5\) given; \(3, 4\) is needed, True at padding"):
+    with pytest.raises(
+        UsageError, match=r"pad_mask of shape \(3, 5\) given; \(3, 4\) is needed, True at padding"
+    ):
         layer(name)(batch(0), torch.zeros(3, 5, dtype=torch.bool))
 
 

@@ -1,4 +1,6 @@
-"""Switchable normalization against the published training sequence in numpy, its limits, and the checkpoints of the original."""
+"""Switchable normalization against the published training sequence in numpy, its limits, and the
+checkpoints of the original.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def softmax(values):
 
 
 def batch_statistics(x):
-    """m_bn, v_bn of shape (C,) as published: from the means and unbiased variances of the planes."""
+    """m_bn, v_bn of shape (C,) as published: from the means and unbiased variances of the
+    planes.
+    """
     mean, var = x.mean((2, 3)), x.var((2, 3), ddof=1)
     return mean.mean(0), (var + mean**2).mean(0) - mean.mean(0) ** 2
 
@@ -60,12 +64,21 @@ def test_training_uses_the_batch_and_keeps_a_running_mean_that_evaluation_uses(m
     norm, mean, var = layer(momentum=momentum, eps=0.01), np.zeros(C), np.ones(C)
     for seed in range(4):
         x = batch(seed)
-        np.testing.assert_allclose(norm.train()(torch.tensor(x)).detach().numpy(), published(x, norm), rtol=1e-11)
+        np.testing.assert_allclose(
+            norm.train()(torch.tensor(x)).detach().numpy(), published(x, norm), rtol=1e-11
+        )
         new_mean, new_var = batch_statistics(x)
-        mean, var = momentum * mean + (1 - momentum) * new_mean, momentum * var + (1 - momentum) * new_var
+        mean, var = (
+            momentum * mean + (1 - momentum) * new_mean,
+            momentum * var + (1 - momentum) * new_var,
+        )
         np.testing.assert_allclose(norm.running_mean.numpy(), mean.reshape(1, C, 1), rtol=1e-12)
         np.testing.assert_allclose(norm.running_var.numpy(), var.reshape(1, C, 1), rtol=1e-12)
-        np.testing.assert_allclose(norm.eval()(torch.tensor(x)).detach().numpy(), published(x, norm, (mean, var)), rtol=1e-11)
+        np.testing.assert_allclose(
+            norm.eval()(torch.tensor(x)).detach().numpy(),
+            published(x, norm, (mean, var)),
+            rtol=1e-11,
+        )
 
 
 def test_sums_over_batches_become_the_statistics_of_all_of_them():
@@ -73,13 +86,19 @@ def test_sums_over_batches_become_the_statistics_of_all_of_them():
     assert (norm.running_var == 0).all()
     for x in every:
         norm(torch.tensor(x))
-    means, variances = (np.array(values) for values in zip(*map(batch_statistics, every), strict=True))
+    means, variances = (
+        np.array(values) for values in zip(*map(batch_statistics, every), strict=True)
+    )
     np.testing.assert_allclose(norm.running_mean.flatten().numpy(), means.sum(0), rtol=1e-12)
-    np.testing.assert_allclose(norm.running_var.flatten().numpy(), (variances + means**2).sum(0), rtol=1e-12)
+    np.testing.assert_allclose(
+        norm.running_var.flatten().numpy(), (variances + means**2).sum(0), rtol=1e-12
+    )
     norm.average_statistics(3)
     np.testing.assert_allclose(norm.running_mean.flatten().numpy(), means.mean(0), rtol=1e-12)
     np.testing.assert_allclose(
-        norm.running_var.flatten().numpy(), (variances + means**2).mean(0) - means.mean(0) ** 2, rtol=1e-12
+        norm.running_var.flatten().numpy(),
+        (variances + means**2).mean(0) - means.mean(0) ** 2,
+        rtol=1e-12,
     )
 
 
@@ -88,12 +107,20 @@ def test_without_batch_statistics_two_logits_are_left_and_no_buffer(training):
     norm, x = layer(using_bn=False).train(training), batch(0)
     assert norm.mean_weight.shape == norm.var_weight.shape == (2,)
     assert list(norm.buffers()) == []
-    np.testing.assert_allclose(norm(torch.tensor(x)).detach().numpy(), published(x, norm), rtol=1e-11)
+    np.testing.assert_allclose(
+        norm(torch.tensor(x)).detach().numpy(), published(x, norm), rtol=1e-11
+    )
 
 
-@pytest.mark.parametrize(("which", "axes"), [(0, (2, 3)), (1, (1, 2, 3)), (2, (0, 2, 3))], ids=["instance", "layer", "batch"])
+@pytest.mark.parametrize(
+    ("which", "axes"),
+    [(0, (2, 3)), (1, (1, 2, 3)), (2, (0, 2, 3))],
+    ids=["instance", "layer", "batch"],
+)
 def test_a_large_logit_chooses_one_normalizer(which, axes):
-    """Its mean is the plain one; with n positions its variance is biased plus mean var_in / n, since var_in is the unbiased one."""
+    """Its mean is the plain one; with n positions its variance is biased plus mean var_in / n,
+    since var_in is the unbiased one.
+    """
     norm, x = SwitchNorm(C, channels_last=False, dtype=torch.float64), batch(0)
     with torch.no_grad():
         norm.mean_weight[which] = norm.var_weight[which] = 60
@@ -101,7 +128,9 @@ def test_a_large_logit_chooses_one_normalizer(which, axes):
     shared = var_in.mean(tuple(axis for axis in axes if axis < 2), keepdims=True)
     var = x.var(axes, keepdims=True) + shared / (H * W)
     expected = (x - x.mean(axes, keepdims=True)) / np.sqrt(var + 1e-5)
-    np.testing.assert_allclose(norm(torch.tensor(x)).detach().numpy(), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        norm(torch.tensor(x)).detach().numpy(), expected, rtol=1e-9, atol=1e-9
+    )
 
 
 def test_tokens_are_positions_of_a_column():
@@ -109,7 +138,9 @@ def test_tokens_are_positions_of_a_column():
     tokens.load_state_dict(images.state_dict())
     x = torch.randn(B, 5, C, dtype=torch.float64)
     column = x.transpose(1, 2)[..., None]
-    torch.testing.assert_close(tokens(x), images(column)[..., 0].transpose(1, 2), rtol=0, atol=1e-13)
+    torch.testing.assert_close(
+        tokens(x), images(column)[..., 0].transpose(1, 2), rtol=0, atol=1e-13
+    )
     torch.testing.assert_close(tokens.running_var, images.running_var, rtol=0, atol=1e-13)
 
 

@@ -1,4 +1,6 @@
-"""Unified Normalization against the published training sequence, written again in numpy: values, buffers, gradients of every step."""
+"""Unified Normalization against the published training sequence, written again in numpy: values,
+buffers, gradients of every step.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,19 @@ class PublishedSteps:
     """One object is one layer; `forward` and `backward` take turns."""
 
     def __init__(self, window, warmup, filtering, keep=0.9, eps=1e-5, step=0):
-        (self.m_f, self.m_b), self.warmup, self.filtering, self.keep, self.eps = window, warmup, filtering, keep, eps
-        self.running_var, self.ema_gz, self.step, self.skip_counter = np.ones(C), np.zeros(C), step, np.zeros(1)
+        (self.m_f, self.m_b), self.warmup, self.filtering, self.keep, self.eps = (
+            window,
+            warmup,
+            filtering,
+            keep,
+            eps,
+        )
+        self.running_var, self.ema_gz, self.step, self.skip_counter = (
+            np.ones(C),
+            np.zeros(C),
+            step,
+            np.zeros(1),
+        )
         self.buffer_x2, self.buffer_gz = np.zeros((self.m_f, C)), np.zeros((self.m_b, C))
 
     def forward(self, x, weight, bias, padding=None):
@@ -34,10 +47,14 @@ class PublishedSteps:
                 self.buffer_x2[t % self.m_f] = self.running_var
                 self.skip = True
                 self.skip_counter += 1
-        self.var = x2 if t <= self.m_f or t < self.warmup or self.skip else geometric(self.buffer_x2)
+        self.var = (
+            x2 if t <= self.m_f or t < self.warmup or self.skip else geometric(self.buffer_x2)
+        )
         self.r = np.ones(C)
         if t > max(1000, self.warmup) and not self.skip:
-            self.r = np.clip(np.sqrt(self.var + self.eps) / np.sqrt(self.running_var + self.eps), 0.2, 5)
+            self.r = np.clip(
+                np.sqrt(self.var + self.eps) / np.sqrt(self.running_var + self.eps), 0.2, 5
+            )
         self.z, self.weight = x / np.sqrt(self.var + self.eps), weight
         self.running_var = self.keep * self.running_var + (1 - self.keep) * self.var
         return weight * self.z + bias
@@ -73,7 +90,9 @@ def batch(step, scale=1.0):
 
 
 def compared(norm, steps, scales, padding=None):
-    """Runs both side by side, one step per scale; returns the values of skip_counter and of the ratio on the way."""
+    """Runs both side by side, one step per scale; returns the values of skip_counter and of the
+    ratio on the way.
+    """
     weight, bias = norm.weight.detach().numpy(), norm.bias.detach().numpy()
     masks = {} if padding is None else {"pad_mask": torch.tensor(padding)}
     skipped, ratios = [], []
@@ -83,7 +102,14 @@ def compared(norm, steps, scales, padding=None):
         leaf = torch.tensor(x, requires_grad=True)
         y = norm(leaf, **masks)
         y.backward(torch.tensor(gy))
-        got = (y, norm.normalized(leaf), leaf.grad, norm.weight.grad, norm.bias.grad, *(getattr(norm, name) for name in BUFFERS))
+        got = (
+            y,
+            norm.normalized(leaf),
+            leaf.grad,
+            norm.weight.grad,
+            norm.bias.grad,
+            *(getattr(norm, name) for name in BUFFERS),
+        )
         wanted = [steps.forward(x, weight, bias, padding), steps.z, *steps.backward(gy)]
         wanted += [getattr(steps, name) for name in BUFFERS]
         for ours, theirs in zip(got, wanted, strict=True):
@@ -107,7 +133,9 @@ def compared(norm, steps, scales, padding=None):
         (4, 4000, {}),
     ],
 )
-def test_every_training_step_is_the_published_one_through_warm_up_and_round_the_window(window, warmup, options, masked):
+def test_every_training_step_is_the_published_one_through_warm_up_and_round_the_window(
+    window, warmup, options, masked
+):
     norm = layer(window=window, warmup=warmup, **options)
     both = (window, window) if isinstance(window, int) else window
     steps = PublishedSteps(both, warmup, False, options.get("momentum", 0.9), norm.eps)
@@ -124,8 +152,12 @@ def test_an_outlier_is_left_out_and_counted_and_the_next_batches_are_not():
 
 
 @pytest.mark.parametrize(("gap", "outlier"), [(0.9, False), (1.1, True)])
-def test_an_outlier_lies_beyond_the_window_times_the_unbiased_variance_of_the_roots_before(gap, outlier):
-    """Roots 1 and 2 have variance 1/2, twice that is 1; the roots r and 2 of the new window have a gap of (r - 2)^2 / 2."""
+def test_an_outlier_lies_beyond_the_window_times_the_unbiased_variance_of_the_roots_before(
+    gap, outlier
+):
+    """Roots 1 and 2 have variance 1/2, twice that is 1; the roots r and 2 of the new window have a
+    gap of (r - 2)^2 / 2.
+    """
     norm = UnifiedNorm(1, window=2, warmup=3, filter_outliers=True, dtype=torch.float64)
     norm.buffer_x2.copy_(torch.tensor([[1.0], [4.0]]))
     norm.iters.fill_(3)
@@ -155,7 +187,10 @@ def test_after_a_thousand_steps_gradients_follow_the_ratio_of_the_roots_within_a
 
 
 def test_a_skip_sets_the_ratio_to_one():
-    norm, steps = layer(window=4, warmup=6, filter_outliers=True), PublishedSteps((4, 4), 6, True, step=1200)
+    norm, steps = (
+        layer(window=4, warmup=6, filter_outliers=True),
+        PublishedSteps((4, 4), 6, True, step=1200),
+    )
     norm.iters.fill_(1200)
     skipped, ratios = compared(norm, steps, [1] * 8 + [30])
     assert skipped[-1] == skipped[-2] + 1
@@ -185,7 +220,9 @@ def test_the_line_at_evaluation_comes_from_the_running_variance_alone():
     norm.running_var.copy_(torch.linspace(0.5, 2, C))
     scale, shift = norm.eval_affine()
     x, _ = batch(1)
-    np.testing.assert_allclose(norm.eval()(torch.tensor(x)).detach().numpy(), scale.numpy() * x + shift.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(
+        norm.eval()(torch.tensor(x)).detach().numpy(), scale.numpy() * x + shift.numpy(), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("window", [0, (2, 0), -1])
@@ -196,8 +233,13 @@ def test_an_empty_window_is_refused(window):
 
 def test_checkpoints_of_the_original_load_with_their_keys_and_shapes():
     rng = torch.Generator().manual_seed(0)
-    state = {name: torch.rand(C, generator=rng) for name in ("weight", "bias", "running_var", "ema_gz")}
-    state |= {"buffer_x2": torch.rand(3, C, generator=rng), "buffer_gz": torch.rand(2, C, generator=rng)}
+    state = {
+        name: torch.rand(C, generator=rng) for name in ("weight", "bias", "running_var", "ema_gz")
+    }
+    state |= {
+        "buffer_x2": torch.rand(3, C, generator=rng),
+        "buffer_gz": torch.rand(2, C, generator=rng),
+    }
     state |= {"iters": torch.tensor([4321]), "skip_counter": torch.tensor([12])}
     norm = UnifiedNorm(C, window=(3, 2))
     norm.load_state_dict(state)

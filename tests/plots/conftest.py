@@ -1,15 +1,11 @@
-"""The helper module of this folder is importable from its tests."""
+"""What holds for every test of a figure."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import figure_data
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from probe import plots
 from probe.plots.alpha import drawable
+from support import figure_data
 
 
 def points(figure: Figure, gid: str) -> np.ndarray:
-    parts = [np.asarray(c.get_offsets()) for ax in figure.axes for c in ax.collections if c.get_gid() == gid]
+    parts = [
+        np.asarray(c.get_offsets())
+        for ax in figure.axes
+        for c in ax.collections
+        if c.get_gid() == gid
+    ]
     return np.concatenate(parts) if parts else np.empty((0, 2))
 
 
@@ -20,7 +25,9 @@ def test_alpha_only_of_curved_layers_and_slope_of_all() -> None:
     tables = figure_data.make(["curved", "linear", "affine", "not_finite"])
     figure = plots.alpha_vs_inverse_std(tables.alphas)
     table = tables.alphas.set_index("status")
-    np.testing.assert_allclose(points(figure, "alpha"), [table.loc["curved", ["inverse_std", "alpha"]].astype(float)])
+    np.testing.assert_allclose(
+        points(figure, "alpha"), [table.loc["curved", ["inverse_std", "alpha"]].astype(float)]
+    )
     slopes = {
         (float(table.loc[status, "inverse_std"]), float(table.loc[status, column]))
         for status, column in (("curved", "slope"), ("linear", "slope"), ("affine", "slope_median"))
@@ -31,7 +38,12 @@ def test_alpha_only_of_curved_layers_and_slope_of_all() -> None:
 def test_bars_span_the_interval_and_the_channels() -> None:
     tables = figure_data.make(["curved", "affine"])
     figure = plots.alpha_vs_inverse_std(tables.alphas)
-    bars = [[s[:, 1] for s in c.get_segments()] for ax in figure.axes for c in ax.collections if c.get_gid() == "interval"]
+    bars = [
+        [s[:, 1] for s in c.get_segments()]
+        for ax in figure.axes
+        for c in ax.collections
+        if c.get_gid() == "interval"
+    ]
     np.testing.assert_allclose(bars[0], [[0.15, 0.25]])
     affine = tables.alphas.iloc[1]
     np.testing.assert_allclose(bars[-1], [[affine["slope_min"], affine["slope_max"]]])
@@ -53,12 +65,20 @@ def test_axes_are_logarithmic_and_hold_every_point() -> None:
     figure = plots.alpha_vs_inverse_std(figure_data.make(count=6).alphas)
     for ax in figure.axes[:2]:
         assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
-        for x, y in np.concatenate([np.asarray(c.get_offsets()) for c in ax.collections if c.get_gid() in ("alpha", "slope")]):
+        for x, y in np.concatenate(
+            [
+                np.asarray(c.get_offsets())
+                for c in ax.collections
+                if c.get_gid() in ("alpha", "slope")
+            ]
+        ):
             assert ax.get_xlim()[0] < x < ax.get_xlim()[1]
             assert ax.get_ylim()[0] < y < ax.get_ylim()[1]
 
 
 def test_tables_without_columns_for_affine_layers_are_enough() -> None:
-    alphas = figure_data.make(count=2).alphas.drop(columns=["slope_min", "slope_median", "slope_max"])
+    alphas = figure_data.make(count=2).alphas.drop(
+        columns=["slope_min", "slope_median", "slope_max"]
+    )
     assert len(drawable(alphas)) == 2
     assert drawable(pd.DataFrame(columns=alphas.columns)).empty

@@ -1,10 +1,11 @@
-"""Attention over an image: the right row of the right head, on the right patches, in one colour scale."""
+"""Attention over an image: the right row of the right head, on the right patches, in one colour
+scale.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-import attention_data
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 
 from probe import plots
 from probe.errors import UsageError
+from support import attention_data
 
 GRID, PREFIX = (4, 6), 2
 IMAGE = attention_data.photograph(64, 96)
@@ -26,7 +28,9 @@ def drawn(ax: Axes) -> np.ndarray:
 
 
 def framed(ax: Axes) -> list[tuple[float, ...]]:
-    return [(*p.get_xy(), p.get_width(), p.get_height()) for p in ax.patches if p.get_gid() == "query"]
+    return [
+        (*p.get_xy(), p.get_width(), p.get_height()) for p in ax.patches if p.get_gid() == "query"
+    ]
 
 
 def note(figure: Figure) -> str:
@@ -39,8 +43,12 @@ def test_each_head_shows_its_row_of_the_query_patch_without_the_prefix() -> None
     panels = figure.axes[1:4]
     assert [ax.get_title() for ax in figure.axes[:4]] == ["Image", "Head 1", "Head 2", "Head 3"]
     for head, ax in enumerate(panels):
-        np.testing.assert_allclose(drawn(ax), WEIGHTS[head, PREFIX + 2 * 6 + 5, PREFIX:].reshape(GRID))
-    assert note(figure) == "Query: patch in row 2, column 5 (framed); one colour scale for all heads"
+        np.testing.assert_allclose(
+            drawn(ax), WEIGHTS[head, PREFIX + 2 * 6 + 5, PREFIX:].reshape(GRID)
+        )
+    assert (
+        note(figure) == "Query: patch in row 2, column 5 (framed); one colour scale for all heads"
+    )
 
 
 def test_the_query_patch_is_framed_in_every_panel_and_patches_tile_the_image() -> None:
@@ -50,7 +58,9 @@ def test_the_query_patch_is_framed_in_every_panel_and_patches_tile_the_image() -
     assert list(overlay.get_extent()) == [-0.5, 95.5, 63.5, -0.5]
 
 
-@pytest.mark.parametrize(("query", "words"), [(0, "Query: class token"), (1, "Query: prefix token 1 (0: class token)")])
+@pytest.mark.parametrize(
+    ("query", "words"), [(0, "Query: class token"), (1, "Query: prefix token 1 (0: class token)")]
+)
 def test_a_prefix_query_has_no_frame(query: int, words: str) -> None:
     figure = plots.attention_maps(IMAGE, WEIGHTS, GRID, query)
     np.testing.assert_allclose(drawn(figure.axes[2]), WEIGHTS[1, query, PREFIX:].reshape(GRID))
@@ -95,7 +105,9 @@ def test_rollout_without_prefix_tokens_is_the_mean_over_patches() -> None:
 @pytest.mark.parametrize("shape", [GRID, (24,)])
 def test_rollout_takes_shares_of_the_patches_as_they_are(shape: tuple[int, ...]) -> None:
     shares = np.linspace(0, 1, 24).reshape(shape)
-    np.testing.assert_array_equal(drawn(plots.rollout(IMAGE, shares, GRID).axes[1]), shares.reshape(GRID))
+    np.testing.assert_array_equal(
+        drawn(plots.rollout(IMAGE, shares, GRID).axes[1]), shares.reshape(GRID)
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,13 +116,19 @@ def test_rollout_takes_shares_of_the_patches_as_they_are(shape: tuple[int, ...])
         ((IMAGE, WEIGHTS, GRID, (4, 0)), {}, r"query patch \(4, 0\) is outside the grid of 4 x 6"),
         ((IMAGE, WEIGHTS, GRID, 26), {}, r"query token 26 given; there are 26 tokens \(0 to 25\)"),
         ((IMAGE, WEIGHTS, (7, 7), 0), {}, "N at least the 49 patches of 7 x 7"),
-        ((IMAGE, WEIGHTS[0], GRID, 0), {}, r"attention of shape \(26, 26\) given; \(heads, N, N\) is needed"),
+        (
+            (IMAGE, WEIGHTS[0], GRID, 0),
+            {},
+            r"attention of shape \(26, 26\) given; \(heads, N, N\) is needed",
+        ),
         ((IMAGE[:, :, 0], WEIGHTS, GRID, 0), {}, r"an image of shape \(64, 96\) given"),
         ((IMAGE, WEIGHTS, GRID, 0), {"heads": [3]}, r"3 heads \(0 to 2\) were passed"),
         ((IMAGE, WEIGHTS, GRID, 0), {"heads": []}, "choose one or more"),
     ],
 )
-def test_what_does_not_fit_is_said_in_one_line(arguments: tuple[Any, ...], options: dict[str, Any], words: str) -> None:
+def test_what_does_not_fit_is_said_in_one_line(
+    arguments: tuple[Any, ...], options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(UsageError, match=words):
         plots.attention_maps(*arguments, **options)
 

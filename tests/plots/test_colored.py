@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import figure_data
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
 from probe import plots
 from probe.plots import colored, style
+from support import figure_data
 
 
 def of_gid(ax: Axes, start: str) -> dict[str, np.ndarray]:
-    return {c.get_gid(): np.asarray(c.get_offsets()) for c in ax.collections if (c.get_gid() or "").startswith(start)}
+    return {
+        c.get_gid(): np.asarray(c.get_offsets())
+        for c in ax.collections
+        if (c.get_gid() or "").startswith(start)
+    }
 
 
 def test_the_channel_with_the_extremes_comes_first() -> None:
@@ -27,13 +31,17 @@ def test_highlighted_channels_keep_their_own_points() -> None:
     own = tables.samples[(tables.samples["channel"] == 3) & (tables.samples["stratum"] != "prefix")]
     shown = of_gid(ax, "channel")["channel 3"]
     assert {tuple(p) for p in shown} == {tuple(p) for p in own[["input", "normalized"]].to_numpy()}
-    others = tables.samples[(tables.samples["channel"] != 3) & (tables.samples["stratum"] != "prefix")]
+    others = tables.samples[
+        (tables.samples["channel"] != 3) & (tables.samples["stratum"] != "prefix")
+    ]
     assert len(of_gid(ax, "others")["others"]) == len(others)
 
 
 def test_each_channel_is_named_in_its_colour() -> None:
     ax = plots.by_channel(figure_data.make(count=1).samples, [3, 7])
-    keys = {text.get_text(): to_hex(text.get_color()) for text in ax.texts if text.get_gid() == "key"}
+    keys = {
+        text.get_text(): to_hex(text.get_color()) for text in ax.texts if text.get_gid() == "key"
+    }
     assert keys["3"] == style.HIGHLIGHTS[0]
     assert keys["7"] == style.HIGHLIGHTS[1]
 
@@ -41,11 +49,16 @@ def test_each_channel_is_named_in_its_colour() -> None:
 def test_points_of_a_token_lie_on_its_line_of_slope_one_over_sigma() -> None:
     tables = figure_data.make(count=1)
     ax = plots.by_position(tables.samples, tables.rows, tokens=5)
-    tokens, lines = of_gid(ax, "token"), [line for line in ax.lines if line.get_gid() == "token line"]
+    tokens, lines = (
+        of_gid(ax, "token"),
+        [line for line in ax.lines if line.get_gid() == "token line"],
+    )
     assert len(tokens) == len(lines) == 5
     for points, line in zip(tokens.values(), lines, strict=True):
         (x0, x1), (z0, z1) = line.get_data()
-        np.testing.assert_allclose(points[:, 1], z0 + (z1 - z0) / (x1 - x0) * (points[:, 0] - x0), atol=1e-4)
+        np.testing.assert_allclose(
+            points[:, 1], z0 + (z1 - z0) / (x1 - x0) * (points[:, 0] - x0), atol=1e-4
+        )
         assert len(points) == figure_data.CHANNELS
 
 

@@ -1,8 +1,9 @@
-"""The figure of a conversion: each layer alone and with those before it, what was replaced, legible at its printed size."""
+"""The figure of a conversion: each layer alone and with those before it, what was replaced, legible
+at its printed size.
+"""
 
 from __future__ import annotations
 
-import figure_data
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,12 +12,21 @@ from matplotlib.lines import Line2D
 
 from probe import plots
 from probe.plots.convert import FLOOR
+from support import figure_data
 
-FRAME = plots.Frame("vit_base_patch16_224, dyt, scope channel, 64 images", "random weights: nothing was learned")
-RESNET = ["bn1", *(f"layer{i // 4 + 1}.{i % 4}.{n}" for i in range(16) for n in ("bn1", "bn2", "bn3")), *"abcd"]
+FRAME = plots.Frame(
+    "vit_base_patch16_224, dyt, scope channel, 64 images", "random weights: nothing was learned"
+)
+RESNET = [
+    "bn1",
+    *(f"layer{i // 4 + 1}.{i % 4}.{n}" for i in range(16) for n in ("bn1", "bn2", "bn3")),
+    *"abcd",
+]
 
 
-def table(count: int = 17, names: list[str] | None = None, labels: bool = False, forms: str = "mixed") -> pd.DataFrame:
+def table(
+    count: int = 17, names: list[str] | None = None, labels: bool = False, forms: str = "mixed"
+) -> pd.DataFrame:
     """Plausible costs; the last layer cannot be replaced if `forms` is mixed."""
     names = names or figure_data.layer_names(count)
     g, n = np.random.default_rng(0), len(names)
@@ -53,7 +63,9 @@ def test_every_number_of_the_table_is_drawn() -> None:
     figure = plots.conversion_by_depth(rows, accuracy=0.72)
     for suffix in ("", "_cumulative"):
         for name, unit in (("rel_error", 1), ("kl", 1), ("agreement", 100), ("accuracy", 100)):
-            np.testing.assert_allclose(drawn(figure, name + suffix).get_ydata(), unit * rows[name + suffix])
+            np.testing.assert_allclose(
+                drawn(figure, name + suffix).get_ydata(), unit * rows[name + suffix]
+            )
     assert set(np.asarray(drawn(figure, "original").get_ydata())) == {72.0}
 
 
@@ -90,15 +102,23 @@ def test_replaced_layers_are_tinted_where_not_all_are(some: bool) -> None:
 
 def test_without_labels_nothing_is_said_of_top_1() -> None:
     assert "top-1" not in figure_data.words(plots.conversion_by_depth(table()))
-    assert "top-1 of the original" in figure_data.words(plots.conversion_by_depth(table(labels=True), accuracy=0.7))
+    assert "top-1 of the original" in figure_data.words(
+        plots.conversion_by_depth(table(labels=True), accuracy=0.7)
+    )
 
 
 @pytest.mark.parametrize("labels", [True, False])
-@pytest.mark.parametrize("names", [figure_data.layer_names(1), figure_data.layer_names(25), RESNET], ids=["1", "25", "53"])
+@pytest.mark.parametrize(
+    "names",
+    [figure_data.layer_names(1), figure_data.layer_names(25), RESNET],
+    ids=["1", "25", "53"],
+)
 def test_every_size_is_legible(names: list[str], labels: bool) -> None:
     rows = table(names=names, labels=labels)
     rows.loc[rows["depth"] % 2 == 0, "replaced"] = False
-    figure_data.check_legible(plots.conversion_by_depth(rows, accuracy=0.7 if labels else None, frame=FRAME))
+    figure_data.check_legible(
+        plots.conversion_by_depth(rows, accuracy=0.7 if labels else None, frame=FRAME)
+    )
 
 
 def test_infinite_kl_is_left_out() -> None:

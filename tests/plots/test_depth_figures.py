@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import figure_data
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
 from probe import plots
 from probe.plots.families import layer_fits
+from support import figure_data
 
 
 def line(ax: Axes, gid: str) -> np.ndarray:
@@ -34,7 +34,11 @@ def test_every_family_is_named_at_its_line() -> None:
 
 def test_status_marks_stand_over_their_layers() -> None:
     figure = plots.families_by_depth(figure_data.make(["curved", "linear", "curved"]).fits)
-    marks = {x.get_gid(): list(x.get_xdata()) for x in figure.axes[0].lines if str(x.get_gid()).startswith("status")}
+    marks = {
+        x.get_gid(): list(x.get_xdata())
+        for x in figure.axes[0].lines
+        if str(x.get_gid()).startswith("status")
+    }
     assert marks == {"status curved": [0, 2], "status linear": [1]}
 
 
@@ -67,4 +71,6 @@ def test_without_curved_layers_the_shares_are_left_out(status: str) -> None:
 
 def test_many_layers_are_numbered() -> None:
     figure = plots.extremes_by_depth(figure_data.make("affine", 90).alphas)
-    assert [t.get_text() for t in figure.axes[-1].get_xticklabels()] == [str(i) for i in range(0, 90, 10)]
+    assert [t.get_text() for t in figure.axes[-1].get_xticklabels()] == [
+        str(i) for i in range(0, 90, 10)
+    ]

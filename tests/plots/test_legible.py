@@ -1,24 +1,29 @@
-"""Every figure, for models of every size and kind, at its printed size: text of 7 pt, inside the figure, nothing on nothing."""
+"""Every figure, for models of every size and kind, at its printed size: text of 7 pt, inside the
+figure, nothing on nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import attention_data
-import figure_data
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from probe import plots
+from support import attention_data, figure_data
 
-FRAME = plots.Frame("vit_base_patch16_224, pretrained weights, 64 images", "random weights: nothing was learned")
+FRAME = plots.Frame(
+    "vit_base_patch16_224, pretrained weights, 64 images", "random weights: nothing was learned"
+)
 RESNET = [
     "bn1",
     *(f"layer{i // 4 + 1}.{i % 4}.{n}" for i in range(16) for n in ("bn1", "bn2", "bn3")),
     *(f"layer{i}.0.downsample.1" for i in (1, 2, 3, 4)),
 ]
-TORCHVISION = [f"encoder.layers.encoder_layer_{i // 2}.ln_{i % 2 + 1}" for i in range(24)] + ["encoder.ln"]
+TORCHVISION = [f"encoder.layers.encoder_layer_{i // 2}.ln_{i % 2 + 1}" for i in range(24)] + [
+    "encoder.ln"
+]
 
 
 def _selected(t: figure_data.Tables) -> list[str]:
@@ -26,7 +31,9 @@ def _selected(t: figure_data.Tables) -> list[str]:
 
 
 def _with_tokens(t: figure_data.Tables) -> dict[str, object]:
-    samples = t.samples.assign(tokens=["prefix" if p == 0 else "patch" for p in t.samples["position"]])
+    samples = t.samples.assign(
+        tokens=["prefix" if p == 0 else "patch" for p in t.samples["position"]]
+    )
     return dict(list(samples.groupby("layer")))
 
 
@@ -42,7 +49,9 @@ FIGURES: dict[str, Callable[[figure_data.Tables], Figure]] = {
     "families": lambda t: plots.families_by_depth(t.fits, frame=FRAME),
     "tokens": lambda t: plots.token_grid(_with_tokens(t), t.fits, _selected(t), frame=FRAME),
     "extremes": lambda t: plots.extremes_by_depth(t.alphas, frame=FRAME),
-    "compare": lambda t: plots.compare_grid([_side(t), _side(figure_data.make("affine", 4))], frame=FRAME),
+    "compare": lambda t: plots.compare_grid(
+        [_side(t), _side(figure_data.make("affine", 4))], frame=FRAME
+    ),
 }
 # of models with layers that are affine per channel
 AFFINE = FIGURES | {"lines": lambda t: plots.lines_by_depth(t.fan, frame=FRAME)}
@@ -52,11 +61,15 @@ AFFINE = FIGURES | {"lines": lambda t: plots.lines_by_depth(t.fan, frame=FRAME)}
 @pytest.mark.parametrize("mix", ["curved", "linear", "mixed"])
 def test_a_small_model(kind: str, mix: str) -> None:
     """Four layers, all of one status or of four."""
-    tables = figure_data.make(["curved", "linear", "affine", "curved"] if mix == "mixed" else mix, 4)
+    tables = figure_data.make(
+        ["curved", "linear", "affine", "curved"] if mix == "mixed" else mix, 4
+    )
     figure_data.check_legible(FIGURES[kind](tables))
 
 
-@pytest.mark.parametrize("kind", ["s_curves", "by_channel", "by_position", "alpha", "extremes", "lines", "compare"])
+@pytest.mark.parametrize(
+    "kind", ["s_curves", "by_channel", "by_position", "alpha", "extremes", "lines", "compare"]
+)
 def test_an_affine_model(kind: str) -> None:
     """A BatchNorm network has no curve anywhere."""
     figure_data.check_legible(AFFINE[kind](figure_data.make("affine", 5)))
@@ -72,7 +85,9 @@ def test_one_layer(kind: str) -> None:
 @pytest.mark.parametrize("names", [figure_data.layer_names(17), TORCHVISION], ids=["17", "25"])
 def test_a_transformer(kind: str, names: list[str]) -> None:
     """17 and 25 layers, short and long names, curved first and linear later."""
-    tables = figure_data.make(["curved" if i < 7 else "linear" for i in range(len(names))], names=names)
+    tables = figure_data.make(
+        ["curved" if i < 7 else "linear" for i in range(len(names))], names=names
+    )
     figure_data.check_legible(FIGURES[kind](tables))
 
 
@@ -105,6 +120,9 @@ def test_attention_heads(kind: str, model: str) -> None:
 @pytest.mark.parametrize("grid", [(8, 8), (4, 7)])
 def test_attention_over_an_image(heads: int, grid: tuple[int, int]) -> None:
     """Square and wide images."""
-    image, weights = attention_data.photograph(8 * grid[0], 8 * grid[1]), attention_data.attention(heads, grid, 1)
+    image, weights = (
+        attention_data.photograph(8 * grid[0], 8 * grid[1]),
+        attention_data.attention(heads, grid, 1),
+    )
     figure_data.check_legible(plots.attention_maps(image, weights, grid, (1, 2), frame=FRAME))
     figure_data.check_legible(plots.rollout(image, weights[0], grid, frame=FRAME))

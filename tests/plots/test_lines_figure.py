@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import figure_data
 import numpy as np
 import pandas as pd
 import pytest
 
 from probe import plots
 from probe.plots import lines
+from support import figure_data
 
 FAN = figure_data.make("affine", 3).fan
 
@@ -16,7 +16,9 @@ FAN = figure_data.make("affine", 3).fan
 def test_the_median_of_each_box_is_that_of_the_channels() -> None:
     slopes, offsets = plots.lines_by_depth(FAN).axes
     for ax, column in ((slopes, "slope"), (offsets, "offset")):
-        medians = [line.get_ydata()[0] for line in ax.lines if line.get_color() == plots.lines.style.CURVE]
+        medians = [
+            line.get_ydata()[0] for line in ax.lines if line.get_color() == plots.lines.style.CURVE
+        ]
         assert medians == pytest.approx(FAN.groupby("layer", sort=False)[column].median().tolist())
 
 
@@ -31,7 +33,14 @@ def test_slopes_of_either_sign_share_the_log_axis_and_the_legend_says_so() -> No
 
 
 def test_a_line_per_channel_is_filled_and_one_line_for_all_is_open() -> None:
-    table = pd.DataFrame({"layer": ["a", "b", "c"], "depth": [2, 0, 1], "layer_r2": [0.5, 0.3, np.nan], "channel_r2": 1.0})
+    table = pd.DataFrame(
+        {
+            "layer": ["a", "b", "c"],
+            "depth": [2, 0, 1],
+            "layer_r2": [0.5, 0.3, np.nan],
+            "channel_r2": 1.0,
+        }
+    )
     [ax] = plots.r2_by_scope({"resnet": table}).axes
     one, each = ax.lines
     assert list(one.get_ydata()) == [0.3, 0.5]  # in execution order, without the missing one
@@ -43,4 +52,11 @@ def test_a_line_per_channel_is_filled_and_one_line_for_all_is_open() -> None:
 
 def test_axes_given_are_drawn_on_and_returned() -> None:
     ax = plots.lines_by_depth(FAN).axes[1]
-    assert lines.offsets(FAN, ax, layers=["layer"] if "layer" in set(FAN["layer"]) else list(FAN["layer"].unique())) is ax
+    assert (
+        lines.offsets(
+            FAN,
+            ax,
+            layers=["layer"] if "layer" in set(FAN["layer"]) else list(FAN["layer"].unique()),
+        )
+        is ax
+    )

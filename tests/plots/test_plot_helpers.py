@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import figure_data
 import numpy as np
 import pytest
 
 from probe.plots import layout, names, points, style
+from support import figure_data
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,13 @@ def test_numbers_have_three_digits(value: float | None, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "narrow", "text"),
-    [(0.9511, False, "0.951"), (0.9999, False, ">0.999"), (1.0, False, "1.000"), (0.9511, True, ".951"), (0.9999, True, ">.999")],
+    [
+        (0.9511, False, "0.951"),
+        (0.9999, False, ">0.999"),
+        (1.0, False, "1.000"),
+        (0.9511, True, ".951"),
+        (0.9999, True, ">.999"),
+    ],
 )
 def test_r2_never_claims_perfection(value: float, narrow: bool, text: str) -> None:
     assert style.share(value, narrow=narrow) == text
@@ -37,14 +43,25 @@ def test_r2_never_claims_perfection(value: float, narrow: bool, text: str) -> No
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (0.5, "0.5"), (200, "200"), (5000, "5k"), (-20000, "\u221220k"), (2e6, "2M"), (1.5e-5, "$1.5\u00b710^{-5}$")],
+    [
+        (0, "0"),
+        (0.5, "0.5"),
+        (200, "200"),
+        (5000, "5k"),
+        (-20000, "\u221220k"),
+        (2e6, "2M"),
+        (1.5e-5, "$1.5\u00b710^{-5}$"),
+    ],
 )
 def test_tick_values_are_short(value: float, text: str) -> None:
     assert style.short(value) == text
 
 
 def test_names_that_fit_stay() -> None:
-    assert names.short_names(["blocks.0.norm1", "norm"]) == {"blocks.0.norm1": "blocks.0.norm1", "norm": "norm"}
+    assert names.short_names(["blocks.0.norm1", "norm"]) == {
+        "blocks.0.norm1": "blocks.0.norm1",
+        "norm": "norm",
+    }
 
 
 @pytest.mark.parametrize("width", [6, 10, 16, 24])
@@ -61,11 +78,16 @@ def test_shortened_names_are_short_and_unique(width: int) -> None:
 
 
 def test_shortening_keeps_the_numbers() -> None:
-    assert names.short_names(["layer3.5.downsample.1", "layer4.0.bn1"], 16)["layer3.5.downsample.1"] == "layer3.5.downs.1"
+    assert (
+        names.short_names(["layer3.5.downsample.1", "layer4.0.bn1"], 16)["layer3.5.downsample.1"]
+        == "layer3.5.downs.1"
+    )
 
 
 def test_the_stride_sees_all_channels_and_all_rows() -> None:
-    """512 rows of 64 channels, stored channel by channel: a stride of 8 would see only every eighth row."""
+    """512 rows of 64 channels, stored channel by channel: a stride of 8 would see only every eighth
+    row.
+    """
     step = points.coprime_step(512 * 64, 4096, 64, 512)
     taken = np.arange(0, 512 * 64, step)
     assert len(taken) <= 4096

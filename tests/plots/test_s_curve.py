@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import figure_data
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -14,11 +13,14 @@ from matplotlib.figure import Figure
 
 from probe import plots
 from probe.errors import UsageError
+from support import figure_data
 
 
 def drawn(ax: Axes, gid: str) -> Any:
     """The one artist of that name."""
-    found = [artist for artist in [*ax.collections, *ax.lines, *ax.texts] if artist.get_gid() == gid]
+    found = [
+        artist for artist in [*ax.collections, *ax.lines, *ax.texts] if artist.get_gid() == gid
+    ]
     assert len(found) == 1, f"{len(found)} artists {gid!r}"
     return found[0]
 
@@ -34,14 +36,26 @@ def test_shows_every_uniform_and_tail_element() -> None:
     ax, tables = panel()
     for stratum in ("uniform", "tail"):
         part = tables.samples[tables.samples["stratum"] == stratum]
-        assert np.array_equal(drawn(ax, stratum).get_offsets(), part[["input", "normalized"]].to_numpy())
+        assert np.array_equal(
+            drawn(ax, stratum).get_offsets(), part[["input", "normalized"]].to_numpy()
+        )
     assert sum(isinstance(c, PathCollection) for c in ax.collections) == 2
 
 
 def test_the_tail_is_inside_the_axes() -> None:
     ax, tables = panel()
-    assert ax.get_xlim()[0] < tables.samples["input"].min() < tables.samples["input"].max() < ax.get_xlim()[1]
-    assert ax.get_ylim()[0] < tables.samples["normalized"].min() < tables.samples["normalized"].max() < ax.get_ylim()[1]
+    assert (
+        ax.get_xlim()[0]
+        < tables.samples["input"].min()
+        < tables.samples["input"].max()
+        < ax.get_xlim()[1]
+    )
+    assert (
+        ax.get_ylim()[0]
+        < tables.samples["normalized"].min()
+        < tables.samples["normalized"].max()
+        < ax.get_ylim()[1]
+    )
 
 
 def test_thinning_keeps_the_whole_tail() -> None:
@@ -87,7 +101,9 @@ def test_an_affine_layer_is_a_fan_of_one_line_per_channel() -> None:
     expected = tables.fan.sort_values("slope", ascending=False)
     np.testing.assert_allclose(fan.get_array(), expected["slope"])
     np.testing.assert_allclose([s[:, 0] for s in segments], expected[["low", "high"]])
-    np.testing.assert_allclose([s[1, 1] for s in segments], expected["slope"] * expected["high"] + expected["offset"])
+    np.testing.assert_allclose(
+        [s[1, 1] for s in segments], expected["slope"] * expected["high"] + expected["offset"]
+    )
     assert drawn(ax, "status").get_text() == "affine"
     assert not [line for line in ax.lines if line.get_gid() == "population"]
 
@@ -117,7 +133,9 @@ def test_draws_into_the_axes_given() -> None:
 
 def test_several_layers_need_a_choice() -> None:
     tables = figure_data.make(count=3)
-    with pytest.raises(UsageError, match="samples of 3 layers given; one panel shows one: choose it with layer="):
+    with pytest.raises(
+        UsageError, match="samples of 3 layers given; one panel shows one: choose it with layer="
+    ):
         plots.s_curves(tables.samples, tables.fits)
     ax = plots.s_curves(tables.samples, tables.fits, layer="blocks.0.norm2")
     assert len(drawn(ax, "uniform").get_offsets()) == figure_data.ROWS * figure_data.CHANNELS

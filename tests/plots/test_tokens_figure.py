@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import figure_data
 import numpy as np
 import pandas as pd
 
 from probe import plots
+from support import figure_data
 
 
 def with_tokens(tables: figure_data.Tables) -> pd.DataFrame:
-    return tables.samples.assign(tokens=np.where(tables.samples["position"] == 0, "prefix", "patch"))
+    return tables.samples.assign(
+        tokens=np.where(tables.samples["position"] == 0, "prefix", "patch")
+    )
 
 
 def test_each_kind_has_its_points_and_its_curve() -> None:
@@ -32,7 +34,9 @@ def test_a_curve_ends_where_its_tokens_end() -> None:
     ax = plots.prefix_and_patch(samples, tables.fits)
     (curve,) = [x for x in ax.lines if x.get_gid() == "prefix fit"]
     seen = samples.loc[samples["tokens"] == "prefix", "input"]
-    np.testing.assert_allclose([min(curve.get_xdata()), max(curve.get_xdata())], [seen.min(), seen.max()])
+    np.testing.assert_allclose(
+        [min(curve.get_xdata()), max(curve.get_xdata())], [seen.min(), seen.max()]
+    )
 
 
 def test_the_grid_names_both_alphas() -> None:

@@ -1,4 +1,6 @@
-"""Streaming attention statistics: masks, causality, mass on the class token, chunks, precision, merging."""
+"""Streaming attention statistics: masks, causality, mass on the class token, chunks, precision,
+merging.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,23 @@ import torch
 from torch import Tensor
 
 from probe.stats import attention
-from probe.stats.attention import Geometry, HeadSums, attention_sums, chunks, patch_centres, patch_distances
+from probe.stats.attention import (
+    Geometry,
+    HeadSums,
+    attention_sums,
+    chunks,
+    patch_centres,
+    patch_distances,
+)
 from probe.stats.attention_scores import GivenScores, ProductScores, probabilities
 
 GRID = (3, 4)
 PATCHES = 12
 
 
-def geometry(prefix: int = 1, grid: tuple[int, int] = GRID, stride: tuple[float, float] = (16.0, 16.0)) -> Geometry:
+def geometry(
+    prefix: int = 1, grid: tuple[int, int] = GRID, stride: tuple[float, float] = (16.0, 16.0)
+) -> Geometry:
     centres = patch_centres(grid, stride)
     return Geometry(grid, stride[0], prefix, 1, patch_distances(centres, centres))
 
@@ -24,7 +35,9 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def product(rows: int = 2, heads: int = 3, prefix: int = 1, patches: int = PATCHES, **options: object) -> ProductScores:
+def product(
+    rows: int = 2, heads: int = 3, prefix: int = 1, patches: int = PATCHES, **options: object
+) -> ProductScores:
     q, k = (2 * random(rows, heads, prefix + patches, 8, seed=seed) for seed in (1, 2))
     return ProductScores(q, k, 8**-0.5, **options)
 
@@ -48,7 +61,11 @@ def full(given: ProductScores) -> Tensor:
     if given.causal:
         scores = scores.masked_fill(torch.ones(scores.shape[-2:]).tril() == 0, -torch.inf)
     if given.bias is not None:
-        scores = scores.masked_fill(~given.bias, -torch.inf) if given.bias.dtype == torch.bool else scores + given.bias
+        scores = (
+            scores.masked_fill(~given.bias, -torch.inf)
+            if given.bias.dtype == torch.bool
+            else scores + given.bias
+        )
     return scores
 
 
@@ -56,38 +73,55 @@ MASKS = {
     "none": {},
     "causal": {"causal": True},
     "additive": {"bias": random(1, 3, 13, 13, seed=5)},
-    "additive with -inf": {"bias": torch.where(random(13, 13, seed=6) > 0.8, -torch.inf, 0.0).fill_diagonal_(0)},
+    "additive with -inf": {
+        "bias": torch.where(random(13, 13, seed=6) > 0.8, -torch.inf, 0.0).fill_diagonal_(0)
+    },
     "boolean": {"bias": random(2, 1, 13, 13, seed=7) > -0.5},
-    "of the Swin kind": {"bias": torch.where(random(13, 13, seed=8) > 0, -100.0, 0.0).fill_diagonal_(0)},
+    "of the Swin kind": {
+        "bias": torch.where(random(13, 13, seed=8) > 0, -100.0, 0.0).fill_diagonal_(0)
+    },
 }
 
 
 @pytest.mark.parametrize("mask", MASKS)
 def test_masks_and_causality_are_part_of_the_scores(mask: str) -> None:
     given = product(**MASKS[mask])
-    np.testing.assert_allclose(means(attention_sums(given, geometry(), 2)), expected(full(given)), rtol=2e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        means(attention_sums(given, geometry(), 2)), expected(full(given)), rtol=2e-6, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("mask", MASKS)
 def test_scores_of_the_model_itself_give_the_same(mask: str) -> None:
     given = full(product(**MASKS[mask])).float()
     before = given.clone()
-    np.testing.assert_allclose(means(attention_sums(GivenScores(given), geometry(), 2)), expected(given), rtol=2e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        means(attention_sums(GivenScores(given), geometry(), 2)),
+        expected(given),
+        rtol=2e-6,
+        atol=1e-6,
+    )
     assert torch.equal(given, before)
 
 
 def test_identity_attention_has_distance_zero() -> None:
     scores = 200 * torch.eye(13)[None, None]
-    assert means(attention_sums(GivenScores(scores), geometry(), 1))[0, 0] == pytest.approx([0, 0, 0, 0], abs=1e-6)
+    assert means(attention_sums(GivenScores(scores), geometry(), 1))[0, 0] == pytest.approx(
+        [0, 0, 0, 0], abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("lead", [50.0, 500.0, 1e6])
 def test_all_mass_on_the_class_token_gives_a_finite_distance(lead: float) -> None:
-    """The distance is that among the patches, which the class token drowns: where a plain softmax gives 0/0."""
+    """The distance is that among the patches, which the class token drowns: where a plain softmax
+    gives 0/0.
+    """
     scores = random(2, 3, 13, 13)
     drowned = scores.clone()
     drowned[..., 0] = lead
-    distance, raw, mass, entropy = means(attention_sums(GivenScores(drowned), geometry(), 2)).transpose(2, 0, 1)
+    distance, raw, mass, entropy = means(
+        attention_sums(GivenScores(drowned), geometry(), 2)
+    ).transpose(2, 0, 1)
     np.testing.assert_allclose(distance, expected(scores)[:, :, 0], rtol=1e-6)
     np.testing.assert_allclose([raw, 1 - mass, entropy], 0, atol=1e-12 if lead > 50 else 1e-5)
 
@@ -101,7 +135,9 @@ def test_padding_counts_neither_as_query_nor_as_key() -> None:
     scores = full(given)[1:, :, :8, :8]
     a = torch.softmax(scores, -1).numpy()[..., 1:, 1:]
     distances = geometry().distances[:7, :7]
-    np.testing.assert_allclose(means(sums)[1, :, 0], ((a * distances).sum(-1) / a.sum(-1)).mean(-1)[0], rtol=1e-5)
+    np.testing.assert_allclose(
+        means(sums)[1, :, 0], ((a * distances).sum(-1) / a.sum(-1)).mean(-1)[0], rtol=1e-5
+    )
 
 
 def test_queries_that_may_see_no_patch_are_left_out() -> None:
@@ -120,39 +156,60 @@ def test_not_a_number_stays_in_sight() -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 13, 40, 13 * 13, 3 * 13 * 13, 10**6])
-def test_the_size_of_the_chunks_changes_nothing(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_the_chunks_changes_nothing(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = attention_sums(product(causal=True), geometry(), 2)
     monkeypatch.setitem(attention.CHUNK, "cpu", limit)
-    np.testing.assert_allclose(attention_sums(product(causal=True), geometry(), 2), whole, rtol=1e-6)
+    np.testing.assert_allclose(
+        attention_sums(product(causal=True), geometry(), 2), whole, rtol=1e-6
+    )
 
 
-@pytest.mark.parametrize("shape", [(8, 12, 197, 197), (1, 16, 1025, 1025), (512, 3, 49, 49), (1, 1, 4097, 4097)])
+@pytest.mark.parametrize(
+    "shape", [(8, 12, 197, 197), (1, 16, 1025, 1025), (512, 3, 49, 49), (1, 1, 4097, 4097)]
+)
 @pytest.mark.parametrize("limit", [2**19, 2**22])
-def test_a_chunk_holds_the_limit_at_most_and_all_chunks_hold_every_patch_query_once(shape, limit) -> None:
+def test_a_chunk_holds_the_limit_at_most_and_all_chunks_hold_every_patch_query_once(
+    shape, limit
+) -> None:
     seen = np.zeros((shape[0], shape[1], shape[2]), int)
     for rows, heads, queries in chunks(shape, 1, limit):
-        assert (rows.stop - rows.start) * (heads.stop - heads.start) * (queries.stop - queries.start) * shape[3] <= limit
+        assert (rows.stop - rows.start) * (heads.stop - heads.start) * (
+            queries.stop - queries.start
+        ) * shape[3] <= limit
         seen[rows, heads, queries] += 1
     assert (seen[:, :, 1:] == 1).all()
     assert (seen[:, :, 0] == 0).all()
 
 
 @pytest.mark.parametrize(
-    ("dtype", "computed"), [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)]
+    ("dtype", "computed"),
+    [
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.float64, torch.float64),
+    ],
 )
-def test_scores_are_computed_in_float32_or_better(dtype: torch.dtype, computed: torch.dtype) -> None:
+def test_scores_are_computed_in_float32_or_better(
+    dtype: torch.dtype, computed: torch.dtype
+) -> None:
     given = product()
     low = ProductScores(given.q.to(dtype), given.k.to(dtype), given.scale)
     assert low.part(*[slice(0, 1)] * 4).dtype == computed
     exact = ProductScores(low.q.double(), low.k.double(), given.scale)
-    np.testing.assert_allclose(attention_sums(low, geometry(), 2), attention_sums(exact, geometry(), 2), rtol=1e-5)
+    np.testing.assert_allclose(
+        attention_sums(low, geometry(), 2), attention_sums(exact, geometry(), 2), rtol=1e-5
+    )
 
 
 def test_windows_are_averaged_into_their_image() -> None:
     given = product(rows=6, prefix=0)
     centres = patch_centres(GRID, (16.0, 16.0))
     windows = Geometry((9, 4), 16.0, 0, 3, patch_distances(centres, centres))
-    alone = [attention_sums(product(rows=6, prefix=0), geometry(0), 6)[i : i + 3].sum(0) for i in (0, 3)]
+    alone = [
+        attention_sums(product(rows=6, prefix=0), geometry(0), 6)[i : i + 3].sum(0) for i in (0, 3)
+    ]
     np.testing.assert_allclose(attention_sums(given, windows, 2), alone, rtol=1e-12)
 
 
@@ -161,7 +218,9 @@ def test_tokens_that_fill_up_a_window_are_no_patches() -> None:
     outside[1, 5:] = True
     given = product(rows=2, prefix=0)
     centres = patch_centres(GRID, (16.0, 16.0))
-    sums = attention_sums(given, Geometry((3, 6), 16.0, 0, 2, patch_distances(centres, centres), outside), 1)
+    sums = attention_sums(
+        given, Geometry((3, 6), 16.0, 0, 2, patch_distances(centres, centres), outside), 1
+    )
     valid = attention_sums(given, geometry(0), 2, ~outside)
     np.testing.assert_allclose(sums[0], valid.sum(0), rtol=1e-12)
     assert sums[0, 0, 0] == 12 + 5
@@ -177,7 +236,13 @@ def test_uniform_distance_of_filled_up_windows_is_over_real_tokens() -> None:
 
 @pytest.mark.parametrize(
     ("grid", "stride", "uniform"),
-    [((14, 14), 16.0, 116.49), ((7, 7), 32.0, 115.50), ((24, 24), 16.0, 200.05), ((16, 16), 14.0, 116.57), ((8, 8), 4.0, 16.55)],
+    [
+        ((14, 14), 16.0, 116.49),
+        ((7, 7), 32.0, 115.50),
+        ((24, 24), 16.0, 200.05),
+        ((16, 16), 14.0, 116.57),
+        ((8, 8), 4.0, 16.55),
+    ],
 )
 def test_uniform_attention_on_the_grids_of_common_models(grid, stride, uniform) -> None:
     one = geometry(0, grid, (stride, stride))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from observations import NORMS, observed, reference_z, tokens
 
 from probe.records import Plan
 from probe.stats.layer import LayerStatistics
 from probe.stats.observed import TokenNorm
 from probe.stats.samples import RowChoice
+from support.observations import NORMS, observed, reference_z, tokens
 
 PLAN = Plan(images=16, samples=30, tail=80)
 
@@ -57,4 +57,6 @@ def test_token_scale_reads_mean_inverse_sigma_and_variation():
     x = tokens(16, 30, 12)
     sigma = x.double().numpy().std(-1).ravel()
     got = update([observed(x, "token")]).scale.read()
-    np.testing.assert_allclose(got, ((1 / sigma).mean(), sigma.mean(), sigma.std() / sigma.mean()), rtol=1e-12)
+    np.testing.assert_allclose(
+        got, ((1 / sigma).mean(), sigma.mean(), sigma.std() / sigma.mean()), rtol=1e-12
+    )

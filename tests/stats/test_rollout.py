@@ -23,11 +23,15 @@ def test_uniform_attention_mixes_all_but_one_half_to_the_power_of_the_depth(laye
     """(U/2 + I/2)^L = (1 - 2^-L) U + 2^-L I, as U U = U."""
     tokens, kept = 6, 0.5**layers
     expected = (1 - kept) / tokens + kept * np.eye(tokens)
-    np.testing.assert_allclose(attention_rollout([np.full((2, tokens, tokens), 1 / tokens)] * layers), expected, atol=1e-15)
+    np.testing.assert_allclose(
+        attention_rollout([np.full((2, tokens, tokens), 1 / tokens)] * layers), expected, atol=1e-15
+    )
 
 
 def test_the_first_layer_is_applied_first():
-    """Token 1 reads token 0 in layer 0, token 2 reads token 1 in layer 1: token 2 gets a quarter of token 0, and not the reverse."""
+    """Token 1 reads token 0 in layer 0, token 2 reads token 1 in layer 1: token 2 gets a quarter of
+    token 0, and not the reverse.
+    """
     first, second = np.eye(3)[None].copy(), np.eye(3)[None].copy()
     first[0, 1], second[0, 2] = [1, 0, 0], [0, 1, 0]
     np.testing.assert_allclose(attention_rollout([first, second])[2], [0.25, 0.25, 0.5])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from observations import NORMS, observed, tokens
 
 from probe.records import Plan
 from probe.stats.layer import LayerStatistics
 from probe.stats.samples import RowChoice, keys
+from support.observations import NORMS, observed, tokens
 
 
 def sampled(batches, plan):
@@ -25,7 +25,11 @@ def cut(x, size, order=None, norm="token"):
     for start in range(0, len(x), size):
         chosen = order[start : start + size]
         batch = observed(x[chosen], norm)
-        batches.append(type(batch)(batch.x, batch.y, batch.norm, batch.channels_last, chosen, chosen % 16, batch.kinds))
+        batches.append(
+            type(batch)(
+                batch.x, batch.y, batch.norm, batch.channels_last, chosen, chosen % 16, batch.kinds
+            )
+        )
     return batches
 
 
@@ -56,7 +60,9 @@ def test_knowing_the_length_changes_no_row():
 def test_a_small_layer_gives_all_its_rows():
     x = tokens(4, 5, 8)
     statistics = sampled(cut(x, 2), Plan(images=4, samples=512))
-    np.testing.assert_array_equal(statistics.rows(statistics.uniform).input, x.reshape(20, 8).numpy())
+    np.testing.assert_array_equal(
+        statistics.rows(statistics.uniform).input, x.reshape(20, 8).numpy()
+    )
 
 
 def test_merged_buffers_hold_the_rows_of_one_run():
@@ -95,9 +101,15 @@ def test_reading_settled_statistics_changes_nothing():
     statistics = sampled(cut(tokens(32, 9, 8), 8), Plan(images=None, samples=40))
     statistics.settle()
     buffers = (statistics.uniform, statistics.prefix)
-    before = [(b._count, b._key.tobytes(), b._where.tobytes(), [c.tobytes() for c in b._columns]) for b in buffers]
+    before = [
+        (b._count, b._key.tobytes(), b._where.tobytes(), [c.tobytes() for c in b._columns])
+        for b in buffers
+    ]
     kept = statistics.tail.elements().tobytes()
     for buffer in buffers:
         statistics.rows(buffer)
-    assert [(b._count, b._key.tobytes(), b._where.tobytes(), [c.tobytes() for c in b._columns]) for b in buffers] == before
+    assert [
+        (b._count, b._key.tobytes(), b._where.tobytes(), [c.tobytes() for c in b._columns])
+        for b in buffers
+    ] == before
     assert statistics.tail.elements().tobytes() == kept

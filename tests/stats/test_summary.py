@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from observations import NORMS, observed, tokens
 
 from probe.bins import BINS, PER_SIGN, SUMS, bin_of, folded
 from probe.records import GROUPS, Plan
@@ -13,6 +12,7 @@ from probe.stats import summary, torch_summary
 from probe.stats.layer import LayerStatistics
 from probe.stats.profile import Profile
 from probe.stats.samples import RowChoice
+from support.observations import NORMS, observed, tokens
 
 BACKENDS = {"numba": summary.summarize, "torch": torch_summary.summarize}
 
@@ -54,10 +54,16 @@ def test_cells_hold_count_and_sums_of_every_bin(backend, norm):
     for image in range(3):
         for kind in range(len(expected)):
             chosen = o.kinds == kind
-            bins, xs, zs = index[image, chosen].ravel(), x[image, chosen].ravel(), z[image, chosen].ravel()
+            bins, xs, zs = (
+                index[image, chosen].ravel(),
+                x[image, chosen].ravel(),
+                z[image, chosen].ravel(),
+            )
             for column, value in enumerate((np.ones_like(xs), xs, zs, zs**2, xs**2, xs * zs)):
                 expected[kind, image, :, column] = np.bincount(bins, value, BINS)
-    kept = 3 if norm == "lines" else SUMS  # where every channel is a line, the second moments are not kept
+    kept = (
+        3 if norm == "lines" else SUMS
+    )  # where every channel is a line, the second moments are not kept
     np.testing.assert_allclose(cells[..., :kept], expected[..., :kept], rtol=1e-6, atol=2e-6)
 
 
@@ -67,8 +73,14 @@ def test_sums_are_those_of_every_channel(backend, norm):
     o = observed(tokens(3, 10, 12), norm)
     x, z = reference(o)
     sums = reduced(backend, o)[0].sums
-    expected = [f(v, axis=1) for v in (x, z) for f in (np.sum, lambda a, axis: (a**2).sum(axis), np.min, np.max)]
-    np.testing.assert_allclose(sums, np.stack([*expected, np.full((3, 12), 10.0)], axis=1), rtol=1e-5, atol=1e-5)
+    expected = [
+        f(v, axis=1)
+        for v in (x, z)
+        for f in (np.sum, lambda a, axis: (a**2).sum(axis), np.min, np.max)
+    ]
+    np.testing.assert_allclose(
+        sums, np.stack([*expected, np.full((3, 12), 10.0)], axis=1), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -79,7 +91,9 @@ def test_padding_and_non_finite_elements_enter_no_sum(backend, norm):
     valid = np.ones((2, 6), bool)
     valid[1, 5] = False
     got, profile = reduced(backend, observed(x, norm, valid=valid))
-    assert got.not_finite == (16 if norm in ("token", "rms") else 2)  # a token with a NaN has no mean and sigma
+    assert got.not_finite == (
+        16 if norm in ("token", "rms") else 2
+    )  # a token with a NaN has no mean and sigma
     assert profile.cells[..., 0].sum() == 11 * 8 - got.not_finite
     assert got.sums[:, 8].sum() == 11 * 8 - got.not_finite
     assert np.isfinite(profile.cells).all()
@@ -93,7 +107,9 @@ def test_token_statistics_are_mean_and_biased_sigma(backend, norm):
     x = o.x.double().numpy()
     mean = x.mean(-1) if norm == "token" else np.zeros((2, 5))
     np.testing.assert_allclose(got.means, mean, atol=1e-12)
-    np.testing.assert_allclose(got.sigmas, np.sqrt(((x - mean[..., None]) ** 2).mean(-1)), rtol=1e-12)
+    np.testing.assert_allclose(
+        got.sigmas, np.sqrt(((x - mean[..., None]) ** 2).mean(-1)), rtol=1e-12
+    )
 
 
 def gather(backend, batches, monkeypatch):
@@ -114,7 +130,9 @@ def test_both_backends_keep_the_same(norm, monkeypatch):
     np.testing.assert_allclose(a.moments.sums, b.moments.sums, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(a.profile.cells[..., 0], b.profile.cells[..., 0])
     kept = 3 if norm == "lines" else SUMS
-    np.testing.assert_allclose(a.profile.cells[..., :kept], b.profile.cells[..., :kept], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        a.profile.cells[..., :kept], b.profile.cells[..., :kept], rtol=1e-6, atol=1e-6
+    )
     for name in ("image", "position", "channel", "value"):
         np.testing.assert_array_equal(a.tail.elements()[name], b.tail.elements()[name])
     for buffers in ((a.uniform, b.uniform), (a.prefix, b.prefix)):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from observations import NORMS, observed, tokens
 
 from probe.records import Plan
 from probe.stats.layer import LayerStatistics
 from probe.stats.samples import RowChoice
 from probe.stats.tail import REGARDLESS
+from support.observations import NORMS, observed, tokens
 
 PLAN = Plan(images=12, samples=5, tail=80)
 
@@ -39,17 +39,23 @@ def collected(batches, plan=PLAN):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("batch", [1, 5, 12])
 def test_the_tail_is_the_capped_top_of_everything(norm, batch, monkeypatch):
-    monkeypatch.setattr("probe.stats.summary.CANDIDATES", 64)  # many tightenings of the bounds within one image
+    monkeypatch.setattr(
+        "probe.stats.summary.CANDIDATES", 64
+    )  # many tightenings of the bounds within one image
     x = tokens(12, 40, 15)
     statistics = collected([observed(x[i : i + batch], norm, first=i) for i in range(0, 12, batch)])
-    np.testing.assert_array_equal(np.sort(statistics.tail.elements()["value"]), brute_force(x.reshape(-1, 15).numpy(), PLAN))
+    np.testing.assert_array_equal(
+        np.sort(statistics.tail.elements()["value"]), brute_force(x.reshape(-1, 15).numpy(), PLAN)
+    )
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_tail_element_knows_its_place_and_its_output(norm):
     x = tokens(12, 40, 15)
     whole = observed(x, norm)
-    elements = collected([observed(x[i : i + 4], norm, first=i) for i in range(0, 12, 4)]).tail.elements()
+    elements = collected(
+        [observed(x[i : i + 4], norm, first=i) for i in range(0, 12, 4)]
+    ).tail.elements()
     where = elements["image"], elements["position"], elements["channel"]
     y = whole.y.numpy() if whole.channels_last else whole.y.transpose(1, 2).numpy()
     np.testing.assert_array_equal(x.numpy()[where], elements["value"])
@@ -62,7 +68,9 @@ def test_merging_gives_the_tail_of_the_union():
     parts = [collected([observed(x[i : i + 3], "given", first=i)]) for i in (6, 0, 9, 3)]
     for part in parts[1:]:
         parts[0].merge(part)
-    np.testing.assert_array_equal(np.sort(parts[0].tail.elements()["value"]), brute_force(x.reshape(-1, 15).numpy(), PLAN))
+    np.testing.assert_array_equal(
+        np.sort(parts[0].tail.elements()["value"]), brute_force(x.reshape(-1, 15).numpy(), PLAN)
+    )
 
 
 def test_a_layer_of_equal_values_keeps_no_more_than_its_share():

@@ -1,4 +1,6 @@
-"""A small run whose tables agree with each other, made from a population that the tests can recompute."""
+"""A small run whose tables agree with each other, made from a population that the tests can
+recompute.
+"""
 
 from __future__ import annotations
 
@@ -38,30 +40,57 @@ class Population:
 
     def uniform(self) -> dict[str, np.ndarray]:
         chosen = np.random.default_rng(self.depth + 100).permutation(len(self.image))[:SAMPLES]
-        return {"image": self.image[chosen], "position": self.position[chosen], **{k: v[chosen] for k, v in self.values.items()}}
+        return {
+            "image": self.image[chosen],
+            "position": self.position[chosen],
+            **{k: v[chosen] for k, v in self.values.items()},
+        }
 
     def prefix(self) -> dict[str, np.ndarray]:
         chosen = np.flatnonzero(self.position == 0)[:4]
-        return {"image": self.image[chosen], "position": self.position[chosen], **{k: v[chosen] for k, v in self.values.items()}}
+        return {
+            "image": self.image[chosen],
+            "position": self.position[chosen],
+            **{k: v[chosen] for k, v in self.values.items()},
+        }
 
     def tail(self) -> dict[str, np.ndarray]:
-        row, channel = np.divmod(np.argsort(-np.abs(self.values["input"]), axis=None)[:TAIL], CHANNELS)
+        row, channel = np.divmod(
+            np.argsort(-np.abs(self.values["input"]), axis=None)[:TAIL], CHANNELS
+        )
         values = {name: array[row, channel] for name, array in self.values.items()}
-        return {"image": self.image[row], "position": self.position[row], "channel": channel, **values}
+        return {
+            "image": self.image[row],
+            "position": self.position[row],
+            "channel": channel,
+            **values,
+        }
 
     def moments(self) -> pd.DataFrame:
-        frame = pd.DataFrame({"layer": self.name, "channel": np.arange(CHANNELS), "count": len(self.image)})
+        frame = pd.DataFrame(
+            {"layer": self.name, "channel": np.arange(CHANNELS), "count": len(self.image)}
+        )
         for side in ("input", "output"):
             x = self.values[side].astype(np.float64)
-            frame = frame.assign(**{f"{k}_{side}": getattr(x, k)(axis=0) for k in ("mean", "var", "min", "max")})
+            frame = frame.assign(
+                **{f"{k}_{side}": getattr(x, k)(axis=0) for k in ("mean", "var", "min", "max")}
+            )
         return frame.assign(weight=2.0, bias=1.0, slope=np.nan, offset=np.nan)
 
     def profile(self) -> pd.DataFrame:
         x, z = (self.values[name].astype(np.float64).ravel() for name in ("input", "normalized"))
         group = np.repeat(self.image % 16, CHANNELS)
-        cells = pd.DataFrame({"group": group, "bin": bin_of(x), "x": x, "z": z, "zz": z * z, "xx": x * x, "xz": x * z}).groupby(
-            ["group", "bin"]
-        )
+        cells = pd.DataFrame(
+            {
+                "group": group,
+                "bin": bin_of(x),
+                "x": x,
+                "z": z,
+                "zz": z * z,
+                "xx": x * x,
+                "xz": x * z,
+            }
+        ).groupby(["group", "bin"])
         sums = cells.agg(
             count=("x", "size"),
             sum_input=("x", "sum"),
@@ -90,14 +119,27 @@ def populations() -> list[Population]:
 
 def fill(writer: RunWriter, layers: list[Population]) -> None:
     for layer in layers:
-        writer.write_samples(layer.depth, layer.name, uniform=layer.uniform(), prefix=layer.prefix(), tail=layer.tail())
+        writer.write_samples(
+            layer.depth,
+            layer.name,
+            uniform=layer.uniform(),
+            prefix=layer.prefix(),
+            tail=layer.tail(),
+        )
     writer.write_table("moments", pd.concat([layer.moments() for layer in layers]))
     writer.write_table("profile", pd.concat([layer.profile() for layer in layers]))
-    writer.write_table("rows", {"layer": ["a"], "image": [0], "position": [0], "mean": [0.0], "sigma": [1.0]})
+    writer.write_table(
+        "rows", {"layer": ["a"], "image": [0], "position": [0], "mean": [0.0], "sigma": [1.0]}
+    )
 
 
 def manifest(layers: list[Population]) -> dict[str, Any]:
-    return {"model": {"name": "toy <b>"}, "seed": 0, "plan": {"samples": SAMPLES}, "layers": [layer.record() for layer in layers]}
+    return {
+        "model": {"name": "toy <b>"},
+        "seed": 0,
+        "plan": {"samples": SAMPLES},
+        "layers": [layer.record() for layer in layers],
+    }
 
 
 def write_run(out: Path, overwrite: bool = False) -> Path:
@@ -114,7 +156,9 @@ def run_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def kit() -> Any:
-    """The functions above, for tests that need more than a finished run (test folders are no packages)."""
+    """The functions above, for tests that need more than a finished run (test folders are no
+    packages).
+    """
 
     class Kit:
         write_run = staticmethod(write_run)
@@ -131,7 +175,9 @@ def kit() -> Any:
 
 @pytest.fixture
 def alphas() -> pd.DataFrame:
-    """An alpha table with a curved, a linear and an affine layer; names that a careless reader would take for null."""
+    """An alpha table with a curved, a linear and an affine layer; names that a careless reader
+    would take for null.
+    """
     from probe.store.schema import ALPHAS
 
     frame = pd.DataFrame({name: np.full(3, np.nan) for name in ALPHAS})
@@ -140,4 +186,6 @@ def alphas() -> pd.DataFrame:
     frame["best_family"] = ["tanh|erf", "", ""]
     frame["alpha"] = [1 / 3, np.nan, np.nan]
     frame["sigma_cv"] = [np.inf, 1e-300, 0.1 + 0.2]
-    return frame.astype({"kind": str}).assign(depth=[0, 1, 2], channels=3, massive_channels=0, count=10)
+    return frame.astype({"kind": str}).assign(
+        depth=[0, 1, 2], channels=3, massive_channels=0, count=10
+    )

@@ -15,10 +15,16 @@ from probe.errors import UsageError
 from probe.store import write_alphas, write_state
 from probe.store.schema import ALPHAS
 
-STATE = {"b.weight": np.arange(3, dtype=np.float32), "a.alpha": np.float32([0.5]), "b.bias": np.ones((2, 4), np.float32)[:, ::2]}
+STATE = {
+    "b.weight": np.arange(3, dtype=np.float32),
+    "a.alpha": np.float32([0.5]),
+    "b.bias": np.ones((2, 4), np.float32)[:, ::2],
+}
 
 
-def test_csv_has_one_row_per_layer_and_empty_cells_for_null(tmp_path: Path, alphas: pd.DataFrame) -> None:
+def test_csv_has_one_row_per_layer_and_empty_cells_for_null(
+    tmp_path: Path, alphas: pd.DataFrame
+) -> None:
     lines = write_alphas(alphas, tmp_path / "alpha.csv").read_text().splitlines()
     assert lines[0] == ",".join(ALPHAS)
     assert lines[1].startswith("null,0,layer_norm,3,0.3333333333333333,,")
@@ -26,7 +32,9 @@ def test_csv_has_one_row_per_layer_and_empty_cells_for_null(tmp_path: Path, alph
     assert len(lines) == 4
 
 
-def test_json_has_null_where_python_has_nan_or_infinity(tmp_path: Path, alphas: pd.DataFrame) -> None:
+def test_json_has_null_where_python_has_nan_or_infinity(
+    tmp_path: Path, alphas: pd.DataFrame
+) -> None:
     text = write_alphas(alphas, tmp_path / "alpha.json").read_text()
     rows = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert [row["layer"] for row in rows] == ["null", "1.5", "NaN"]
@@ -41,22 +49,32 @@ def test_json_takes_the_nulls_of_every_pandas_type(tmp_path: Path, alphas: pd.Da
     assert [(row["integer"], row["text"]) for row in rows] == [(1, "a"), (None, None), (2, "b")]
 
 
-def test_columns_are_ordered_and_missing_ones_are_refused(tmp_path: Path, alphas: pd.DataFrame) -> None:
+def test_columns_are_ordered_and_missing_ones_are_refused(
+    tmp_path: Path, alphas: pd.DataFrame
+) -> None:
     mixed = alphas[alphas.columns[::-1]].assign(note="x")
-    assert write_alphas(mixed, tmp_path / "a.csv").read_text().splitlines()[0] == ",".join([*ALPHAS, "note"])
+    assert write_alphas(mixed, tmp_path / "a.csv").read_text().splitlines()[0] == ",".join(
+        [*ALPHAS, "note"]
+    )
     with pytest.raises(ValueError, match="lacks the columns gamma, count"):
         write_alphas(alphas.drop(columns=["gamma", "count"]), tmp_path / "b.csv")
     assert not (tmp_path / "b.csv").exists()
 
 
 @pytest.mark.parametrize("name", ["alpha.xlsx", "alpha"])
-def test_another_ending_is_refused_with_the_known_ones(tmp_path: Path, alphas: pd.DataFrame, name: str) -> None:
+def test_another_ending_is_refused_with_the_known_ones(
+    tmp_path: Path, alphas: pd.DataFrame, name: str
+) -> None:
     with pytest.raises(UsageError, match=r"\.csv, \.json or \.safetensors"):
         write_alphas(alphas, tmp_path / name)
 
 
 def test_state_is_read_back_by_safetensors(tmp_path: Path) -> None:
-    path = write_state(STATE, {"families": ["tanh"], "model": "toy", "n": 3}, tmp_path / "new" / "alpha.safetensors")
+    path = write_state(
+        STATE,
+        {"families": ["tanh"], "model": "toy", "n": 3},
+        tmp_path / "new" / "alpha.safetensors",
+    )
     loaded = safetensors.numpy.load_file(path)
     assert sorted(loaded) == sorted(STATE)
     for name, array in STATE.items():

@@ -31,10 +31,16 @@ def test_layers_come_in_execution_order_with_every_column(run_path: Path, kit) -
     assert list(run.layers["layer"]) == list(kit.names)
     assert (run.layers["status"] == "captured").all()
     assert run.layers["eps"].isna().all()
-    assert [run.layers[name].dtype.kind for name in ("depth", "affine", "sigma_cv")] == ["i", "b", "f"]
+    assert [run.layers[name].dtype.kind for name in ("depth", "affine", "sigma_cv")] == [
+        "i",
+        "b",
+        "f",
+    ]
 
 
-def test_a_run_without_layers_still_has_the_columns_and_empty_samples(tmp_path: Path, run_path: Path) -> None:
+def test_a_run_without_layers_still_has_the_columns_and_empty_samples(
+    tmp_path: Path, run_path: Path
+) -> None:
     edit_manifest(run_path, layers=[])
     run = open_run(run_path)
     assert list(run.layers.columns) == list(LAYERS)
@@ -43,10 +49,15 @@ def test_a_run_without_layers_still_has_the_columns_and_empty_samples(tmp_path: 
 
 @pytest.mark.parametrize("name", ["moments", "profile"])
 def test_tables_come_back_as_they_were_written(run_path: Path, kit, name: str) -> None:
-    expected = pd.concat([getattr(layer, name)() for layer in kit.populations()], ignore_index=True)[TABLES[name].names]
+    expected = pd.concat(
+        [getattr(layer, name)() for layer in kit.populations()], ignore_index=True
+    )[TABLES[name].names]
     got = getattr(open_run(run_path), name)()
     pd.testing.assert_frame_equal(
-        got.astype({"layer": "str"}), expected.astype({"layer": "str"}), check_dtype=False, check_exact=True
+        got.astype({"layer": "str"}),
+        expected.astype({"layer": "str"}),
+        check_dtype=False,
+        check_exact=True,
     )
 
 
@@ -73,7 +84,10 @@ def test_samples_by_layer_channel_and_stratum(run_path: Path, kit) -> None:
     assert list(part["channel"].unique()) == [0, 5]
     assert set(part["stratum"]) == {"uniform"}
     assert len(part) == 2 * kit.samples
-    assert set(run.samples(kit.names[0], stratum=["prefix", "tail"])["stratum"]) == {"prefix", "tail"}
+    assert set(run.samples(kit.names[0], stratum=["prefix", "tail"])["stratum"]) == {
+        "prefix",
+        "tail",
+    }
     assert run.samples(channels=[]).empty
 
 
@@ -84,7 +98,14 @@ def test_a_layer_that_was_never_called_has_no_samples(run_path: Path, kit) -> No
     edit_manifest(run_path, layers=layers)
     samples = open_run(run_path).samples("aux")
     assert samples.empty
-    assert list(samples.columns) == ["layer", "image", "position", "channel", *kit.values, "stratum"]
+    assert list(samples.columns) == [
+        "layer",
+        "image",
+        "position",
+        "channel",
+        *kit.values,
+        "stratum",
+    ]
 
 
 def test_an_unknown_layer_names_the_nearest(run_path: Path) -> None:
@@ -92,7 +113,9 @@ def test_an_unknown_layer_names_the_nearest(run_path: Path) -> None:
         with pytest.raises(UsageError) as caught:
             ask("blocks.0.norm2")
         assert "nearest: blocks.0.norm1" in one_line(caught.value)
-    with pytest.raises(UsageError, match=r"known: stem/norm, blocks\.0\.norm1, blocks\.0\.norm1#2$"):
+    with pytest.raises(
+        UsageError, match=r"known: stem/norm, blocks\.0\.norm1, blocks\.0\.norm1#2$"
+    ):
         open_run(run_path).profile("zzz")
 
 
@@ -101,12 +124,18 @@ def test_an_unknown_channel_or_stratum_is_one_line(run_path: Path, kit) -> None:
         open_run(run_path).samples(kit.names[0], channels=[2, 6])
     with pytest.raises(UsageError, match="channel -1 does not exist"):
         open_run(run_path).samples(channels=[-1])
-    with pytest.raises(UsageError, match="stratum 'tails' is unknown; known: uniform, prefix, tail"):
+    with pytest.raises(
+        UsageError, match="stratum 'tails' is unknown; known: uniform, prefix, tail"
+    ):
         open_run(run_path).samples(stratum="tails")
 
 
-@pytest.mark.parametrize(("table", "command"), [("fits", "fit"), ("channel_fits", "fit"), ("alphas", "export")])
-def test_a_table_that_does_not_exist_yet_names_the_command_that_makes_it(run_path: Path, table: str, command: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "command"), [("fits", "fit"), ("channel_fits", "fit"), ("alphas", "export")]
+)
+def test_a_table_that_does_not_exist_yet_names_the_command_that_makes_it(
+    run_path: Path, table: str, command: str
+) -> None:
     with pytest.raises(UsageError) as caught:
         getattr(open_run(run_path), table)()
     assert f"`probe-norms {command} {run_path}`" in one_line(caught.value)
@@ -116,7 +145,9 @@ def fits(alpha: float) -> pd.DataFrame:
     frame = pd.DataFrame({field.name: [None] * 2 for field in TABLES["fits"]})
     frame[["layer", "family", "scope", "weighting", "tokens", "status"]] = "a"
     frame[["depth", "groups", "count"]] = 1
-    return frame.assign(layer=["stem/norm", "blocks.0.norm1"], best=[True, False], alpha=[alpha, None])
+    return frame.assign(
+        layer=["stem/norm", "blocks.0.norm1"], best=[True, False], alpha=[alpha, None]
+    )
 
 
 def test_saved_fits_come_back_and_are_replaced(run_path: Path) -> None:

@@ -33,7 +33,13 @@ def long_form(stratum: str, part: dict[str, Any]) -> pd.DataFrame:
     """The slow and obvious way to lay out rows (N, C) as one line per element."""
     return pd.DataFrame(
         [
-            (part["image"][n], part["position"][n], c, *(part[name][n, c] for name in VALUES), stratum)
+            (
+                part["image"][n],
+                part["position"][n],
+                c,
+                *(part[name][n, c] for name in VALUES),
+                stratum,
+            )
             for n in range(len(part["image"]))
             for c in range(part["input"].shape[1])
         ],
@@ -43,10 +49,18 @@ def long_form(stratum: str, part: dict[str, Any]) -> pd.DataFrame:
 
 @pytest.mark.parametrize("tail_size", [0, 1, 40])
 @pytest.mark.parametrize("prefix_rows", [0, 3])
-def test_every_element_is_kept_and_sorted_by_channel_stratum_image_position(tail_size: int, prefix_rows: int) -> None:
+def test_every_element_is_kept_and_sorted_by_channel_stratum_image_position(
+    tail_size: int, prefix_rows: int
+) -> None:
     uniform, prefix, tail = rows(7, 5), rows(prefix_rows, 5, seed=2), elements(tail_size, 5)
     count, buffer = sample_bytes("a", uniform, prefix, tail)
-    expected = pd.concat([long_form("uniform", uniform), long_form("prefix", prefix), pd.DataFrame(tail).assign(stratum="tail")])
+    expected = pd.concat(
+        [
+            long_form("uniform", uniform),
+            long_form("prefix", prefix),
+            pd.DataFrame(tail).assign(stratum="tail"),
+        ]
+    )
     rank = expected["stratum"].map({"uniform": 0, "prefix": 1, "tail": 2})
     keys = ["channel", "rank", "image", "position", "input"]
     expected = expected.assign(rank=rank).sort_values(keys, ignore_index=True)[
@@ -74,7 +88,10 @@ def test_row_groups_hold_whole_channels() -> None:
     channels, n = 40, GROUP_ROWS // 16
     _, buffer = sample_bytes("a", rows(n, channels), None, elements(100, channels))
     file = pq.ParquetFile(buffer)
-    seen = [set(np.unique(file.read_row_group(i, columns=["channel"])["channel"])) for i in range(file.num_row_groups)]
+    seen = [
+        set(np.unique(file.read_row_group(i, columns=["channel"])["channel"]))
+        for i in range(file.num_row_groups)
+    ]
     assert len(seen) == 3
     assert sum(len(group) for group in seen) == channels
 
@@ -83,7 +100,10 @@ def test_the_order_in_which_rows_arrive_does_not_change_the_bytes() -> None:
     uniform, tail = rows(30, 4), elements(20, 4)
     shuffled = {name: array[::-1] for name, array in uniform.items()}
     reversed_tail = {name: array[::-1].copy() for name, array in tail.items()}
-    assert sample_bytes("a", uniform, None, tail)[1] == sample_bytes("a", shuffled, None, reversed_tail)[1]
+    assert (
+        sample_bytes("a", uniform, None, tail)[1]
+        == sample_bytes("a", shuffled, None, reversed_tail)[1]
+    )
 
 
 def test_a_layer_without_rows_is_an_empty_table() -> None:
@@ -108,7 +128,10 @@ def test_row_groups_end_with_the_table() -> None:
 
 def test_a_layer_of_the_default_vit_b_run_takes_at_most_five_megabytes() -> None:
     uniform, prefix = rows(512, 768), rows(64, 768)
-    uniform["image"], uniform["position"] = np.arange(512) // 8, np.random.default_rng(0).integers(0, 197, 512)
+    uniform["image"], uniform["position"] = (
+        np.arange(512) // 8,
+        np.random.default_rng(0).integers(0, 197, 512),
+    )
     _, buffer = sample_bytes("blocks.0.norm1", uniform, prefix, elements(1000, 768))
     assert buffer.size < 4.7e6  # 25 of them stay under 120 MB
 

@@ -51,7 +51,9 @@ def test_a_wrong_number_of_rows_is_named(run_path: Path) -> None:
 def test_a_table_that_was_never_written_is_named(tmp_path: Path) -> None:
     with RunWriter(tmp_path / "run") as writer:
         path = writer.finish({"layers": []})
-    assert verify_run(path) == [f"{name}.parquet: never written" for name in ("moments", "profile", "rows")]
+    assert verify_run(path) == [
+        f"{name}.parquet: never written" for name in ("moments", "profile", "rows")
+    ]
 
 
 def set_cell(column: str, value: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -67,31 +69,60 @@ def drop_first(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 BROKEN_TABLES = [
-    ("moments", set_cell("mean_output", np.nan), "moments: the output statistics are not finite (1 rows; blocks.0.norm1)"),
+    (
+        "moments",
+        set_cell("mean_output", np.nan),
+        "moments: the output statistics are not finite (1 rows; blocks.0.norm1)",
+    ),
     (
         "moments",
         set_cell("var_input", -1.0),
-        "moments: min <= mean <= max or var >= 0 does not hold for the input (1 rows; blocks.0.norm1)",
+        "moments: min <= mean <= max or var >= 0 does not hold for the input (1 rows; "
+        "blocks.0.norm1)",
     ),
     (
         "moments",
         set_cell("mean_input", 99.0),
-        "moments: min <= mean <= max or var >= 0 does not hold for the input (1 rows; blocks.0.norm1)",
+        "moments: min <= mean <= max or var >= 0 does not hold for the input (1 rows; "
+        "blocks.0.norm1)",
     ),
     (
         "moments",
         set_cell("max_input", 1.0),
         "layer blocks.0.norm1: samples of the input lie outside the exact range in the moments",
     ),
-    ("moments", set_cell("count", 199), "layer blocks.0.norm1: the moments saw 1199 elements, the manifest says 1200"),
-    ("moments", drop_first, "layer blocks.0.norm1: the moments have 5 channels, the manifest says 6"),
-    ("profile", set_cell("sum_normalized_sq", np.inf), "profile: a cell is empty or not finite (1 rows; blocks.0.norm1)"),
-    ("profile", set_cell("count", 0), "profile: a cell is empty or not finite (1 rows; blocks.0.norm1)"),
+    (
+        "moments",
+        set_cell("count", 199),
+        "layer blocks.0.norm1: the moments saw 1199 elements, the manifest says 1200",
+    ),
+    (
+        "moments",
+        drop_first,
+        "layer blocks.0.norm1: the moments have 5 channels, the manifest says 6",
+    ),
+    (
+        "profile",
+        set_cell("sum_normalized_sq", np.inf),
+        "profile: a cell is empty or not finite (1 rows; blocks.0.norm1)",
+    ),
+    (
+        "profile",
+        set_cell("count", 0),
+        "profile: a cell is empty or not finite (1 rows; blocks.0.norm1)",
+    ),
     ("profile", set_cell("count", 1000), "layer blocks.0.norm1: the profile saw "),
 ]
 
 
-def write(out: Path, kit: Any, name: str = "", change: Any = None, samples: Any = None, status: str = "captured") -> Path:
+def write(
+    out: Path,
+    kit: Any,
+    name: str = "",
+    change: Any = None,
+    samples: Any = None,
+    status: str = "captured",
+) -> Path:
     """A run of one layer with one table changed."""
     layer = kit.populations()[1]
     with RunWriter(out) as writer:
@@ -107,13 +138,17 @@ def write(out: Path, kit: Any, name: str = "", change: Any = None, samples: Any 
 
 
 @pytest.mark.parametrize(("name", "change", "problem"), BROKEN_TABLES)
-def test_statistics_that_cannot_be_are_named(tmp_path: Path, kit, name: str, change: Any, problem: str) -> None:
+def test_statistics_that_cannot_be_are_named(
+    tmp_path: Path, kit, name: str, change: Any, problem: str
+) -> None:
     problems = verify_run(write(tmp_path / "run", kit, name, change))
     assert any(line.startswith(problem) for line in problems), problems
 
 
 def test_a_layer_that_saw_infinities_may_have_them(tmp_path: Path, kit) -> None:
-    path = write(tmp_path / "run", kit, "moments", set_cell("mean_output", np.nan), status="not_finite")
+    path = write(
+        tmp_path / "run", kit, "moments", set_cell("mean_output", np.nan), status="not_finite"
+    )
     assert verify_run(path) == []
 
 
@@ -122,7 +157,9 @@ def test_samples_that_are_not_finite_are_named(tmp_path: Path, kit) -> None:
         rows["uniform"]["normalized"][3, 2] = np.nan
         return rows
 
-    assert verify_run(write(tmp_path / "run", kit, samples=spoil)) == ["layer blocks.0.norm1: samples are not finite"]
+    assert verify_run(write(tmp_path / "run", kit, samples=spoil)) == [
+        "layer blocks.0.norm1: samples are not finite"
+    ]
 
 
 def test_too_few_uniform_samples_are_named(tmp_path: Path, kit) -> None:
@@ -135,17 +172,26 @@ def test_too_few_uniform_samples_are_named(tmp_path: Path, kit) -> None:
 
 
 def test_skipped_images_may_cost_uniform_samples(tmp_path: Path, kit) -> None:
-    """Rows are drawn before it is known which images can be read; too many, or not the same in all channels, stay a problem."""
+    """Rows are drawn before it is known which images can be read; too many, or not the same in all
+    channels, stay a problem.
+    """
 
     def shorten(rows: dict[str, Any]) -> dict[str, Any]:
         rows["uniform"] = {name: array[:-1] for name, array in rows["uniform"].items()}
         return rows
 
     path = write(tmp_path / "run", kit, samples=shorten)
-    change_manifest(path, lambda manifest: manifest.update(data={"skipped": [{"image": "a.png", "reason": "broken"}]}))
+    change_manifest(
+        path,
+        lambda manifest: manifest.update(
+            data={"skipped": [{"image": "a.png", "reason": "broken"}]}
+        ),
+    )
     assert verify_run(path) == []
     change_manifest(path, lambda manifest: manifest["plan"].update(samples=30))
-    assert verify_run(path) == ["layer blocks.0.norm1: 31 uniform samples in each channel, 30 are due"]
+    assert verify_run(path) == [
+        "layer blocks.0.norm1: 31 uniform samples in each channel, 30 are due"
+    ]
 
 
 def change_manifest(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -159,10 +205,15 @@ def as_an_older_version_wrote_it(path: Path) -> None:
     table = pq.read_table(path / "profile.parquet").drop_columns(["sum_input_sq", "sum_product"])
     pq.write_table(table, path / "profile.parquet")
     digest = hashlib.sha256((path / "profile.parquet").read_bytes()).hexdigest()
-    change_manifest(path, lambda manifest: manifest["files"]["profile.parquet"].update(sha256=digest))
+    change_manifest(
+        path, lambda manifest: manifest["files"]["profile.parquet"].update(sha256=digest)
+    )
 
 
-OLDER = "no column sum_input_sq, sum_product, which this version needs (an older one wrote it): capture the run again"
+OLDER = (
+    "no column sum_input_sq, sum_product, which this version needs (an older one wrote it): "
+    "capture the run again"
+)
 
 
 def test_a_run_of_an_older_version_is_told_in_one_line(run_path: Path) -> None:

@@ -30,21 +30,41 @@ def contents(folder: Path) -> list[str]:
 def test_a_finished_run_holds_its_files_and_no_temporary_ones(tmp_path: Path, kit) -> None:
     path = kit.write_run(tmp_path / "deep" / "er" / "run")
     assert contents(tmp_path / "deep" / "er") == ["run"]
-    assert contents(path) == ["manifest.json", "moments.parquet", "profile.parquet", "rows.parquet", "samples"]
-    assert contents(path / "samples") == ["000-stem_norm.parquet", "001-blocks.0.norm1.parquet", "002-blocks.0.norm1_2.parquet"]
+    assert contents(path) == [
+        "manifest.json",
+        "moments.parquet",
+        "profile.parquet",
+        "rows.parquet",
+        "samples",
+    ]
+    assert contents(path / "samples") == [
+        "000-stem_norm.parquet",
+        "001-blocks.0.norm1.parquet",
+        "002-blocks.0.norm1_2.parquet",
+    ]
 
 
 def test_the_manifest_lists_rows_and_hashes_and_says_finished(run_path: Path, kit) -> None:
     manifest = json.loads((run_path / "manifest.json").read_text())
     assert manifest["status"] == "finished"
-    assert manifest["files"]["samples/001-blocks.0.norm1.parquet"]["rows"] == (kit.samples + 4) * kit.channels + 12
+    assert (
+        manifest["files"]["samples/001-blocks.0.norm1.parquet"]["rows"]
+        == (kit.samples + 4) * kit.channels + 12
+    )
     assert all(len(entry["sha256"]) == 64 for entry in manifest["files"].values())
 
 
 def test_the_caller_cannot_change_the_status_and_nan_becomes_null(tmp_path: Path) -> None:
     with RunWriter(tmp_path / "run") as writer:
         path = writer.finish(
-            {"status": "half", "x": float("nan"), "y": np.float32(1.5), "z": np.arange(2), "p": Path("a"), "layers": []}
+            {
+                "status": "half",
+                "x": float("nan"),
+                "y": np.float32(1.5),
+                "z": np.arange(2),
+                "p": Path("a"),
+                "layers": [],
+            }
         )
     manifest = json.loads((path / "manifest.json").read_text())
     assert manifest["status"] == "finished"
@@ -81,7 +101,14 @@ def test_samples_may_be_written_from_several_threads(tmp_path: Path, kit) -> Non
     layers = kit.populations()
     with RunWriter(tmp_path / "threads") as writer, ThreadPoolExecutor(4) as pool:
         jobs = [
-            pool.submit(writer.write_samples, p.depth, p.name, uniform=p.uniform(), prefix=p.prefix(), tail=p.tail())
+            pool.submit(
+                writer.write_samples,
+                p.depth,
+                p.name,
+                uniform=p.uniform(),
+                prefix=p.prefix(),
+                tail=p.tail(),
+            )
             for p in layers
         ]
         assert [job.result() for job in jobs] == [None] * len(layers)
@@ -91,11 +118,15 @@ def test_samples_may_be_written_from_several_threads(tmp_path: Path, kit) -> Non
         assert file.read_bytes() == (path / "samples" / file.name).read_bytes()
 
 
-def test_an_existing_run_is_refused_at_entry_and_replaced_with_overwrite(tmp_path: Path, run_path: Path, kit) -> None:
+def test_an_existing_run_is_refused_at_entry_and_replaced_with_overwrite(
+    tmp_path: Path, run_path: Path, kit
+) -> None:
     with pytest.raises(UsageError, match="already holds a run.*--overwrite"), RunWriter(run_path):
         pytest.fail("entered")
     with RunWriter(run_path, overwrite=True) as writer:
-        assert open_run(run_path).manifest["seed"] == 0  # the old one stays while the new one is written
+        assert (
+            open_run(run_path).manifest["seed"] == 0
+        )  # the old one stays while the new one is written
         writer.finish({"seed": 1, "layers": []})
     assert open_run(run_path).manifest["seed"] == 1
     assert contents(tmp_path) == ["run"]
@@ -108,7 +139,9 @@ def test_a_failed_overwrite_keeps_the_old_run(tmp_path: Path, run_path: Path) ->
     assert contents(tmp_path) == ["run"]
 
 
-def test_a_rename_that_fails_puts_the_old_run_back(tmp_path: Path, run_path: Path, monkeypatch) -> None:
+def test_a_rename_that_fails_puts_the_old_run_back(
+    tmp_path: Path, run_path: Path, monkeypatch
+) -> None:
     rename = Path.rename
 
     def fail(self: Path, target: Path) -> Path:
@@ -117,7 +150,10 @@ def test_a_rename_that_fails_puts_the_old_run_back(tmp_path: Path, run_path: Pat
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(ProbeError, match="cannot be written"), RunWriter(run_path, overwrite=True) as writer:
+    with (
+        pytest.raises(ProbeError, match="cannot be written"),
+        RunWriter(run_path, overwrite=True) as writer,
+    ):
         writer.finish({"layers": []})
     assert verify_run(run_path) == []
     assert contents(tmp_path) == ["run"]
@@ -134,7 +170,10 @@ def test_a_folder_that_is_no_run_is_never_deleted(tmp_path: Path, overwrite: boo
 
 def test_a_run_with_foreign_files_is_not_overwritten(run_path: Path) -> None:
     (run_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"no part of a run \(notes\.txt\)"), RunWriter(run_path, overwrite=True):
+    with (
+        pytest.raises(UsageError, match=r"no part of a run \(notes\.txt\)"),
+        RunWriter(run_path, overwrite=True),
+    ):
         pytest.fail("entered")
     assert (run_path / "notes.txt").read_text() == "mine"
 
@@ -162,14 +201,19 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch
     assert str(tmp_path / "run") in message
 
 
-def test_a_run_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path, run_path: Path, kit) -> None:
+def test_a_run_behind_a_link_is_replaced_and_the_link_stays(
+    tmp_path: Path, run_path: Path, kit
+) -> None:
     (tmp_path / "link").symlink_to(run_path)
     assert kit.write_run(tmp_path / "link", overwrite=True) == run_path.resolve()
     assert (tmp_path / "link").is_symlink()
 
 
 def test_a_place_taken_meanwhile_is_not_overwritten(tmp_path: Path, kit) -> None:
-    with pytest.raises(UsageError, match="already holds a run"), RunWriter(tmp_path / "run") as slow:
+    with (
+        pytest.raises(UsageError, match="already holds a run"),
+        RunWriter(tmp_path / "run") as slow,
+    ):
         kit.write_run(tmp_path / "run")
         slow.finish({"layers": []})
     assert verify_run(tmp_path / "run") == []
@@ -184,7 +228,8 @@ def test_file_permissions_are_the_usual_ones(tmp_path: Path, run_path: Path) -> 
 KILLED = """
 import sys, time, numpy as np
 from probe.store import RunWriter
-rows = {"image": [0], "position": [0], **{k: np.zeros((1, 2)) for k in ("input", "normalized", "output")}}
+values = dict.fromkeys(("input", "normalized", "output"), np.zeros((1, 2)))
+rows = {"image": [0], "position": [0], **values}
 with RunWriter(sys.argv[1], overwrite=True) as writer:
     writer.write_samples(0, "a", uniform=rows)
     print("ready", flush=True)
@@ -192,8 +237,12 @@ with RunWriter(sys.argv[1], overwrite=True) as writer:
 """
 
 
-def test_what_a_killed_writer_leaves_is_no_run_and_goes_with_the_next_writer(tmp_path: Path, run_path: Path, kit) -> None:
-    with subprocess.Popen([sys.executable, "-c", KILLED, str(run_path)], stdout=subprocess.PIPE, text=True) as process:
+def test_what_a_killed_writer_leaves_is_no_run_and_goes_with_the_next_writer(
+    tmp_path: Path, run_path: Path, kit
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(run_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         (living,) = (path for path in tmp_path.iterdir() if path.name != "run")
@@ -214,7 +263,9 @@ def dead_pid() -> int:
     return process.pid
 
 
-def test_an_old_run_set_aside_by_a_killed_writer_comes_back(tmp_path: Path, run_path: Path, monkeypatch) -> None:
+def test_an_old_run_set_aside_by_a_killed_writer_comes_back(
+    tmp_path: Path, run_path: Path, monkeypatch
+) -> None:
     pid = dead_pid()
     with monkeypatch.context() as patch:
         patch.setattr(places_module.os, "getpid", lambda: pid)
@@ -228,7 +279,11 @@ def test_an_old_run_set_aside_by_a_killed_writer_comes_back(tmp_path: Path, run_
 
 def test_leftovers_of_other_machines_and_other_runs_are_left_alone(tmp_path: Path, kit) -> None:
     host, pid = places_module._host(), dead_pid()
-    foreign = [f".run.{pid}-00000000-00000000.unfinished", f".other.{pid}-{host}-00000000.unfinished", ".run.old"]
+    foreign = [
+        f".run.{pid}-00000000-00000000.unfinished",
+        f".other.{pid}-{host}-00000000.unfinished",
+        ".run.old",
+    ]
     for name in foreign:
         (tmp_path / name).mkdir()
     kit.write_run(tmp_path / "run")
@@ -286,13 +341,19 @@ def test_a_table_without_rows_keeps_its_types(tmp_path: Path) -> None:
 def test_the_manifest_is_the_last_file(tmp_path: Path, kit, monkeypatch) -> None:
     written: list[str] = []
     write_file = writer_module.write_file
-    monkeypatch.setattr(writer_module, "write_file", lambda path, data: (written.append(path.name), write_file(path, data)))
+    monkeypatch.setattr(
+        writer_module,
+        "write_file",
+        lambda path, data: (written.append(path.name), write_file(path, data)),
+    )
     kit.write_run(tmp_path / "run")
     assert len(written) == 7
     assert written.index("manifest.json") == 6
 
 
-def test_the_working_directory_may_change_while_a_run_is_written(tmp_path: Path, monkeypatch) -> None:
+def test_the_working_directory_may_change_while_a_run_is_written(
+    tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with RunWriter("run") as writer:
         (tmp_path / "elsewhere").mkdir()

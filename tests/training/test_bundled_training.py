@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from probe.models.bundled import ARCHITECTURES
+from probe.models.loading.bundled import ARCHITECTURES
 from probe.training.bundled import augmented_batches, normalize, read_split, train
 from probe.training.card import schedule_of
 
@@ -42,7 +42,16 @@ def cifar(tmp_path):
 
 
 def run(cifar, out, epochs):
-    train("resnet_cifar10", cifar, out, epochs=epochs, batch_size=4, lr=1e-3, weight_decay=0.05, seed=0)
+    train(
+        "resnet_cifar10",
+        cifar,
+        out,
+        epochs=epochs,
+        batch_size=4,
+        lr=1e-3,
+        weight_decay=0.05,
+        seed=0,
+    )
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
@@ -52,7 +61,9 @@ def test_an_interrupted_training_goes_on_where_it_stopped(cifar, tmp_path):
     weights = load_file(tmp_path / "out" / "resnet_cifar10.safetensors")
     ARCHITECTURES["resnet_cifar10"]().load_state_dict(weights)
     assert all(torch.isfinite(value).all() for value in weights.values())
-    assert float(weights["bn1.running_mean"].abs().max()) > 0  # the statistics of the working copy came back
+    assert (
+        float(weights["bn1.running_mean"].abs().max()) > 0
+    )  # the statistics of the working copy came back
 
 
 def test_augmented_batches_are_shifted_or_flipped_images(cifar):
@@ -71,6 +82,7 @@ def test_augmented_batches_are_shifted_or_flipped_images(cifar):
 
 def test_a_card_says_where_the_schedule_was_changed():
     assert schedule_of([{"epochs": 3}] * 3) == ""
-    assert "2 epochs of a cosine schedule of 9, then 1 epochs of a cosine schedule of 3" in schedule_of(
-        [{"epochs": 9}, {"epochs": 9}, {"epochs": 3}]
+    assert (
+        "2 epochs of a cosine schedule of 9, then 1 epochs of a cosine schedule of 3"
+        in schedule_of([{"epochs": 9}, {"epochs": 9}, {"epochs": 3}])
     )

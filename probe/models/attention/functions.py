@@ -1,6 +1,8 @@
-"""See attention as it is computed: the functions that a model calls, with the very q, k, mask and scale that it gives them.
+"""See attention as it is computed: the functions that a model calls, with the very q, k, mask and
+scale that it gives them.
 
-Seen are `scaled_dot_product_attention`, softmax over the last axis, and what `multi_head_attention_forward` computes inside, where
+Seen are `scaled_dot_product_attention`, softmax over the last axis, and what
+`multi_head_attention_forward` computes inside, where
 no function mode reaches: there the operators below it are looked at. Every call runs unchanged.
 """
 
@@ -23,7 +25,16 @@ from probe.models.attention.calls import Call
 See = Callable[[Call], None]
 
 _SOFTMAX = {F.softmax, torch.softmax, torch.special.softmax, Tensor.softmax}
-_SDPA_NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
+_SDPA_NAMES = (
+    "query",
+    "key",
+    "value",
+    "attn_mask",
+    "dropout_p",
+    "is_causal",
+    "scale",
+    "enable_gqa",
+)
 _MHA_NAMES = tuple(inspect.signature(F.multi_head_attention_forward).parameters)
 
 
@@ -55,7 +66,9 @@ class AttentionFunctions(TorchFunctionMode):
 
 
 class _Operators(TorchDispatchMode):
-    """The first attention operator of one multi_head_attention_forward; its softmax is (B * H, L, S)."""
+    """The first attention operator of one multi_head_attention_forward; its softmax is (B * H, L,
+    S).
+    """
 
     def __init__(self, see: See, heads: int, added: int) -> None:
         super().__init__()
@@ -64,17 +77,32 @@ class _Operators(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.split("::")[1]
-        if not self._seen and (name.startswith(("scaled_dot_product", "_scaled_dot_product")) or name.endswith("softmax")):
+        if not self._seen and (
+            name.startswith(("scaled_dot_product", "_scaled_dot_product"))
+            or name.endswith("softmax")
+        ):
             self._seen = True
             names = [argument.name for argument in func._schema.arguments]
             given = dict(zip(names, args, strict=False)) | kwargs
-            call = _product(given) if "query" in given else Call(scores=given["self"], heads=self._heads)
+            call = (
+                _product(given)
+                if "query" in given
+                else Call(scores=given["self"], heads=self._heads)
+            )
             self._see(replace(call, added=self._added))
         return func(*args, **kwargs)
 
 
 def _product(given: dict[str, Any]) -> Call:
-    """From the arguments of scaled_dot_product_attention, or of an operator that computes it; scale None is 1 / sqrt(D)."""
+    """From the arguments of scaled_dot_product_attention, or of an operator that computes it; scale
+    None is 1 / sqrt(D).
+    """
     q, scale = given["query"], given.get("scale")
     bias = given.get("attn_mask", given.get("attn_bias"))
-    return Call(q, given["key"], bias, bool(given.get("is_causal")), 1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    return Call(
+        q,
+        given["key"],
+        bias,
+        bool(given.get("is_causal")),
+        1 / math.sqrt(q.shape[-1]) if scale is None else scale,
+    )

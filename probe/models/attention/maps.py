@@ -1,4 +1,6 @@
-"""The full attention probabilities of one image, for pictures and rollout. Never for a data set: N x N numbers per head."""
+"""The full attention probabilities of one image, for pictures and rollout. Never for a data set: N
+x N numbers per head.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from probe.errors import UsageError
 from probe.models.attention.layout import tokens_of
 from probe.models.attention.watch import Watch
-from probe.models.layers import unwrapped
+from probe.models.reading.layers import unwrapped
 from probe.stats.attention import Geometry
 from probe.stats.attention_scores import Scores, probabilities
 
@@ -21,7 +23,8 @@ from probe.stats.attention_scores import Scores, probabilities
 class AttentionMap:
     """Attention of one layer in one image: every row sums to one; prefix tokens come first.
 
-    Of windowed attention (windows > 1) `probabilities` is (heads, windows, N, N), N the tokens of a window.
+    Of windowed attention (windows > 1) `probabilities` is (heads, windows, N, N), N the tokens of a
+    window.
     """
 
     layer: str
@@ -40,9 +43,14 @@ def attention_maps(
     patch_size: int | tuple[int, int] | None = None,
     grid: tuple[int, int] | None = None,
 ) -> list[AttentionMap]:
-    """Maps of all layers for `inputs` (1, C, H, W), one forward pass without gradients. Raises UsageError for several images."""
+    """Maps of all layers for `inputs` (1, C, H, W), one forward pass without gradients. Raises
+    UsageError for several images.
+    """
     if inputs.ndim != 4 or len(inputs) != 1:
-        raise UsageError(f"inputs of shape {tuple(inputs.shape)}: attention maps are of one image, (1, channels, height, width)")
+        raise UsageError(
+            f"inputs of shape {tuple(inputs.shape)}: attention maps are of one image, (1, "
+            "channels, height, width)"
+        )
     module = unwrapped(module)
     found: list[tuple[str, int, AttentionMap]] = []
 
@@ -50,7 +58,17 @@ def attention_maps(
         heads_first = probabilities(scores).transpose(0, 1).float().cpu().numpy()
         values = heads_first if geometry.windows > 1 else heads_first[:, 0]
         found.append(
-            (*key, AttentionMap(key[0], values, geometry.prefix, geometry.grid, geometry.token_stride, geometry.windows))
+            (
+                *key,
+                AttentionMap(
+                    key[0],
+                    values,
+                    geometry.prefix,
+                    geometry.grid,
+                    geometry.token_stride,
+                    geometry.windows,
+                ),
+            )
         )
 
     watch = Watch(module, tokens_of(module, prefix_tokens, patch_size, grid), take)
@@ -58,4 +76,7 @@ def attention_maps(
         watch.begin(1, (inputs.shape[2], inputs.shape[3]))
         module(inputs)
     several = {name for name, call, _ in found if call > 1}
-    return [replace(one, layer=f"{name}#{call}") if name in several else one for name, call, one in found]
+    return [
+        replace(one, layer=f"{name}#{call}") if name in several else one
+        for name, call, one in found
+    ]

@@ -1,6 +1,8 @@
-"""Attention distance per head while a model runs: the numbers are computed beside it, from the very q, k, mask and scale it uses.
+"""Attention distance per head while a model runs: the numbers are computed beside it, from the very
+q, k, mask and scale it uses.
 
-The model keeps its fused kernel and its output. Nothing of size tokens x tokens is kept, only sums over images.
+The model keeps its fused kernel and its output. Nothing of size tokens x tokens is kept, only sums
+over images.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from torch import nn
 
 from probe.models.attention.layout import tokens_of
 from probe.models.attention.watch import Watch
-from probe.models.layers import unwrapped
+from probe.models.reading.layers import unwrapped
 from probe.stats.attention import VALUES, Geometry, HeadSums, attention_sums
 from probe.stats.attention_scores import Scores
 
@@ -22,9 +24,11 @@ Key = tuple[str, int]  # module path, call in a forward pass
 
 
 class AttentionProbe:
-    """A context manager: call `begin` before each forward pass inside of the block, `rows` whenever you like.
+    """A context manager: call `begin` before each forward pass inside of the block, `rows` whenever
+    you like.
 
-    `prefix_tokens`, `patch_size` and `grid` (of the first attention layer) say what a foreign model does not.
+    `prefix_tokens`, `patch_size` and `grid` (of the first attention layer) say what a foreign model
+    does not.
     """
 
     def __init__(
@@ -38,7 +42,9 @@ class AttentionProbe:
         module = unwrapped(module)
         self._watch = Watch(module, tokens_of(module, prefix_tokens, patch_size, grid), self._take)
         self._layers: dict[Key, tuple[Geometry, HeadSums]] = {}  # in execution order
-        self._mixed: dict[str, str] = {}  # layers left out, as their grid changed: module path -> reason
+        self._mixed: dict[
+            str, str
+        ] = {}  # layers left out, as their grid changed: module path -> reason
         self._images = 0
         self._valid: NDArray[np.bool_] | None = None
         self._block: ExitStack | None = None
@@ -53,15 +59,23 @@ class AttentionProbe:
         assert self._block is not None
         self._block.__exit__(*error)
 
-    def begin(self, images: int, input_size: tuple[int, int] | None, valid: NDArray[np.bool_] | None = None) -> None:
-        """Say what the next forward pass runs: number of images, (height, width) in pixels (None: as the model was given it),
-        and `valid` (B, tokens), with or without prefix tokens, False at padding tokens."""
+    def begin(
+        self,
+        images: int,
+        input_size: tuple[int, int] | None,
+        valid: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Say what the next forward pass runs: number of images, (height, width) in pixels (None:
+        as the model was given it), and `valid` (B, tokens), with or without prefix tokens, False at
+        padding tokens."""
         self._watch.begin(images, input_size)
         self._images, self._valid = images, valid
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Module path -> why it has no row: linear or channel attention, queries that are no patches, no call seen, several grids."""
+        """Module path -> why it has no row: linear or channel attention, queries that are no
+        patches, no call seen, several grids.
+        """
         return self._watch.unreadable | self._mixed
 
     @property
@@ -78,31 +92,43 @@ class AttentionProbe:
         self._watch.merge(other._watch)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per layer and head, in execution order. The std is over images, divided by their number."""
+        """One row per layer and head, in execution order. The std is over images, divided by their
+        number.
+        """
         several = {name for name, call in self._layers if call > 1}
         return [
             row
             for depth, ((name, call), (geometry, sums)) in enumerate(self._layers.items())
-            for row in _layer_rows(f"{name}#{call}" if name in several else name, depth, geometry, sums)
+            for row in _layer_rows(
+                f"{name}#{call}" if name in several else name, depth, geometry, sums
+            )
             if name not in self._mixed
         ]
 
     def _take(self, key: Key, scores: Scores, geometry: Geometry) -> None:
         sums = self._sums(key, geometry, scores.shape[1])
         if sums is not None:
-            sums.update(attention_sums(scores, geometry, self._images, self._patches_valid(geometry)))
+            sums.update(
+                attention_sums(scores, geometry, self._images, self._patches_valid(geometry))
+            )
 
     def _sums(self, key: Key, geometry: Geometry, heads: int) -> HeadSums | None:
-        """The sums of a layer; None where its grid changed from one batch to another, which leaves it out."""
+        """The sums of a layer; None where its grid changed from one batch to another, which leaves
+        it out.
+        """
         known, sums = self._layers.setdefault(key, (geometry, HeadSums(heads)))
         if known.same(geometry):
             return sums
         what = f"it works on a grid of {known.label} and then of {geometry.label} tokens"
-        self._mixed[key[0]] = f"{what}: distances of different input sizes do not mix, give images of one size"
+        self._mixed[key[0]] = (
+            f"{what}: distances of different input sizes do not mix, give images of one size"
+        )
         return None
 
     def _patches_valid(self, geometry: Geometry) -> NDArray[np.bool_] | None:
-        """The mask over the patches of a layer that works on the masked tokens; None for layers on other tokens."""
+        """The mask over the patches of a layer that works on the masked tokens; None for layers on
+        other tokens.
+        """
         length, patches = geometry.distances.shape
         if self._valid is None or geometry.windows > 1 or length != patches:
             return None

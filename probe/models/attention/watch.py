@@ -1,6 +1,8 @@
-"""Watch a model run and hand every attention call on, with the layer it belongs to and where its tokens are.
+"""Watch a model run and hand every attention call on, with the layer it belongs to and where its
+tokens are.
 
-Hooks on every module keep the stack of running modules; a function mode sees the calls. Both are there inside of the with block only.
+Hooks on every module keep the stack of running modules; a function mode sees the calls. Both are
+there inside of the with block only.
 """
 
 from __future__ import annotations
@@ -19,13 +21,17 @@ from probe.models.attention.functions import AttentionFunctions
 from probe.models.attention.geometry import locate
 from probe.models.attention.layout import Frame, Tokens
 from probe.models.attention.place import Place
-from probe.models.observe import first_tensor
+from probe.models.reading.observe import first_tensor
 from probe.stats.attention import Geometry
 from probe.stats.attention_scores import Scores
 
-Take = Callable[[tuple[str, int], Scores, Geometry], None]  # (module path, call in this forward pass from 1), scores, where
+Take = Callable[
+    [tuple[str, int], Scores, Geometry], None
+]  # (module path, call in this forward pass from 1), scores, where
 
-_ATTENTION = re.compile(r"att(n|ention)|MH?S?A(?![a-z])|XCA|GPSA|MLA(?![a-z])|Performer|Linformer", re.IGNORECASE)
+_ATTENTION = re.compile(
+    r"att(n|ention)|MH?S?A(?![a-z])|XCA|GPSA|MLA(?![a-z])|Performer|Linformer", re.IGNORECASE
+)
 _KINDS = (
     (
         re.compile(r"XCA|CrossCovariance|Channel|^DCA", re.IGNORECASE),
@@ -35,8 +41,14 @@ _KINDS = (
         re.compile(r"LiteMLA|Linear|Performer|Linformer|Additive|Factor", re.IGNORECASE),
         "linear attention: no scores between tokens",
     ),
-    (re.compile(r"Split|SelectiveKernel|SpatialAtt|^Coord|^Eca|Cbam", re.IGNORECASE), "a gate, no attention between tokens"),
-    (re.compile(r"^ClassAtt|AttentionPool|AttnPool", re.IGNORECASE), "queries are not patches: it pools"),
+    (
+        re.compile(r"Split|SelectiveKernel|SpatialAtt|^Coord|^Eca|Cbam", re.IGNORECASE),
+        "a gate, no attention between tokens",
+    ),
+    (
+        re.compile(r"^ClassAtt|AttentionPool|AttnPool", re.IGNORECASE),
+        "queries are not patches: it pools",
+    ),
     (re.compile(r"MaskUnit", re.IGNORECASE), "its tokens are not in the order of the patch grid"),
     (
         re.compile(r"^GPSA$|TalkingHead|DiffAtt", re.IGNORECASE),
@@ -53,7 +65,9 @@ def kind_of(module: nn.Module) -> str | None:
     """Why a module of a known class has no attention distance; None for all others."""
     if getattr(module, "use_global", None) is True:
         return "queries are not patches: they are made from the whole image"
-    return next((reason for pattern, reason in _KINDS if pattern.search(type(module).__name__)), None)
+    return next(
+        (reason for pattern, reason in _KINDS if pattern.search(type(module).__name__)), None
+    )
 
 
 class Watch:
@@ -62,9 +76,15 @@ class Watch:
     def __init__(self, module: nn.Module, tokens: Tokens, take: Take) -> None:
         self.calls = 0
         self.reasons: dict[str, str] = {}  # layers of which a call could not be read
-        self._doubts: dict[str, str] = {}  # softmaxes in attention modules that may be something else
+        self._doubts: dict[
+            str, str
+        ] = {}  # softmaxes in attention modules that may be something else
         self._module, self._tokens, self._take = module, tokens, take
-        self._with_parameters = {name for name, child in module.named_modules() if next(child.parameters(), None) is not None}
+        self._with_parameters = {
+            name
+            for name, child in module.named_modules()
+            if next(child.parameters(), None) is not None
+        }
         self._frames: list[Frame] = []
         self._count: Counter[str] = Counter()
         self._read: set[str] = set()
@@ -83,20 +103,35 @@ class Watch:
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Module path -> reason: calls that could not be read, and attention modules in which none was seen."""
-        found = self.reasons | {layer: reason for layer, reason in self._doubts.items() if layer not in self._read}
+        """Module path -> reason: calls that could not be read, and attention modules in which none
+        was seen.
+        """
+        found = self.reasons | {
+            layer: reason for layer, reason in self._doubts.items() if layer not in self._read
+        }
         if self._passes:
             found |= {name: reason for name, reason in self._silent() if name not in found}
         return found
 
     def _silent(self) -> Iterator[tuple[str, str]]:
         """Attention modules in which no call was seen, the innermost of nested ones."""
-        names = [name for name, child in self._module.named_modules() if name and named_like_attention(child)]
+        names = [
+            name
+            for name, child in self._module.named_modules()
+            if name and named_like_attention(child)
+        ]
         layers = self._read | set(self.reasons) | set(self._doubts)
         for name in names:
             inside = any(name.startswith(f"{layer}.") for layer in layers)
-            if name not in self._seen and not inside and not any(other.startswith(f"{name}.") for other in names):
-                yield name, kind_of(self._module.get_submodule(name)) or "no attention call was seen in it"
+            if (
+                name not in self._seen
+                and not inside
+                and not any(other.startswith(f"{name}.") for other in names)
+            ):
+                yield (
+                    name,
+                    kind_of(self._module.get_submodule(name)) or "no attention call was seen in it",
+                )
 
     def merge(self, other: Watch) -> None:
         self.calls += other.calls
@@ -108,14 +143,18 @@ class Watch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Watch until the block ends. torch's native fast path is off meanwhile: it calls no function that can be seen."""
+        """Watch until the block ends. torch's native fast path is off meanwhile: it calls no
+        function that can be seen.
+        """
         fast = torch.backends.mha.get_fastpath_enabled()
         with ExitStack() as stack:
             stack.callback(self._frames.clear)
             stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
             torch.backends.mha.set_fastpath_enabled(False)
             for name, module in self._module.named_modules():
-                stack.callback(module.register_forward_pre_hook(self._enter(name), with_kwargs=True).remove)
+                stack.callback(
+                    module.register_forward_pre_hook(self._enter(name), with_kwargs=True).remove
+                )
                 stack.callback(module.register_forward_hook(self._leave, always_call=True).remove)
             stack.enter_context(AttentionFunctions(self._see))
             yield
@@ -134,10 +173,22 @@ class Watch:
     def _see(self, call: Call) -> None:
         if self._images is None or not self._frames:
             return
-        depth = next((i for i in reversed(range(len(self._frames))) if self._frames[i].path in self._with_parameters), 0)
+        depth = next(
+            (
+                i
+                for i in reversed(range(len(self._frames)))
+                if self._frames[i].path in self._with_parameters
+            ),
+            0,
+        )
         frames = tuple(self._frames[: depth + 1])
         layer = frames[-1].path
-        if call.explicit and call.heads is None and len(call.shape) == 3 and not named_like_attention(frames[-1].module):
+        if (
+            call.explicit
+            and call.heads is None
+            and len(call.shape) == 3
+            and not named_like_attention(frames[-1].module)
+        ):
             return
         try:
             self._read_call(call, frames, self._images)
@@ -149,7 +200,9 @@ class Watch:
             self.calls += 1
 
     def _doubt(self, call: Call, frames: tuple[Frame, ...], reason: str) -> None:
-        """A softmax that is no attention of patches counts as unreadable attention only inside of an attention module."""
+        """A softmax that is no attention of patches counts as unreadable attention only inside of
+        an attention module.
+        """
         if not call.explicit:
             self.reasons[frames[-1].path] = reason
         elif named_like_attention(frames[-1].module):
@@ -168,11 +221,18 @@ class Watch:
             self._count[layer.path] += 1
             self._take((layer.path, self._count[layer.path]), scores, geometry)
 
-    def _geometry(self, frames: tuple[Frame, ...], images: int, shape: tuple[int, int, int, int], added: int) -> Geometry:
+    def _geometry(
+        self, frames: tuple[Frame, ...], images: int, shape: tuple[int, int, int, int], added: int
+    ) -> Geometry:
         size = self._size or _image_size(frames[0])
         key = (frames[-1].path, self._count[frames[-1].path], images, size, shape)
         if key not in self._places:
-            found = locate(Place(frames, images, size, self._tokens, self._grids), shape[0], shape[2], shape[3] - added)
+            found = locate(
+                Place(frames, images, size, self._tokens, self._grids),
+                shape[0],
+                shape[2],
+                shape[3] - added,
+            )
             self._places[key] = found
             self._grids = tuple(dict.fromkeys([*self._grids, found.grid]))
         return self._places[key]

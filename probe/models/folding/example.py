@@ -1,4 +1,6 @@
-"""The input on which a module is traced and checked: given by the user, or random numbers of the model's own input size."""
+"""The input on which a module is traced and checked: given by the user, or random numbers of the
+model's own input size.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Example:
 
     def to(self, module: nn.Module) -> Example:
         """On the device and in the floating dtype of the module's parameters."""
-        like = next((value for value in module.parameters() if value.is_floating_point()), torch.empty(0))
+        like = next(
+            (value for value in module.parameters() if value.is_floating_point()), torch.empty(0)
+        )
 
         def moved(leaf: Any) -> Any:
             if not isinstance(leaf, Tensor):
@@ -42,21 +46,33 @@ class Example:
         return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
     def checked_outputs(self, module: nn.Module) -> list[Tensor]:
-        """`outputs`; raises UsageError where the module does not run or returns nothing that could be compared."""
-        what = "the example" if self.given else f"a random batch of shape {tuple(tree_leaves(self.args)[0].shape)}"
+        """`outputs`; raises UsageError where the module does not run or returns nothing that could
+        be compared.
+        """
+        what = (
+            "the example"
+            if self.given
+            else f"a random batch of shape {tuple(tree_leaves(self.args)[0].shape)}"
+        )
         advice = "" if self.given else "; give example="
         try:
             outputs = self.outputs(module)
         except Exception as error:  # whatever the module's own code raises on a wrong input
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UsageError(f"{type(module).__name__} does not run on {what} ({reason[:200]}){advice}") from error
+            raise UsageError(
+                f"{type(module).__name__} does not run on {what} ({reason[:200]}){advice}"
+            ) from error
         if not any(bool(output.isfinite().any()) for output in outputs):
-            raise UsageError(f"{type(module).__name__} returns no finite numbers on {what} that could be compared{advice}")
+            raise UsageError(
+                f"{type(module).__name__} returns no finite numbers on {what} that could be "
+                f"compared{advice}"
+            )
         return outputs
 
 
 def example_of(module: nn.Module, given: Any = None, size: tuple[int, ...] = ()) -> Example:
-    """The example from what the user gave: a tensor, a tuple whose first item is the input, a mapping, or None for a random batch.
+    """The example from what the user gave: a tensor, a tuple whose first item is the input, a
+    mapping, or None for a random batch.
 
     size: (C, H, W) of the random batch, where it is known. Raises UsageError for another example.
     """
@@ -70,13 +86,16 @@ def example_of(module: nn.Module, given: Any = None, size: tuple[int, ...] = ())
         given = given[0]
     if not isinstance(given, Tensor):
         raise UsageError(
-            f"example is a {type(given).__name__}; accepted: a tensor, a tuple whose first item is the input tensor, or a mapping"
+            f"example is a {type(given).__name__}; accepted: a tensor, a tuple whose first item "
+            "is the input tensor, or a mapping"
         )
     return Example((given,), {}, True).to(module)
 
 
 def _input_size(module: Any) -> tuple[int, int, int]:
-    """(C, H, W) as timm, transformers or torchvision write it on a model; else of the first convolution, at 224 pixels."""
+    """(C, H, W) as timm, transformers or torchvision write it on a model; else of the first
+    convolution, at 224 pixels.
+    """
     first = next((child for child in module.modules() if isinstance(child, nn.Conv2d)), None)
     channels = first.in_channels if first is not None else 3
     known = getattr(module, "pretrained_cfg", None) or {}
@@ -88,13 +107,19 @@ def _input_size(module: Any) -> tuple[int, int, int]:
     ):
         if isinstance(size, int):
             return channels, size, size
-        if isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(side, int) for side in size):
+        if (
+            isinstance(size, tuple | list)
+            and len(size) == 2
+            and all(isinstance(side, int) for side in size)
+        ):
             return channels, int(size[0]), int(size[1])
     return channels, SIZE, SIZE
 
 
 def deviation(reference: list[Tensor], found: list[Tensor]) -> tuple[float, float]:
-    """Largest |found - reference|, and the largest of it over max |reference| of the same output; infinite where not comparable."""
+    """Largest |found - reference|, and the largest of it over max |reference| of the same output;
+    infinite where not comparable.
+    """
     if [tensor.shape for tensor in reference] != [tensor.shape for tensor in found]:
         return torch.inf, torch.inf
     absolute = relative = 0.0
@@ -106,7 +131,10 @@ def deviation(reference: list[Tensor], found: list[Tensor]) -> tuple[float, floa
             before, after = before[usable].double(), after[usable].double()
             largest, scale = float((after - before).abs().max()), float(before.abs().max())
             absolute = max(absolute, largest)
-            relative = max(relative, largest / scale if scale else torch.inf * bool(largest) if largest else 0.0)
+            relative = max(
+                relative,
+                largest / scale if scale else torch.inf * bool(largest) if largest else 0.0,
+            )
     return absolute, relative
 
 

@@ -1,7 +1,8 @@
-"""Linear layers and convolutions in the graph, and what a per-channel affine map before or after one does to its weights.
+"""Linear layers and convolutions in the graph, and what a per-channel affine map before or after
+one does to its weights.
 
-Weights as torch lays them out: linear (out, in), convolution (out, in / groups, ...), transposed convolution (in, out / groups, ...).
-Everything is computed in float64.
+Weights as torch lays them out: linear (out, in), convolution (out, in / groups, ...), transposed
+convolution (in, out / groups, ...). Everything is computed in float64.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from probe.models.folding.flow import Blocked, Flow, shape_of
+from probe.models.folding.graph import Blocked, Flow, shape_of
 
 _FORMS = {
     "aten::linear": "linear",
@@ -25,7 +26,9 @@ _FORMS = {
 
 @dataclass(frozen=True)
 class Linear:
-    """One call of y = W x + b. `owner` is the module that holds the weight, `weight` and `bias` are the names it has there."""
+    """One call of y = W x + b. `owner` is the module that holds the weight, `weight` and `bias` are
+    the names it has there.
+    """
 
     node: Node
     input: Node
@@ -41,7 +44,9 @@ class Linear:
 
     @property
     def name(self) -> str:
-        """Its module path; with the name of the projection where one module holds several (nn.MultiheadAttention)."""
+        """Its module path; with the name of the projection where one module holds several
+        (nn.MultiheadAttention).
+        """
         part = self.weight.removesuffix("weight").rstrip("_")
         return ".".join(piece for piece in (self.owner, part) if piece)
 
@@ -54,25 +59,42 @@ class Linear:
         return len(shape_of(node)) - len(shape_of(weight)) + 1
 
     def check_shift(self) -> None:
-        """Raises Blocked where the output's part that comes from a constant input is not the same at every position."""
+        """Raises Blocked where the output's part that comes from a constant input is not the same
+        at every position.
+        """
         if self.zero_padded:
-            raise Blocked(f"{self.name} pads with zeros, where a map with a shift would need the shift")
+            raise Blocked(
+                f"{self.name} pads with zeros, where a map with a shift would need the shift"
+            )
         if self.form == "transposed" and not self.even:
-            raise Blocked(f"{self.name} is a transposed convolution, where a shift reaches its output positions unevenly")
+            raise Blocked(
+                f"{self.name} is a transposed convolution, where a shift reaches its output "
+                "positions unevenly"
+            )
 
-    def followed_by(self, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor | None]:
-        """s (W x + b) + t:  W' = diag(s) W,  b' = s b + t.  Exact for any padding, stride, dilation and groups."""
+    def followed_by(
+        self, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """s (W x + b) + t:  W' = diag(s) W,  b' = s b + t.  Exact for any padding, stride, dilation
+        and groups.
+        """
         scaled = self._by_output(weight, scale)
         if bias is None and not shift.any():
             return scaled, None
         return scaled, scale * (bias if bias is not None else 0.0) + shift
 
-    def preceded_by(self, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor | None]:
-        """W (s x + t) + b:  W' = W diag(s),  b' = b + W t, summed over input channels and kernel positions."""
+    def preceded_by(
+        self, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """W (s x + t) + b:  W' = W diag(s),  b' = b + W t, summed over input channels and kernel
+        positions.
+        """
         scaled = self._by_input(weight, scale)
         if bias is None and not shift.any():
             return scaled, None
-        return scaled, (bias if bias is not None else 0.0) + self._sums(self._by_input(weight, shift))
+        return scaled, (bias if bias is not None else 0.0) + self._sums(
+            self._by_input(weight, shift)
+        )
 
     def _by_output(self, weight: Tensor, values: Tensor) -> Tensor:
         """The weight times one value per output channel."""
@@ -96,7 +118,9 @@ class Linear:
 
 
 def linear_of(flow: Flow, node: Node) -> Linear | None:
-    """The linear layer that `node` is, None for another operation. Raises Blocked where its weights cannot take a map."""
+    """The linear layer that `node` is, None for another operation. Raises Blocked where its weights
+    cannot take a map.
+    """
     schema = getattr(node.target, "_schema", None)
     form = _FORMS.get(getattr(schema, "name", ""))
     if form is None or schema is None:
@@ -108,7 +132,9 @@ def linear_of(flow: Flow, node: Node) -> Linear | None:
     weight = _own_parameter(flow, given["weight"], what)
     owner, _, name = weight.rpartition(".")
     bias = name.removesuffix("weight") + "bias"
-    if given.get("bias") is not None and _own_parameter(flow, given["bias"], what) != ".".join(filter(None, (owner, bias))):
+    if given.get("bias") is not None and _own_parameter(flow, given["bias"], what) != ".".join(
+        filter(None, (owner, bias))
+    ):
         raise Blocked(f"the bias of {what} is not that of its module")
     if given.get("transposed"):
         form = "transposed"
@@ -151,7 +177,11 @@ def _any(sizes: Any) -> bool:
 def _arguments(node: Node, schema: Any) -> dict[str, Any]:
     """The arguments of a node by name, defaults included."""
     names = [argument.name for argument in schema.arguments]
-    defaults = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
+    defaults = {
+        argument.name: argument.default_value
+        for argument in schema.arguments
+        if argument.has_default_value()
+    }
     return {**defaults, **dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 

@@ -9,18 +9,19 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from probe.models.folding.flow import Blocked, Flow, Region
+from probe.models.folding.affine_maps import LEADING, NormLayer
+from probe.models.folding.graph import Blocked, Flow, Region
 from probe.models.folding.linear import Linear, linear_of
-from probe.models.folding.lines import LEADING, NormLayer
-from probe.models.folding.spread import spread
+from probe.models.folding.propagate import spread
 
 
 @dataclass(frozen=True, eq=False)
 class Move:
-    """A map of `layer` that moves into `targets`, each with the channel of the layer for each channel of the target.
+    """A map of `layer` that moves into `targets`, each with the channel of the layer for each
+    channel of the target.
 
-    direction: before (into the linear layer before it), after (into those after it), affine (weight and bias, into those after it),
-    alpha (into the one before it).
+    direction: before (into the linear layer before it), after (into those after it), affine (weight
+    and bias, into those after it), alpha (into the one before it).
     """
 
     layer: NormLayer
@@ -49,14 +50,18 @@ class Outcome:
 
 
 class Planner:
-    """Tries every map of every layer. What is in the way of one may be gone once another has moved, so it tries again."""
+    """Tries every map of every layer. What is in the way of one may be gone once another has moved,
+    so it tries again.
+    """
 
     def __init__(self, flow: Flow, layers: Sequence[NormLayer]) -> None:
         self.flow = flow
         self.layers = layers
         self.moves: list[Move] = []  # in the order in which they are to be made
         self.reasons: dict[tuple[str, str], str] = {}
-        self.wishes: list[tuple[NormLayer, tuple[str, ...]]] = [(layer, ("before", "after")) for layer in layers if layer.is_line]
+        self.wishes: list[tuple[NormLayer, tuple[str, ...]]] = [
+            (layer, ("before", "after")) for layer in layers if layer.is_line
+        ]
         for layer in layers:
             if not layer.is_line:
                 curve = [("alpha",)] if layer.kind.kind in LEADING else []
@@ -68,7 +73,9 @@ class Planner:
         waiting = list(self.wishes)
         while waiting:
             kept = [wish for wish in waiting if not self._try(*wish)]
-            unblocked = len(kept) < len(waiting) and any(move.direction in ("before", "after") for move in self.moves)
+            unblocked = len(kept) < len(waiting) and any(
+                move.direction in ("before", "after") for move in self.moves
+            )
             if not unblocked:
                 break
             waiting = kept
@@ -102,9 +109,13 @@ class Planner:
         return Move(layer, direction, tuple(targets))
 
     def _source(self, region: Region, shift: bool) -> tuple[Linear, Tensor]:
-        """The linear layer that makes the input of `region` and of nothing else, and the order of its output channels there."""
+        """The linear layer that makes the input of `region` and of nothing else, and the order of
+        its output channels there.
+        """
         linear = self._maker(region.input)
-        readers = spread(self.flow, linear.node, linear.axis(linear.node), shift, self._gone, until=region)
+        readers = spread(
+            self.flow, linear.node, linear.axis(linear.node), shift, self._gone, until=region
+        )
         for reader, _ in readers:
             if isinstance(reader, Linear):
                 raise Blocked(f"its input is also read by {reader.name}")

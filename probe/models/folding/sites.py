@@ -1,7 +1,9 @@
-"""Where a fold shows first if it is wrong: the outputs of the layers that took a map, and of those that gave one away.
+"""Where a fold shows first if it is wrong: the outputs of the layers that took a map, and of those
+that gave one away.
 
-The model's own outputs can hide it: a head that starts at zero, blocks behind a small LayerScale. Of each output one number is kept, its
-product with a fixed vector over its length, so that nothing large is stored.
+The model's own outputs can hide it: a head that starts at zero, blocks behind a small LayerScale.
+Of each output one number is kept, its product with a fixed vector over its length, so that nothing
+large is stored.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from probe.models.folding.plan import Move
 
 def sites(moves: Sequence[Move]) -> set[str]:
     """Paths of the modules whose outputs these moves must leave as they are."""
-    behind: dict[tuple[str, str], str] = {}  # weight -> the layer whose output the last map after it makes
+    behind: dict[
+        tuple[str, str], str
+    ] = {}  # weight -> the layer whose output the last map after it makes
     ahead = set()
     for move in moves:
         for linear, _ in move.targets:
@@ -27,8 +31,14 @@ def sites(moves: Sequence[Move]) -> set[str]:
                 behind[linear.owner, linear.weight] = move.layer.path
             else:
                 ahead.add((linear.owner, linear.weight))
-    scaled = {owner for owner, _ in behind}  # their outputs change, and so do those of modules around them
-    kept = {owner for owner, _ in ahead if not any(f"{other}.".startswith(f"{owner}.") for other in scaled)}
+    scaled = {
+        owner for owner, _ in behind
+    }  # their outputs change, and so do those of modules around them
+    kept = {
+        owner
+        for owner, _ in ahead
+        if not any(f"{other}.".startswith(f"{owner}.") for other in scaled)
+    }
     emptied = {move.layer.path for move in moves if move.direction == "affine"}
     return (kept | set(behind.values())) - emptied - {""}
 

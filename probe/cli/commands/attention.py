@@ -1,0 +1,288 @@
+"""`probe-norms attention`: how far each attention head looks; of a model, of finished runs side by
+side, or of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from probe.cli import options as opt
+from probe.errors import UsageError
+
+Runs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RUN", show_default=False, help="Directories of finished runs, in place of a model."
+    ),
+]
+Out = Annotated[
+    str | None,
+    opt.text_option(
+        "--out",
+        "DIR",
+        "Directory of the new run; of runs and images: of the figures.  [default: none]",
+    ),
+]
+Image = Annotated[
+    str | None,
+    opt.text_option(
+        "--image", "FILE", "Draw the attention maps and the rollout of this image instead."
+    ),
+]
+Query = Annotated[
+    str | None,
+    typer.Option(
+        "--query",
+        metavar="ROW,COL",
+        parser=opt.sides("--query", ",", 0, "3,5"),
+        help="Patch of the image that asks.  [default: the middle one]",
+    ),
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        "--layers",
+        metavar="GLOBS",
+        parser=opt.listed("--layers"),
+        help="Layers whose maps are drawn, with commas between.  [default: four at equal steps]",
+    ),
+]
+
+SHARED = {"out", "quiet", "json"}
+LOADING = {
+    "model",
+    "weights",
+    "seed",
+    "device",
+    "dtype",
+    "offline",
+    "patch_size",
+    "prefix_tokens",
+    "grid",
+}
+ACCEPTED = {
+    "RUN": SHARED | {"runs"},
+    "--image": SHARED | LOADING | {"image", "query", "layers"},
+    "a model": SHARED
+    | LOADING
+    | {"data", "num_images", "batch_size", "workers", "no_figures", "overwrite"},
+}
+
+
+def attention(
+    context: typer.Context,
+    runs: Runs = None,
+    model: opt.Model = opt.MODEL,
+    weights: opt.Weights = "pretrained",
+    data: opt.Data = None,
+    out: Out = None,
+    num_images: opt.NumImages = opt.DEFAULTS.images,
+    batch_size: opt.BatchSize = opt.DEFAULTS.batch_size,
+    workers: opt.Workers = 0,
+    seed: opt.Seed = opt.DEFAULTS.seed,
+    device: opt.Device = None,
+    dtype: opt.Dtype = None,
+    patch_size: opt.PatchSize = None,
+    prefix_tokens: opt.PrefixTokens = None,
+    grid: opt.Grid = None,
+    image: Image = None,
+    query: Query = None,
+    layers: Layers = None,
+    no_figures: opt.NoFigures = False,
+    overwrite: opt.Overwrite = False,
+    offline: opt.Offline = False,
+    quiet: opt.Quiet = False,
+    json: opt.Json = False,
+) -> None:
+    """How far does each attention head look?
+
+    The mean distance between a patch and the patches that it attends to, per head, in pixels of the
+    input. Of a model on images (with --out also as a run with figures), or of finished runs, which
+    --out draws side by side.
+    """
+    mode = "RUN" if runs else "--image" if image else "a model"
+    refuse_others(context, mode)
+    if mode == "RUN":
+        of_runs(runs or [], out, quiet, json)
+        return
+    found = {"patch_size": patch_size, "prefix_tokens": prefix_tokens, "grid": grid}
+    loading = {
+        "weights": weights,
+        "device": device,
+        "dtype": dtype,
+        "seed": seed,
+        "offline": offline,
+    }
+    if image is not None:
+        if out is None:
+            raise UsageError("--image needs --out DIR: the directory of its figures")
+        of_image(model, image, out, quiet, json, query=query, layers=layers, **loading, **found)
+        return
+    reading = {
+        "num_images": num_images,
+        "batch_size": batch_size,
+        "workers": workers,
+        "overwrite": overwrite,
+    }
+    of_model(model, data, out, not no_figures, quiet, json, **loading, **reading, **found)
+
+
+def refuse_others(context: Any, mode: str) -> None:
+    """Options that a mode does not use would silently do nothing."""
+    given = [
+        param.opts[0]
+        for param in context.command.params
+        if getattr(context.get_parameter_source(param.name), "name", "") == "COMMANDLINE"
+        and param.name not in ACCEPTED[mode]
+    ]
+    if given and mode == "RUN":
+        raise UsageError(
+            f"{', '.join(given)} with RUN: give finished runs or a model, not both; --out, "
+            "--quiet and --json go with runs"
+        )
+    if given:
+        hint = (
+            "give --image FILE with it"
+            if mode == "a model"
+            else "an image has maps only; leave --image out for distances"
+        )
+        raise UsageError(f"{', '.join(given)} does not go with {mode}: {hint}")
+
+
+def of_model(
+    model: str,
+    data: str | None,
+    out: str | None,
+    figures: bool,
+    quiet: bool,
+    json: bool,
+    **options: Any,
+) -> None:
+    """Measure, and write and draw a run where there is a place for it."""
+    from probe.cli.progress import progress_bar
+
+    with progress_bar(quiet, message=model) as progress:
+        from probe.jobs.capturing.attention import attention_distance as job
+
+        table = job(model, data, out=out, progress=progress, **options)
+        drawn: list[Any] = []
+        if out is not None and figures:
+            from probe.jobs.drawing.draw import plot
+
+            drawn = plot(out, progress=progress)
+    show([Told(model, table, table.attrs)], drawn, json, run=out)
+
+
+def of_runs(runs: Sequence[str], out: str | None, quiet: bool, json: bool) -> None:
+    """The table of finished runs, and one figure of them all."""
+    from probe.cli.progress import progress_bar
+    from probe.store.run import open_run
+
+    opened = [open_run(run) for run in dict.fromkeys(runs)]
+    told = [
+        Told(str(run.path), run.attention(), {**run.manifest["model"], **run.manifest["attention"]})
+        for run in opened
+    ]
+    drawn: list[Any] = []
+    if out is not None:
+        with progress_bar(quiet, "figures", ", ".join(runs)):
+            from probe.jobs.drawing.attention import draw_runs
+
+            drawn = draw_runs(opened, out)
+    show(told, drawn, json)
+
+
+def of_image(model: str, image: str, out: str, quiet: bool, json: bool, **options: Any) -> None:
+    """Maps and rollout of one image."""
+    from probe.cli.progress import progress_bar
+    from probe.cli.terminal import note, print_json, print_lines
+
+    with progress_bar(quiet, message=model):
+        from probe.jobs.drawing.attention import draw_attention
+
+        paths, left_out = draw_attention(model, image, out, **options)
+    if json:
+        print_json(
+            {
+                "model": model,
+                "image": image,
+                "figures": [str(path) for path in paths],
+                "left_out": left_out,
+            }
+        )
+        return
+    print_lines([str(path) for path in paths])
+    for name, reason in left_out.items():
+        note(f"{name} left out: {reason}", quiet)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is told of one model or run: its name, its table, and what the manifest says of model
+    and attention.
+    """
+
+    name: str
+    table: Any
+    facts: Mapping[str, Any]
+
+    def heads(self, named: bool) -> list[dict[str, Any]]:
+        """The rows of the table; `named`: with the run in each."""
+        from probe.formatting import records
+
+        rows = records(self.table)
+        return [{"run": self.name, **row} for row in rows] if named else rows
+
+    def warnings(self) -> list[str]:
+        from probe.wording.layers import warnings_of
+
+        return warnings_of({"model": self.facts})
+
+    def lines(self, named: bool) -> list[str]:
+        """Counts, what could not be read, and what must not be overlooked."""
+        from probe.wording.attention import count, not_read
+
+        lines = [count(self.heads(False)), *not_read(self.facts)]
+        lines += [f"WARNING: {line}" for line in self.warnings()]
+        return [f"{self.name}: {line}" for line in lines] if named else lines
+
+
+def show(told: Sequence[Told], drawn: Sequence[Any], as_json: bool, run: str | None = None) -> None:
+    """All heads as JSON, or one row per layer and what to know."""
+    from probe.cli.terminal import print_json, print_table
+    from probe.cli.views import attention as attention_table
+    from probe.wording.attention import per_layer
+
+    several = len(told) > 1
+    heads = [row for one in told for row in one.heads(several)]
+    if as_json:
+        facts = ("name", "model", "weights", "status", "unreadable")
+        known = {
+            one.name: {key: one.facts[key] for key in facts if key in one.facts} for one in told
+        }
+        warnings = {one.name: one.warnings() for one in told if one.warnings()}
+        print_json(
+            {
+                "of": known,
+                "run": run,
+                "heads": heads,
+                "files": [str(path) for path in drawn],
+                "warnings": warnings,
+            }
+        )
+        return
+    layers = per_layer(heads)
+    lines = [line for one in told for line in one.lines(several)]
+    lines += [f"run: {run}"] if run else []
+    lines += (
+        [f"figures and tables: {', '.join(path.name for path in drawn)} in {drawn[0].parent}"]
+        if drawn
+        else []
+    )
+    print_table(
+        attention_table.columns(layers), layers, lambda grid: attention_table.left_out(grid) + lines
+    )

@@ -1,0 +1,60 @@
+"""`probe-norms capture`: statistics and samples of every layer, without fits and figures."""
+
+from __future__ import annotations
+
+from probe.cli import options as opt
+from probe.cli.place import default_out
+
+
+def capture(
+    model: opt.Model = opt.MODEL,
+    weights: opt.Weights = "pretrained",
+    data: opt.Data = None,
+    out: opt.Out = None,
+    layers: opt.Layers = "*",
+    num_images: opt.NumImages = opt.DEFAULTS.images,
+    batch_size: opt.BatchSize = opt.DEFAULTS.batch_size,
+    workers: opt.Workers = 0,
+    samples: opt.Samples = opt.DEFAULTS.samples,
+    tail: opt.Tail = opt.DEFAULTS.tail,
+    seed: opt.Seed = opt.DEFAULTS.seed,
+    device: opt.Device = None,
+    dtype: opt.Dtype = None,
+    no_attention: opt.NoAttention = False,
+    overwrite: opt.Overwrite = False,
+    offline: opt.Offline = False,
+    quiet: opt.Quiet = False,
+    json: opt.Json = False,
+) -> None:
+    """Run a model and keep statistics and samples of its layers.
+
+    The first half of the whole job; the commands fit, plot and export then work on the run, without
+    the model.
+    """
+    from probe.cli.progress import progress_bar
+    from probe.cli.views.result import show_capture
+
+    place = out or default_out(model, weights)
+    with progress_bar(quiet, message=model) as progress:
+        from probe.jobs.capturing.capture import capture as job
+
+        run = job(
+            model,
+            data,
+            out=place,
+            weights=weights,
+            samples=samples,
+            tail=tail,
+            layers=layers,
+            num_images=num_images,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            dtype=dtype,
+            seed=seed,
+            offline=offline,
+            overwrite=overwrite,
+            attention=not no_attention,
+            progress=progress,
+        )
+    show_capture(run, json)

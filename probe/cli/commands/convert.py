@@ -1,0 +1,155 @@
+"""`probe-norms convert RUN --to NORM`: fitted curves in place of the model's normalization layers,
+and what that costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from probe.cli import options as opt
+
+NORMS = ("dyt", "derf", "dyisru", "learnable_scaler")
+
+
+def share(option: str) -> Callable[[Any], float | None]:
+    """A parser for a number from 0 to 1."""
+
+    def parse(value: Any) -> float | None:
+        if value is None:
+            return None
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number <= 1:
+            raise opt.Refused(f"{option} {value}: must be a share of the images, from 0 to 1")
+        return number
+
+    return parse
+
+
+def choice(name: str, metavar: str, known: tuple[str, ...], text: str) -> Any:
+    return typer.Option(name, metavar=metavar, parser=opt.one_of(name, known), help=text)
+
+
+To = Annotated[
+    str,
+    choice(
+        "--to",
+        "NORM",
+        NORMS,
+        "dyt (tanh), derf (erf), dyisru, or learnable_scaler (a line per channel).",
+    ),
+]
+File = Annotated[
+    str | None,
+    opt.text_option(
+        "--out",
+        "FILE",
+        "Converted model, ending in .safetensors; table and figure go beside it.  [default: none "
+        "is written]",
+    ),
+]
+Scope = Annotated[
+    str,
+    choice(
+        "--scope",
+        "SCOPE",
+        ("channel", "layer"),
+        "Gamma and beta per channel, or one of each per layer.",
+    ),
+]
+Curves = Annotated[
+    str,
+    choice(
+        "--curves",
+        "WHICH",
+        ("established", "all"),
+        "established: a line where no curve is surely better than one; all: the curve of least "
+        "loss in every layer.",
+    ),
+]
+Eval = Annotated[
+    str | None,
+    opt.text_option(
+        "--eval",
+        "DATA",
+        "Images to compare the models on: a folder, a list, a timm dataset. With labels (a "
+        "sub-folder per class, a dataset) also "
+        "top-1.  [default: the images of the run]",
+    ),
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        "--tolerance",
+        metavar="T",
+        parser=share("--tolerance"),
+        help="Replace only layers that go for free: together they may change the class of this "
+        "share of the images, or cost this "
+        "share of top-1 where there are labels; e.g. 0.01.",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    opt.text_option("--weights", "FILE", "The run's checkpoint, where it was one and moved."),
+]
+
+
+def convert(
+    run: opt.Run,
+    to: To = "dyt",
+    out: File = None,
+    layers: opt.Layers = "*",
+    scope: Scope = "channel",
+    curves: Curves = "established",
+    evaluate_on: Eval = None,
+    num_images: opt.NumImages = opt.DEFAULTS.images,
+    tolerance: Tolerance = None,
+    weights: Weights = None,
+    batch_size: opt.BatchSize = 32,
+    workers: opt.Workers = 0,
+    seed: opt.Seed = opt.DEFAULTS.seed,
+    device: opt.Device = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the files that are there.")
+    ] = False,
+    offline: opt.Offline = False,
+    quiet: opt.Quiet = False,
+    json: opt.Json = False,
+) -> None:
+    """Put fitted curves in place of a model's normalization layers, without training.
+
+    Opens the model of the run again, replaces each layer alone and together with those before it,
+    and says what that changes: error of the layer's output, KL of the logits, share of images with
+    the same top-1. Load the file with probe.load_converted.
+    """
+    from probe.cli.progress import progress_bar
+    from probe.cli.views.convert import show
+
+    with progress_bar(quiet, message=run) as progress:
+        from probe.jobs.converting.convert import convert as job
+
+        done = job(
+            run,
+            to,
+            out=out,
+            layers=layers,
+            scope=scope,
+            curves=curves,
+            data=evaluate_on,
+            num_images=num_images,
+            tolerance=tolerance,
+            weights=weights,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            seed=seed,
+            offline=offline,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    show(done, run, json)

@@ -1,0 +1,37 @@
+"""`probe-norms fit RUN`: fit the curves again, from what the run keeps."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from probe.cli import options as opt
+
+Families = Annotated[
+    str | None,
+    typer.Option(
+        "--families",
+        metavar="NAMES",
+        parser=opt.listed("--families"),
+        help="Curves to fit, with commas between, e.g. linear,tanh,erf.  [default: all]",
+    ),
+]
+
+
+def fit(
+    run: opt.Run, families: Families = None, quiet: opt.Quiet = False, json: opt.Json = False
+) -> None:
+    """Fit the curves to a run again; the model is not needed."""
+    from probe.cli.progress import progress_bar
+    from probe.cli.views.result import show_fits
+
+    with progress_bar(quiet, "fit", run) as progress:
+        from probe.jobs.fitting.fit import fit as job
+        from probe.store.run import open_run
+
+        opened = open_run(run)
+        fits = job(
+            opened, families=list(families) if families else None, save=True, progress=progress
+        )
+    show_fits(opened, fits, json)

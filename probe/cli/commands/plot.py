@@ -1,0 +1,71 @@
+"""`probe-norms plot RUN`: draw the figures of a finished run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from probe.cli import options as opt
+
+Kinds = Annotated[
+    str | None,
+    typer.Option(
+        "--kind",
+        metavar="NAMES",
+        parser=opt.listed("--kind"),
+        help="Figures to draw, with commas between.  [default: all]",
+    ),
+]
+Chosen = Annotated[
+    str | None,
+    typer.Option(
+        "--layers",
+        metavar="GLOBS",
+        parser=opt.listed("--layers"),
+        help="Layers to draw, with commas between.  [default: all]",
+    ),
+]
+Formats = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="NAMES",
+        parser=opt.listed("--format", ("png", "svg", "pdf")),
+        help="png, svg, pdf, with commas between.",
+    ),
+]
+Folder = Annotated[
+    str | None, opt.text_option("--out", "DIR", "Directory of the figures.  [default: RUN/figures]")
+]
+
+
+def plot(
+    run: opt.Run,
+    kind: Kinds = None,
+    layers: Chosen = None,
+    format: Formats = "png,svg",
+    out: Folder = None,
+    quiet: opt.Quiet = False,
+    json: opt.Json = False,
+) -> None:
+    """Draw the figures of a run; the model is not needed."""
+    from probe.cli.progress import progress_bar
+    from probe.cli.terminal import print_json, print_lines
+
+    with progress_bar(quiet, "figures", run) as progress:
+        from probe.jobs.drawing.draw import plot as job
+        from probe.store.run import open_run
+
+        paths = job(
+            open_run(run),
+            kinds=list(kind) if kind else None,
+            layers=list(layers) if layers else None,
+            formats=tuple(format),
+            out=out,
+            progress=progress,
+        )
+    if json:
+        print_json({"run": run, "figures": [str(path) for path in paths]})
+    else:
+        print_lines([str(path) for path in paths])

@@ -1,0 +1,84 @@
+"""Where a command writes: results to stdout, messages to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from probe.cli.views.grid import Column, Grid, Row, draw, fit_columns
+from probe.formatting import plain
+
+Lines = Callable[[Grid], Iterable[str]]
+
+WIDTH = 120  # columns when stdout is no terminal and COLUMNS is not set
+
+
+def reader_left() -> bool:
+    """Has the reader of stdout gone (`| head`)? Then stdout leads nowhere from now on, so that no
+    later flush complains.
+
+    Asked of the pipe itself: a BrokenPipeError may also come from a worker process that died.
+    """
+    try:
+        out = sys.stdout.fileno()
+    except OSError:  # not a file, as under a test
+        return False
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    poll = select.poll()
+    poll.register(out, select.POLLOUT)
+    gone = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out)
+    return gone
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    print(json.dumps(plain(document), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def print_lines(lines: list[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def print_table(
+    columns: Sequence[Column], rows: Sequence[Row], lines: Lines, styles: Sequence[str] = ()
+) -> None:
+    """A table that fits the terminal, then `lines`, a function of what was left out of the
+    table.
+    """
+    console = stdout_console()
+    grid = fit_columns(columns, rows, console.width)
+    with (
+        console.capture() as drawn
+    ):  # rich itself would leave with exit code 1 when the reader has gone
+        console.print(draw(grid, styles))
+    said = [wrapped(line, console.width) if sys.stdout.isatty() else line for line in lines(grid)]
+    text = "\n".join(line.rstrip() for line in drawn.get().splitlines())
+    print_lines([text, "", *said] if rows else said)
+
+
+def wrapped(line: str, width: int) -> str:
+    """`line` broken between words only: a path must survive copying."""
+    return textwrap.fill(
+        line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def stdout_console() -> Any:
+    from rich.console import Console
+
+    piped = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
+    return Console(width=WIDTH) if piped else Console()
+
+
+def note(message: str, quiet: bool = False) -> None:
+    """One line on stderr, for people."""
+    if not quiet:
+        print(message, file=sys.stderr, flush=True)

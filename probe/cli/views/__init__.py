@@ -1,0 +1,1 @@
+"""The tables of the terminal, and the lines below them."""

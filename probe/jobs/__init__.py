@@ -1,0 +1,3 @@
+"""Jobs: read a run or a model, compute, write. One folder per job; imports go down the list of the
+layering test only.
+"""

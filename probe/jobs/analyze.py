@@ -1,0 +1,55 @@
+"""The whole job of the command line: capture, fit, export, draw, report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from probe.jobs.capturing.capture import capture
+from probe.jobs.fitting.fit import fit
+from probe.jobs.replacing.export import export_alphas
+from probe.models.loading.load import Model
+from probe.store import Run
+
+
+def analyze(
+    model: str | Model | nn.Module,
+    data: Any = None,
+    *,
+    out: str | os.PathLike[str],
+    attention: bool = True,
+    figures: bool = True,
+    report: bool = True,
+    progress: Callable[..., None] | None = None,
+    **options: Any,
+) -> Run:
+    """Capture `model` on `data` into the run `out`, fit its curves, write the alphas, draw the
+    figures and the page that shows them. Returns the run.
+
+    options: those of `capture`, and as there `num_images=None` takes all images (the command line's
+    default is 64).
+    attention: False leaves out how far the attention heads look; a model without attention needs
+    nothing.
+    figures: False draws none, and the page has none then. report: False writes no report.html.
+    progress: called as progress(stage, done, total, message); stages capture, store, fit, figures,
+    report. What is finished stays on disk if a later step fails.
+    """
+    run = capture(model, data, out=out, attention=attention, progress=progress, **options)
+    fit(run, progress=progress)
+    export_alphas(run, run.path / "alpha.safetensors")
+    drawn: list[Path] = []
+    if figures:
+        from probe.jobs.drawing.draw import (
+            plot,  # matplotlib and seaborn take their time, which then runs under the progress bar
+        )
+
+        drawn = plot(run, progress=progress)
+    if report:
+        from probe.jobs.reporting.report import write_report
+
+        write_report(run, figures=figures, drawn=drawn, progress=progress)
+    return run

@@ -1,0 +1,1 @@
+"""One forward pass over images: what a run keeps of norm layers and of attention heads."""

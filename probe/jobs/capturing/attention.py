@@ -1,0 +1,162 @@
+"""Attention distance: how far each head of a model looks, on average over images and query patches.
+
+d[layer, head] = mean over images and query patches of sum_k A[q, k] * |position q - position k|, in
+pixels of the input (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929; Raghu et al. 2021,
+https://arxiv.org/abs/2108.08810).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor, nn
+
+from probe.errors import ProbeError
+from probe.jobs.capturing.capture import Progress, run_stream, times, write_attention
+from probe.jobs.capturing.manifest import attention_manifest, attention_record
+from probe.jobs.capturing.tables import attention_columns
+from probe.jobs.capturing.worker import forward, input_size
+from probe.jobs.inputs import Inputs, Mask, check_images, open_model, open_stream, shown_name
+from probe.models.attention import AttentionProbe
+from probe.models.loading.load import Model
+from probe.store import RunWriter
+
+
+def attention_distance(
+    model: str | Model | nn.Module,
+    data: Any = None,
+    *,
+    weights: str = "pretrained",
+    num_images: int | None = None,
+    batch_size: int = 8,
+    workers: int = 0,
+    seed: int = 0,
+    device: str | None = None,
+    dtype: str | None = None,
+    offline: bool = False,
+    mask: Mask | None = None,
+    transform: Callable[[Any], Tensor] | None = None,
+    patch_size: int | tuple[int, int] | None = None,
+    grid: tuple[int, int] | None = None,
+    prefix_tokens: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """How far each attention head of `model` looks on `data`: one row per layer and head, in
+    execution order.
+
+    model, data, num_images, mask and transform: as `capture` takes them.
+    patch_size (pixels), grid (rows, columns) and prefix_tokens (class and register tokens, which
+    are left out as queries and keys) say what a plain module does not.
+    out: a folder for a finished run that holds this table alone; `open_run(out).attention()` reads
+    it again.
+
+    Columns: layer (module path), head, distance_px (softmax over patch keys only), distance_px_raw
+    (over all keys, prefix mass lost), distance_patches, distance_px_std (over images), prefix_mass,
+    entropy (nats), token_stride (pixels), grid, uniform_px (what uniform attention on this grid
+    gives), images, depth, windows (per image; 1: global), prefix_tokens.
+    `table.attrs["unreadable"]` names the attention that was left out, with the reason.
+
+    Raises UsageError for wrong arguments, and ProbeError where there is no attention that can be
+    read.
+    """
+    check_images(num_images)
+    with ExitStack() as stack:
+        writer = stack.enter_context(RunWriter(Path(out), overwrite)) if out is not None else None
+        loaded = open_model(
+            model, weights=weights, device=device, dtype=dtype, seed=seed, offline=offline
+        )
+        stream = open_stream(
+            loaded,
+            data,
+            num_images=num_images,
+            batch_size=batch_size,
+            workers=workers,
+            seed=seed,
+            mask=mask,
+            transform=transform,
+        )
+        started, began = datetime.now(UTC), time.perf_counter()
+        given: dict[str, Any] = {
+            "prefix_tokens": prefix_tokens,
+            "patch_size": patch_size,
+            "grid": grid,
+        }
+        with AttentionWorker(loaded, AttentionProbe(loaded.module, **given)) as worker:
+            run_stream(worker, stream, progress or (lambda *args: None), stage="attention")
+        seconds = time.perf_counter() - began
+        table = _table(loaded, worker.probe)
+        if writer is not None:
+            manifest = attention_manifest(loaded, stream, seed, batch_size)
+            seen = {
+                "images_seen": worker.images,
+                "attention": write_attention(writer, worker.probe, given),
+            }
+            writer.finish(manifest | seen | {"times": times(started, seconds, worker.images)})
+    return table
+
+
+class AttentionWorker:
+    """Runs batches and reads their attention, nothing else. A context manager: hooks are there
+    inside of the block only.
+    """
+
+    def __init__(self, model: Model, probe: AttentionProbe) -> None:
+        self.images = 0
+        self.probe = probe
+        self._model = model
+
+    def __enter__(self) -> AttentionWorker:
+        self.probe.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.probe.__exit__(*error)
+
+    def update(self, batch: Inputs) -> None:
+        """One forward pass. Raises ProbeError where the first one shows that there is nothing to
+        read.
+        """
+        self.probe.begin(len(batch), input_size(batch), batch.valid)
+        forward(self._model, batch)
+        self.images += len(batch)
+        if not self.probe.calls:
+            raise nothing_read(self._model, self.probe.unreadable)
+
+    def merge(self, other: AttentionWorker) -> None:
+        """Take over what another worker saw of other batches."""
+        self.probe.merge(other.probe)
+        self.images += other.images
+
+
+def nothing_read(model: Model, unreadable: dict[str, str]) -> ProbeError:
+    """The one line for a model without attention, or without any that can be read."""
+    if not unreadable:
+        return ProbeError(f"{shown_name(model)} has no attention: a forward pass computes none")
+    reasons = [f"{path}: {reason}" for path, reason in list(unreadable.items())[:3]]
+    more = f"; and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
+    return ProbeError(
+        f"none of the attention of {shown_name(model)} can be read: {'; '.join(reasons)}{more}"
+    )
+
+
+def _table(model: Model, probe: AttentionProbe) -> pd.DataFrame:
+    """The rows as pandas; what could not be read stands in its attrs."""
+    rows = probe.rows()
+    if not rows:
+        raise nothing_read(model, probe.unreadable)
+    table = attention_columns(rows).to_pandas()
+    table.attrs = {
+        "model": shown_name(model),
+        "weights": model.weights,
+        **attention_record(probe, rows),
+    }
+    return table

@@ -1,0 +1,3 @@
+"""Fitted curves in place of a model's normalization layers, without training, and what that
+costs.
+"""

@@ -1,0 +1,197 @@
+"""Convert a pretrained model without training: fitted curves in place of its normalization layers,
+and what that costs.
+
+Every layer is replaced alone, and behind the replaced ones before it in execution order; with a
+tolerance, only layers that go for free are replaced in the end. What the numbers mean:
+probe.jobs.converting.evaluate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import itertools
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor, nn
+
+from probe.curves.stand_in import StandIn
+from probe.errors import UsageError, unknown
+from probe.jobs.converting.curves import conversion_curves
+from probe.jobs.converting.eval_data import EvalData, read_eval_data
+from probe.jobs.converting.evaluate import Comparison, put
+from probe.jobs.converting.result import Conversion, target_file, write
+from probe.jobs.converting.table import choose, layer_rows, measured, passes
+from probe.jobs.inputs import check_images
+from probe.jobs.reopen import run_model
+from probe.models.loading.load import Model
+from probe.models.loading.weights import fingerprint
+from probe.models.replacing.build import FORMS
+from probe.models.replacing.swap import Place, Swap, swap
+from probe.store import Run, open_run
+
+Progress = Callable[..., None]
+
+
+def convert(
+    run: Run | str | os.PathLike[str],
+    to: str = "dyt",
+    *,
+    out: str | os.PathLike[str] | None = None,
+    layers: str = "*",
+    scope: str = "channel",
+    curves: str = "established",
+    data: Any = None,
+    num_images: int | None = None,
+    tolerance: float | None = None,
+    model: str | Model | nn.Module | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    transform: Callable[[Any], Tensor] | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str | None = None,
+    seed: int = 0,
+    offline: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Replace the layers of the model of `run` by their fitted curves, measure what that changes,
+    and save the converted model.
+
+    to: dyt, derf, dyisru, or learnable_scaler (a line per channel). out: a .safetensors file, with
+    a table and a figure beside it;
+    None: nothing is written. layers: globs. scope: `channel` or `layer`. curves: `established`, a
+    line where a layer has no established curve; `all`, the curve of least loss in every layer.
+    data: what is compared on, with labels where it has them (a folder of one sub-folder per class,
+    a dataset with labels, batches (input, target)); None: the run's own images. num_images: how
+    many of them, chosen by `seed`; None: all.
+    tolerance: replace only layers that go for free. They are tried in the order of their KL alone,
+    and a layer stays as it was if the loss with it and those taken before exceeds the tolerance.
+    Loss: the drop of accuracy where there are labels, else 1 - agreement with the original, on
+    `data`.
+    model: the captured model, where the manifest cannot name it (plain modules); it is converted in
+    place. weights: its checkpoint.
+
+    Raises UsageError for wrong arguments and a model that is not the run's, ProbeError where the
+    job fails.
+    """
+    report = progress or (lambda *args: None)
+    _check(to, tolerance)
+    check_images(num_images)
+    target = target_file(Path(out), overwrite) if out is not None else None
+    run = open_run(run)
+    found, left_out = conversion_curves(
+        run, FORMS[to], layers=layers, scope=scope, curves=curves, progress=report
+    )
+    loaded = run_model(run, model, weights=weights, device=device, offline=offline)
+    compared = read_eval_data(
+        loaded,
+        data,
+        run,
+        num_images=num_images,
+        batch_size=batch_size,
+        workers=workers,
+        seed=seed,
+        transform=transform,
+        progress=report,
+    )
+    trial = swap(
+        loaded.module, to, layers=layers, init="fitted", stand_ins=found, left_out=left_out
+    )
+    rows = layer_rows(run, trial, layers, found, left_out)
+    table, comparison = _measure(loaded, rows, trial, compared, tolerance, report)
+    chosen = table.loc[table["replaced"], "layer"].tolist()
+    done = _swap_only(loaded.module, to, chosen, found) if chosen else None
+    result = Conversion(
+        table=table,
+        model=dataclasses.replace(loaded, fingerprint=fingerprint(loaded.module)),
+        swap=done,
+        score=comparison.score(chosen),
+        accuracy=comparison.accuracy,
+        images=compared.images,
+        data=compared.description,
+        asked={"norm": to, "scope": scope, "curves": curves},
+        tolerance=tolerance,
+        notes=_notes(compared, comparison, tolerance),
+    )
+    if target is not None and done is not None:
+        result.files.extend(write(result, loaded, target))
+    return result
+
+
+def _check(to: str, tolerance: float | None) -> None:
+    """Raises UsageError for what cannot be done, before anything is loaded."""
+    if to not in FORMS:
+        raise unknown("--to", to, FORMS)
+    if tolerance is not None and not 0 <= tolerance <= 1:
+        raise UsageError(f"--tolerance {tolerance:g}: must be a share of the images, from 0 to 1")
+
+
+def _measure(
+    loaded: Model,
+    rows: list[dict[str, Any]],
+    trial: Swap,
+    compared: EvalData,
+    tolerance: float | None,
+    report: Progress,
+) -> tuple[pd.DataFrame, Comparison]:
+    """The table, and what it was measured with. Undoes the trial swap: the model is the original
+    afterwards.
+    """
+    places = _by_layer(trial, [row["layer"] for row in rows if row["form"]])
+    total, count = passes(len(places), tolerance), itertools.count(1)
+    try:
+        comparison = Comparison(
+            loaded, places, compared, on_pass=lambda: report("convert", next(count), total)
+        )
+        table = measured(comparison, rows)
+        chosen = choose(comparison, table, tolerance)
+        comparison.score(chosen)
+    finally:
+        put(places, places)
+        trial.undo()
+    report("convert", total, total)
+    return table.assign(replaced=table["layer"].isin(chosen)), comparison
+
+
+def _by_layer(trial: Swap, names: list[str]) -> dict[str, list[Place]]:
+    """The places of each replaced layer, in execution order."""
+    modules = {name: trial.module.get_submodule(name) for name in names}
+    return {
+        name: [place for place in trial.places if place.new is new] for name, new in modules.items()
+    }
+
+
+def _swap_only(module: nn.Module, to: str, chosen: list[str], found: Mapping[str, StandIn]) -> Swap:
+    return swap(
+        module,
+        to,
+        layers=",".join(glob.escape(name) for name in chosen),
+        init="fitted",
+        stand_ins=found,
+    )
+
+
+def _notes(compared: EvalData, comparison: Comparison, tolerance: float | None) -> list[str]:
+    notes = []
+    if tolerance and tolerance * compared.images < 1:
+        notes.append(
+            f"a tolerance of {tolerance:g} is less than one of {compared.images} images: no image "
+            "may change; give more"
+        )
+    if compared.labels is not None and comparison.labels is None:
+        classes = (
+            compared.classes if compared.classes is not None else int(compared.labels.max()) + 1
+        )
+        notes.append(
+            f"no accuracy: the data has {classes} classes and the model "
+            f"{comparison.logits.shape[1]}"
+        )
+    if compared.skipped:
+        name, reason = compared.skipped[0]
+        notes.append(f"{len(compared.skipped)} images could not be read, such as {name} ({reason})")
+    return notes

@@ -1,0 +1,88 @@
+"""A converted model as one safetensors file.
+
+Metadata beside that of every model file (probe.jobs.model_file), format `probe-convert`: weights,
+source and fingerprint of the original, norm, scope, curves, dtype; layers (module path -> form of
+its curve), left_out (layer -> why it was kept), measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+from torch import nn
+
+from probe.curves.stand_in import StandIn
+from probe.errors import UsageError
+from probe.jobs.model_file import Format, constructor_options, original, read_metadata, write_model
+from probe.models.loading.load import Model, resolve_device
+from probe.models.loading.origins.common import load_exactly
+from probe.models.loading.weights import fingerprint
+from probe.models.reading.layers import list_norm_layers
+from probe.models.replacing.build import form_of
+from probe.models.replacing.swap import swap
+
+CONVERTED = Format("probe-convert", 1, "converted", ("layers", "left_out", "options", "measured"))
+
+
+def save_converted(model: Model, metadata: Mapping[str, Any], path: Path) -> Path:
+    """Write the state dict of a converted model; `metadata` says how to build it (see the
+    module).
+    """
+    return write_model(
+        model.module, CONVERTED, {**metadata, "options": constructor_options(model)}, path
+    )
+
+
+def load_converted(
+    path: str | os.PathLike[str],
+    model: Model | nn.Module | None = None,
+    *,
+    device: str | None = None,
+    offline: bool = False,
+) -> Model:
+    """The converted model of a file that `convert` wrote, in evaluation mode: architecture,
+    replaced layers, weights.
+
+    model: an unconverted model of the same architecture, which is converted in place; None: it is
+    built by its name, without a download. Raises UsageError for a file of another kind, and where
+    it does not fit the model.
+    """
+    path = Path(path).expanduser()
+    known = read_metadata(path, CONVERTED)
+    loaded = original(known, path, model, offline)
+    _place_layers(loaded.module, known, path)
+    load_exactly(loaded.module, safetensors.torch.load_file(path), loaded.name, path)
+    if model is None or device is not None:
+        loaded.module.to(resolve_device(device))
+    return dataclasses.replace(
+        loaded, weights=path.name, fingerprint=fingerprint(loaded.module), source=path.name
+    )
+
+
+def _place_layers(module: nn.Module, known: Mapping[str, Any], path: Path) -> None:
+    """Norms of the zoo, with any values, where the file has them."""
+    channels = {layer.name: layer.channels for layer in list_norm_layers(module)}
+    if missing := [name for name in known["layers"] if name not in channels]:
+        raise UsageError(
+            f"{path} does not fit this model: it has no normalization layer "
+            f"{', '.join(missing[:3])}"
+        )
+    form = str(form_of(known["norm"]))
+    some = {
+        name: StandIn(name, form, 1.0, 0.0, np.ones(channels[name]), np.zeros(channels[name]))
+        for name in known["layers"]
+    }
+    swap(
+        module,
+        known["norm"],
+        layers=",".join(map(glob.escape, some)),
+        init="fitted",
+        stand_ins=some,
+    )

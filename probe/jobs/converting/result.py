@@ -1,0 +1,114 @@
+"""The result of a conversion, and the files it leaves: the converted model, a table and a figure
+beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from probe.errors import UsageError
+from probe.jobs.converting.converted_file import save_converted
+from probe.jobs.converting.evaluate import Score
+from probe.jobs.figure_file import save
+from probe.jobs.inputs import shown_name
+from probe.models.loading.load import Model
+from probe.models.replacing.swap import Swap
+from probe.store.disk import replace_file
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` did.
+
+    table: one row per layer in execution order: layer, depth, kind, affine, form (tanh, erf, isru,
+    line); rel_error, kl, agreement and accuracy of the layer replaced alone, and with `_cumulative`
+    together with every layer before it; replaced (in the converted model), reason (why a layer
+    cannot be replaced).
+    """
+
+    table: pd.DataFrame
+    model: Model  # converted in place
+    swap: (
+        Swap | None
+    )  # .undo() brings the original layers back; None where no layer is within the tolerance
+    score: Score  # of the converted model
+    accuracy: float | None  # of the original, where there are labels
+    images: int
+    data: str  # what the images are
+    asked: dict[str, str]  # norm, scope, curves
+    tolerance: float | None
+    notes: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+
+def target_file(out: Path, overwrite: bool) -> Path:
+    """The safetensors file to write. Raises UsageError for another ending, and for files that would
+    be replaced unasked.
+    """
+    path = out.expanduser()
+    if path.suffix != ".safetensors":
+        raise UsageError(f"--out {str(path)!r}: must end in .safetensors")
+    for each in (path, *(path.with_suffix(ending) for ending in (".csv", ".png", ".svg"))):
+        if each.exists() and not overwrite:
+            raise UsageError(
+                f"{each} exists: choose another --out, or give --overwrite to replace it"
+            )
+    return path
+
+
+def write(result: Conversion, original: Model, path: Path) -> list[Path]:
+    """The converted model as `path`, its table and its figure. original: what the model said of
+    itself before.
+    """
+    from probe.plots.convert import (
+        conversion_by_depth,  # matplotlib takes its time, and --out may not be given
+    )
+    from probe.plots.layout import Frame
+
+    table = result.table
+    files = [save_converted(result.model, _metadata(result, original), path)]
+    files.append(
+        replace_file(
+            path.with_suffix(".csv"), table.to_csv(index=False, lineterminator="\n").encode()
+        )
+    )
+    heading = (
+        f"{shown_name(original)}, {result.asked['norm']}, scope {result.asked['scope']}, "
+        f"{result.images} images"
+    )
+    random = "random weights: nothing was learned" if original.weights == "random" else ""
+    figure = conversion_by_depth(table, accuracy=result.accuracy, frame=Frame(heading, random))
+    return files + save(figure, path.with_suffix(""))
+
+
+def _metadata(result: Conversion, original: Model) -> Mapping[str, object]:
+    table = result.table
+    kept = table[~table["replaced"]]
+    parameter = next(result.model.module.parameters(), None)
+    return {
+        **result.asked,
+        "model": shown_name(original),
+        "origin": original.origin,
+        "weights": original.weights,
+        "source": original.source,
+        "fingerprint": original.fingerprint,
+        "dtype": "float32" if parameter is None else str(parameter.dtype).removeprefix("torch."),
+        "layers": dict(
+            table.loc[table["replaced"], ["layer", "form"]].itertuples(index=False, name=None)
+        ),
+        "left_out": {
+            row.layer: row.reason or "not within the tolerance" for row in kept.itertuples()
+        },
+        "measured": {
+            **dataclasses.asdict(result.score),
+            "accuracy_before": result.accuracy,
+            "tolerance": result.tolerance,
+            "images": result.images,
+            "data": result.data,
+        },
+    }

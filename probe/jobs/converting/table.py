@@ -1,0 +1,93 @@
+"""What converting costs, layer by layer, and which layers can go for free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from probe.curves.stand_in import StandIn
+from probe.jobs.converting.evaluate import Comparison, Score
+from probe.models.reading.layers import matches
+from probe.models.replacing.swap import Swap
+from probe.store import Run
+
+NUMBERS = ("rel_error", "kl", "agreement", "accuracy")
+COLUMNS = (
+    *("layer", "depth", "kind", "affine", "form"),
+    *(*NUMBERS, *(f"{name}_cumulative" for name in NUMBERS)),
+    *("replaced", "reason"),
+)
+
+
+def layer_rows(
+    run: Run, done: Swap, layers: str, found: Mapping[str, StandIn], left_out: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """One row per layer of the run that was asked for, in execution order; `reason` says why a
+    layer cannot be replaced.
+    """
+    outcomes = {outcome.layer: outcome for outcome in done.outcomes}
+    rows = []
+    for record in run.layers.to_dict("records"):
+        name = record["layer"]
+        path = name.partition("#")[0]
+        if not matches(path, layers) or path not in outcomes:
+            continue
+        replaced = outcomes[path].status == "replaced"
+        reason = "" if replaced else left_out.get(name, outcomes[path].reason)
+        form = found[name].form if replaced and name in found else ""
+        of_the_layer = {key: record[key] for key in ("layer", "depth", "kind", "affine")}
+        rows.append(of_the_layer | {"form": form, "reason": reason})
+    return rows
+
+
+def measured(comparison: Comparison, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The rows with what each layer costs: alone, and behind all the replaced layers before it."""
+    errors = comparison.output_errors()
+    before: list[str] = []
+    for row in rows:
+        name = row["layer"]
+        if name not in errors:
+            continue
+        before.append(name)
+        row |= {"rel_error": errors[name][0], **asdict(comparison.score([name]))}
+        together = {"rel_error": errors[name][1], **asdict(comparison.score(before))}
+        row |= {f"{key}_cumulative": value for key, value in together.items()}
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    numbers = [column for column in COLUMNS if column.removesuffix("_cumulative") in NUMBERS]
+    return table.astype(dict.fromkeys(numbers, "float64"))
+
+
+def passes(layers: int, tolerance: float | None) -> int:
+    """Passes over the images at most: the original, the output errors, each layer alone, the first
+    ones together, the choice.
+    """
+    return 2 + layers + max(layers - 2, 0) + (layers if tolerance is not None else 0)
+
+
+def loss(score: Score, original: float | None) -> float:
+    """What a tolerance is compared with: the drop of accuracy, without labels 1 - agreement."""
+    if score.accuracy is not None and original is not None:
+        return original - score.accuracy
+    return 1 - score.agreement
+
+
+def choose(comparison: Comparison, table: pd.DataFrame, tolerance: float | None) -> list[str]:
+    """The layers to replace, in execution order: all, or those that fit the tolerance together.
+
+    Taken in the order of their KL alone, each only if the loss with those taken before stays within
+    the tolerance. This is the greedy choice with its order fixed beforehand: one pass per layer
+    instead of one per pair.
+    """
+    names = table.loc[table["form"] != "", "layer"].tolist()
+    if tolerance is None:
+        return names
+    taken: list[str] = []
+    for name in sorted(names, key=lambda layer: comparison.score([layer]).kl):
+        if (
+            loss(comparison.score([*taken, name]), comparison.accuracy) <= tolerance + 1e-12
+        ):  # 0.01 of 100 images is 1 image
+            taken.append(name)
+    return [name for name in names if name in taken]

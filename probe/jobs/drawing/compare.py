@@ -1,0 +1,157 @@
+"""Sets finished runs side by side: one row of key numbers per run, and one figure.
+
+What it is for: a ViT's LayerNorms beside a ResNet's BatchNorms. A line per channel explains
+BatchNorm exactly (R2 1) and LayerNorm not, because there each token has its own slope.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from probe.jobs.drawing.tables import FigureTables, NothingToDraw
+from probe.jobs.figure_file import save
+from probe.plots.compare import Side, compare_grid
+from probe.plots.layout import Frame
+from probe.plots.lines import r2_by_scope
+from probe.store.disk import replace_file, writing
+from probe.store.run import Run, open_run
+
+
+def compare(
+    run_a: Run | str | Path, run_b: Run | str | Path, out: str | Path | None = None
+) -> pd.DataFrame:
+    """One row per run, see `key_numbers`. With `out`: writes compare.csv and the figures compare
+    and r2_by_scope into that folder.
+
+    Both runs must be fitted and exported (UsageError says how otherwise).
+    """
+    runs = [open_run(run_a), open_run(run_b)]
+    table = pd.DataFrame([key_numbers(run) for run in runs])
+    if out is not None:
+        folder = Path(out).expanduser()
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        replace_file(
+            folder / "compare.csv", table.to_csv(index=False, lineterminator="\n").encode()
+        )
+        figure = compare_figure(*runs)
+        if figure is not None:
+            save(figure, folder / "compare")
+        save(scope_figure(*runs), folder / "r2_by_scope")
+    return table
+
+
+def key_numbers(run: Run) -> dict[str, Any]:
+    """What tells one run from another; medians are over layers, null where no layer has the number.
+
+    r2_line, r2_tanh: scope `layer`, one curve for all channels; r2_line_per_channel: scope
+    `channel`, a line of its own for each.
+    """
+    alphas, fits = run.alphas(), run.fits()
+    status = alphas["status"].astype(str)
+    model: dict[str, Any] = run.manifest.get("model") or {}
+    counted = {name: int((status == name).sum()) for name in ("curved", "linear", "affine")}
+    return {
+        "run": run.path.name,
+        "model": str(model.get("name", "")),
+        "weights": str(model.get("weights", "")),
+        "layers": len(alphas),
+        "kinds": kinds(run),
+        **counted,
+        "other": len(alphas) - sum(counted.values()),
+        "median_alpha": _median(alphas, "alpha"),
+        "median_r2_line": _median(alphas, "linear_r2"),
+        "median_r2_tanh": _median(alphas[status != "affine"], "r2"),
+        "median_r2_line_per_channel": _median(
+            fits[(fits["scope"] == "channel") & (fits["family"] == "linear")], "r2"
+        ),
+        "median_beyond_linear": _median(alphas, "beyond_linear"),
+        "median_saturation": _median(alphas, "saturation"),
+        "max_abs_input": _number(pd.to_numeric(alphas["max_abs_input"]).max()),
+    }
+
+
+def kinds(run: Run) -> str:
+    """Kinds of layers with their numbers, the most frequent first: `layer_norm 25`."""
+    counts = run.layers["kind"].value_counts()
+    return ", ".join(
+        f"{kind} {count}"
+        for kind, count in counts.sort_index().sort_values(ascending=False, kind="stable").items()
+    )
+
+
+def compare_figure(*runs: Run) -> Figure | None:
+    """Four layers of each run at equal steps of depth, one row per run; None if no run has
+    samples.
+    """
+    sides, warnings = [], []
+    for run in runs:
+        tables = FigureTables(run)
+        try:
+            layers = tables.selected
+        except NothingToDraw:
+            continue
+        sides.append(
+            Side(
+                f"{tables.frame.heading}: {kinds(run)}",
+                layers,
+                tables.thin(layers),
+                tables.fits,
+                tables.fan,
+            )
+        )
+        warnings += [f"{run.path.name}: {tables.frame.warning}"] if tables.frame.warning else []
+    return compare_grid(sides, frame=Frame(warning=", ".join(warnings))) if sides else None
+
+
+def scope_figure(*runs: Run) -> Figure:
+    """R2 of one line for all channels beside that of a line per channel, along depth: where
+    BatchNorm and LayerNorm part.
+    """
+    sides = {
+        f"{i}. {FigureTables(run).frame.heading}": scope_r2(run)
+        for i, run in enumerate(runs, start=1)
+    }
+    return r2_by_scope(sides)
+
+
+def scope_r2(run: Run) -> pd.DataFrame:
+    """layer, depth, layer_r2 (one line for all channels), channel_r2 (a line per channel), null
+    where a layer has none.
+    """
+    fits = run.fits()
+    lines = fits[
+        (fits["family"] == "linear")
+        & (fits["weighting"] == "population")
+        & (fits["tokens"] == "all")
+    ]
+    r2 = lines.pivot_table(
+        index=["layer", "depth"],
+        columns="scope",
+        values="r2",
+        aggfunc="first",
+        observed=True,
+        sort=False,
+    )
+    r2 = r2.reindex(columns=["layer", "channel"]).rename(
+        columns={"layer": "layer_r2", "channel": "channel_r2"}
+    )
+    return (
+        r2.rename_axis(columns=None)
+        .reset_index()
+        .sort_values("depth", kind="stable", ignore_index=True)
+    )
+
+
+def _median(table: pd.DataFrame, column: str) -> float | None:
+    values = pd.to_numeric(table[column]).dropna().to_numpy(np.float64)
+    return _number(np.median(values)) if values.size else None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if pd.notna(value) else None

@@ -1,0 +1,213 @@
+"""Draws the figures of a finished run: reads its tables, evaluates what was fitted, writes
+`figures/`. The model is not needed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from probe import plots
+from probe.curves.families import family_of
+from probe.errors import ProbeError, UsageError, unknown
+from probe.jobs.drawing.tables import FigureTables, NothingToDraw
+from probe.jobs.figure_file import FORMATS, save
+from probe.plots.alpha import drawable
+from probe.plots.families import layer_fits
+from probe.store.disk import writing
+from probe.store.run import Run, open_run
+
+_log = logging.getLogger(__name__)
+
+
+def plot(
+    run: Run | str | Path,
+    kinds: Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
+    formats: Sequence[str] = ("png", "svg"),
+    out: str | Path | None = None,
+    family: str = "tanh",
+    progress: Callable[..., None] | None = None,
+) -> list[Path]:
+    """Writes the figures of `run` into `out` (default: its `figures/`) and returns their paths.
+
+    `kinds`: names of KINDS, default all that the run has data for (why another was left out is
+    logged); `layers`: names or globs;
+    `family`: whose curve is drawn; `progress`: called as progress("figures", done, total, name of
+    the next figure).
+    Raises UsageError for an unknown name, ProbeError if a figure asked for by name has no data.
+    """
+    run = open_run(run)
+    chosen = (
+        list(ATTENTION_KINDS)
+        if kinds is None and run.attention_only
+        else _known("figure", kinds, KINDS)
+    )
+    endings = _known("format", formats, FORMATS)
+    report = progress or (lambda *args: None)
+    tables = FigureTables(run, layers, plots.Shape(family, family_of(family).value))
+    folder = Path(out).expanduser() if out is not None else run.path / "figures"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
+    for done, kind in enumerate(chosen):
+        report("figures", done, len(chosen), kind)
+        try:
+            figure = _figure(kind, tables)
+        except NothingToDraw as reason:
+            if kinds is not None:
+                raise ProbeError(f"figure {kind} of {run.path} cannot be drawn: {reason}") from None
+            _log.info("figure %s left out: %s", kind, reason)
+            continue
+        paths += save(figure, folder / kind, endings)
+    report("figures", len(chosen), len(chosen), "")
+    return paths
+
+
+def figure(
+    run: Run | str | Path,
+    kind: str,
+    layers: str | Sequence[str] | None = None,
+    family: str = "tanh",
+) -> Figure:
+    """One figure of `run`, not written anywhere; in a notebook it shows itself. Arguments and
+    errors are those of `plot`.
+    """
+    run = open_run(run)
+    [name] = _known("figure", kind, KINDS)
+    try:
+        return _figure(
+            name, FigureTables(run, layers, plots.Shape(family, family_of(family).value))
+        )
+    except NothingToDraw as reason:
+        raise ProbeError(f"figure {name} of {run.path} cannot be drawn: {reason}") from None
+
+
+def _figure(kind: str, tables: FigureTables) -> Figure:
+    if tables.run.attention_only and kind not in ATTENTION_KINDS:
+        raise NothingToDraw("the run holds attention distances only, no normalization layer")
+    return KINDS[kind](tables)
+
+
+def _known(what: str, names: Sequence[str] | None, accepted: Collection[str]) -> list[str]:
+    """The chosen names, each once; None: all. Raises UsageError for an unknown one and for none at
+    all.
+    """
+    wanted = accepted if names is None else [names] if isinstance(names, str) else names
+    chosen = list(dict.fromkeys(wanted))
+    for name in chosen:
+        if name not in accepted:
+            raise unknown(what, name, accepted)
+    if not chosen:
+        raise UsageError(f"no {what} given; known: {', '.join(accepted)}")
+    return chosen
+
+
+def _s_curves(tables: FigureTables) -> Figure:
+    """Every layer."""
+    return plots.s_curve_grid(
+        tables.thin(tables.names),
+        tables.fits,
+        layers=tables.names,
+        fan=tables.fan,
+        shape=tables.shape,
+        frame=tables.frame,
+        statuses=tables.statuses,
+    )
+
+
+def _s_curves_selected(tables: FigureTables) -> Figure:
+    """Four layers, as figure 2 of DyT."""
+    return plots.s_curve_grid(
+        tables.thin(tables.selected),
+        tables.fits,
+        layers=tables.selected,
+        fan=tables.fan,
+        shape=tables.shape,
+        frame=tables.frame,
+    )
+
+
+def _by_channel(tables: FigureTables) -> Figure:
+    return plots.by_channel_grid(tables.full(tables.selected), tables.selected, frame=tables.frame)
+
+
+def _by_position(tables: FigureTables) -> Figure:
+    return plots.by_position_grid(
+        tables.full(tables.selected), tables.rows, tables.selected, frame=tables.frame
+    )
+
+
+def _alpha(tables: FigureTables) -> Figure:
+    if drawable(tables.alphas).empty:
+        raise NothingToDraw("no layer has a slope")
+    return plots.alpha_vs_inverse_std(tables.alphas, frame=tables.frame)
+
+
+def _families(tables: FigureTables) -> Figure:
+    if layer_fits(tables.fits).empty:
+        raise NothingToDraw(
+            "no layer has a fit over all channels (layers that are affine per channel have none)"
+        )
+    return plots.families_by_depth(tables.fits, shape=tables.shape.family, frame=tables.frame)
+
+
+def _lines(tables: FigureTables) -> Figure:
+    """Slopes and offsets of the layers that are a line per channel."""
+    if tables.fan.empty:
+        raise NothingToDraw("no layer is affine per channel")
+    return plots.lines_by_depth(tables.fan, frame=tables.frame)
+
+
+def _tokens(tables: FigureTables) -> Figure:
+    layers = tables.selected_with_prefix
+    return plots.token_grid(
+        tables.with_tokens(), tables.fits, layers, frame=tables.frame, shape=tables.shape
+    )
+
+
+def _extremes(tables: FigureTables) -> Figure:
+    if tables.alphas["max_abs_input"].isna().all():
+        raise NothingToDraw("no layer has samples")
+    return plots.extremes_by_depth(tables.alphas, frame=tables.frame)
+
+
+def _attention_distance(tables: FigureTables) -> Figure:
+    """Every head of every layer."""
+    return plots.attention_distance(tables.attention, frame=tables.frame)
+
+
+def _attention_heads(tables: FigureTables) -> Figure:
+    """Sorted heads of the first and the last layers."""
+    return plots.sorted_heads(tables.attention, frame=tables.frame)
+
+
+def _attention_mass_entropy(tables: FigureTables) -> Figure:
+    return plots.prefix_mass_and_entropy(tables.attention, frame=tables.frame)
+
+
+def _attention_heatmap(tables: FigureTables) -> Figure:
+    return plots.distance_heatmap(tables.attention, frame=tables.frame)
+
+
+ATTENTION_KINDS: dict[str, Callable[[FigureTables], Figure]] = {
+    "attention_distance": _attention_distance,
+    "attention_heads": _attention_heads,
+    "attention_mass_entropy": _attention_mass_entropy,
+    "attention_heatmap": _attention_heatmap,
+}
+KINDS: dict[str, Callable[[FigureTables], Figure]] = {
+    "s_curves": _s_curves,
+    "s_curves_selected": _s_curves_selected,
+    "by_channel": _by_channel,
+    "by_position": _by_position,
+    "alpha_vs_inverse_std": _alpha,
+    "families": _families,
+    "lines": _lines,
+    "tokens": _tokens,
+    "extremes": _extremes,
+    **ATTENTION_KINDS,
+}

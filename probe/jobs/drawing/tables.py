@@ -1,0 +1,231 @@
+"""What the figures need of a run: each table read once, samples thinned to what a panel shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from probe.errors import UsageError, nearest
+from probe.plots import Frame, Shape
+from probe.plots.points import thin
+from probe.store.run import Run
+
+SELECTED = 4  # as figure 2 of DyT
+AT_MOST = 8  # so many layers named by the user are all taken as the selected ones
+
+
+class NothingToDraw(Exception):
+    """A run has no data for a figure; the text says why."""
+
+
+class FigureTables:
+    """Tables of `run` restricted to `layers` (names or globs; None: all)."""
+
+    def __init__(
+        self, run: Run, layers: str | Sequence[str] | None = None, shape: Shape | None = None
+    ) -> None:
+        self.run = run
+        self.shape = shape or Shape()
+        self._patterns = [layers] if isinstance(layers, str) else list(layers or ())
+        self.layers = _matching(run, self._patterns)
+        self.names = [str(name) for name in self.layers["layer"]]
+        self._all_selected = layers is not None and len(self.names) <= AT_MOST
+        self._thin: dict[str, pd.DataFrame] = {}
+        self._full: dict[str, pd.DataFrame] = {}
+
+    @cached_property
+    def statuses(self) -> dict[str, str]:
+        """layer -> status of the capture, for panels without points."""
+        return {
+            str(name): str(status)
+            for name, status in zip(self.layers["layer"], self.layers["status"], strict=True)
+        }
+
+    @cached_property
+    def frame(self) -> Frame:
+        """Model, weights and number of images over each figure; random weights loudly."""
+        return frame_of(self.run)
+
+    @cached_property
+    def fits(self) -> pd.DataFrame:
+        """The fits table; UsageError where it lacks the family to draw."""
+        fits = self._mine(self.run.fits())
+        fitted = fits.loc[fits["status"] != "affine", "family"].unique()
+        if len(fitted) and self.shape.family not in fitted:
+            raise UsageError(
+                f"family {self.shape.family!r} was not fitted in run {self.run.path}; fitted: "
+                f"{', '.join(fitted)}"
+            )
+        return fits
+
+    @cached_property
+    def alphas(self) -> pd.DataFrame:
+        return self._mine(self.run.alphas())
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        return self._mine(self.run.rows())
+
+    @cached_property
+    def attention(self) -> pd.DataFrame:
+        """Distance, entropy and prefix mass of the attention heads, of the layers whose names
+        match.
+        """
+        try:
+            heads = self.run.attention()
+        except UsageError as reason:
+            raise NothingToDraw(str(reason)) from None
+        named = heads["layer"].map(
+            lambda name: any(_is(name, pattern) for pattern in self._patterns)
+        )
+        heads = heads[named] if self._patterns else heads
+        if heads.empty:
+            raise NothingToDraw(f"no attention layer is called {', '.join(self._patterns)}")
+        return heads
+
+    @cached_property
+    def fan(self) -> pd.DataFrame:
+        """layer, channel, slope, offset, low, high of the layers that are affine per channel."""
+        affine = set(self.layers.loc[self.layers["affine"], "layer"])
+        moments = self.run.moments()
+        seen = moments["max_input"] >= moments["min_input"]
+        lines = moments[moments["layer"].isin(affine) & moments["slope"].notna() & seen]
+        lines = lines.rename(columns={"min_input": "low", "max_input": "high"})
+        return lines[["layer", "channel", "slope", "offset", "low", "high"]]
+
+    @cached_property
+    def drawn(self) -> list[str]:
+        """Layers with samples to show: also those that saw infinities, where finite samples are
+        left.
+        """
+
+        def has_samples(name: str) -> bool:
+            status = self.statuses[name]
+            return status == "captured" or (
+                status == "not_finite" and not self._one_thin(name).empty
+            )
+
+        return [name for name in self.names if has_samples(name)]
+
+    @cached_property
+    def selected(self) -> list[str]:
+        """Four layers at equal steps of depth, or the few that the user named."""
+        if not self.drawn:
+            raise NothingToDraw("no layer has samples")
+        return self.drawn if self._all_selected else evenly(self.drawn, SELECTED)
+
+    @cached_property
+    def selected_with_prefix(self) -> list[str]:
+        """As `selected`, among the layers that see prefix tokens."""
+        prefix = {str(name) for name in self.layers.loc[self.layers["prefix_tokens"] > 0, "layer"]}
+        having = [name for name in self.drawn if name in prefix]
+        if not having:
+            raise NothingToDraw("no layer sees prefix tokens (class, distillation, registers)")
+        return having if self._all_selected else evenly(having, SELECTED)
+
+    def thin(self, layers: Sequence[str]) -> dict[str, pd.DataFrame]:
+        """layer -> what its panel shows; layers that were never called are left out."""
+        parts = {
+            name: self._one_thin(name) for name in layers if self.statuses[name] != "not_called"
+        }
+        if not parts:
+            raise NothingToDraw("no layer has samples")
+        return parts
+
+    def full(self, layers: Sequence[str]) -> dict[str, pd.DataFrame]:
+        """layer -> every stored element."""
+        return {name: self._one_full(name) for name in layers}
+
+    def with_tokens(self) -> dict[str, pd.DataFrame]:
+        """Samples of `selected_with_prefix` with the column `tokens`."""
+        parts = {}
+        for name in self.selected_with_prefix:
+            samples = self._one_full(name)
+            layer = self.layers[self.layers["layer"] == name].iloc[0]
+            prefix = is_prefix(samples["position"].to_numpy(), layer, self._model_prefix)
+            parts[name] = samples.assign(tokens=np.where(prefix, "prefix", "patch"))
+        return parts
+
+    @property
+    def _model_prefix(self) -> int:
+        return int((self.run.manifest.get("model") or {}).get("prefix_tokens") or 0)
+
+    def _mine(self, table: pd.DataFrame) -> pd.DataFrame:
+        return table[table["layer"].isin(self.names)]
+
+    def _one_full(self, name: str) -> pd.DataFrame:
+        if name not in self._full:
+            self._full[name] = self.run.samples(name)
+        return self._full[name]
+
+    def _one_thin(self, name: str) -> pd.DataFrame:
+        if name not in self._thin:
+            self._thin[name] = thin(
+                self._full[name] if name in self._full else self.run.samples(name)
+            )
+        return self._thin[name]
+
+
+def frame_of(run: Run) -> Frame:
+    """The heading of a run's figures."""
+    model: dict[str, Any] = run.manifest.get("model") or {}
+    data: dict[str, Any] = run.manifest.get("data") or {}
+    weights = str(model.get("weights", ""))
+    images = data.get("images")
+    count = len(images) if isinstance(images, list) else images
+    parts = [
+        str(model.get("name", "")),
+        f"{weights} weights" if weights in ("pretrained", "random") else weights,
+        f"{count} images" if count else "",
+    ]
+    warning = "random weights: nothing was learned" if weights == "random" else ""
+    return Frame(", ".join(part for part in parts if part), warning)
+
+
+def evenly(names: Sequence[str], count: int) -> list[str]:
+    """`count` of the names at equal steps, first and last among them."""
+    steps = np.unique(np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int))
+    return [names[i] for i in steps]
+
+
+def is_prefix(position: np.ndarray, layer: Any, model_prefix: int) -> np.ndarray:
+    """Whether a position is a prefix token; q/k norms run over (head, token), so there each head
+    has its own prefix tokens.
+    """
+    seen, positions = int(layer["prefix_tokens"]), int(layer["positions"])
+    heads = seen // model_prefix if model_prefix and seen % model_prefix == 0 else 1
+    tokens = positions // max(heads, 1) or 1
+    return (position % tokens) < seen // max(heads, 1)
+
+
+def _matching(run: Run, patterns: Sequence[str]) -> pd.DataFrame:
+    """The rows of run.layers that the patterns name, in execution order; none: all. A pattern may
+    name attention layers alone.
+    """
+    if not patterns:
+        return run.layers
+    known = [str(name) for name in run.layers["layer"]]
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = {name for name in known if _is(name, pattern)}
+        if not found and not any(_is(name, pattern) for name in _attention_layers(run)):
+            close = nearest(pattern, [*known, *_attention_layers(run)]) or ", ".join(known[:4])
+            raise UsageError(f"layer {pattern!r} is not in run {run.path}; nearest: {close}")
+        chosen |= found
+    return run.layers[[name in chosen for name in known]]
+
+
+def _is(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatchcase(name, pattern)
+
+
+def _attention_layers(run: Run) -> list[str]:
+    try:
+        return list(dict.fromkeys(run.attention()["layer"]))
+    except UsageError:
+        return []

@@ -1,0 +1,1 @@
+"""Curves fitted to every layer of a finished run, and the tables made from them."""

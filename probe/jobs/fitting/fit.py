@@ -1,0 +1,197 @@
+"""Fit the curves to every layer of a finished run: profile and samples in, tables of fits and
+alphas out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from probe.curves import FAMILIES, BinnedMap, ChannelScope, fit_channels, fit_profile, pooled_line
+from probe.errors import unknown
+from probe.jobs.fitting.tables import alpha_row, channel_rows
+from probe.records import GROUPS, Fit
+from probe.store import Run, open_run, write_alphas
+from probe.store.schema import TABLES
+
+CHANNEL_FAMILIES = (
+    "linear",
+    "tanh",
+    "erf",
+    "isru",
+)  # the curves that a layer of the zoo can represent, and the line
+TOKEN_FAMILIES = ("linear", "tanh")  # fitted to prefix and to patch tokens alone, too
+
+Groups = Callable[[NDArray[np.int64]], NDArray[np.int64]]  # image index -> jackknife group
+
+
+@dataclass(frozen=True)
+class LayerFit:
+    """What is fitted to one layer."""
+
+    fits: list[Fit]
+    alpha: dict[str, Any]  # ALPHAS row
+    channels: pd.DataFrame | None = None  # CHANNEL_FITS rows
+
+
+@dataclass(frozen=True)
+class LayerData:
+    """What a run holds of one layer that was captured."""
+
+    moments: pd.DataFrame
+    profile: pd.DataFrame
+    x: NDArray[np.float32]  # (N, C) input of the uniform rows
+    z: NDArray[np.float32]  # (N, C) normalized
+    groups: NDArray[np.int64]  # (N,) jackknife group
+
+    def binned(self, tokens: str = "all") -> BinnedMap:
+        """The map in bins; `tokens`: all, patch or prefix."""
+        low, high = float(self.moments["min_input"].min()), float(self.moments["max_input"].max())
+        return BinnedMap.from_frame(self.profile, low, high, tokens)
+
+
+def fit(
+    run: Run | str,
+    families: Sequence[str] | None = None,
+    save: bool = True,
+    progress: Callable[..., None] | None = None,
+) -> pd.DataFrame:
+    """Fit every family to every layer. Returns one row per layer, family, scope, weighting and
+    token kind.
+
+    families: names of curve families (None: all); the line and tanh are always fitted, as statuses
+    and alphas rest on them.
+    save: write fits, channel fits and the alpha table (CSV, JSON) into the run.
+    progress: called as progress("fit", layers done, layers, name of the layer).
+    """
+    run = open_run(run)
+    chosen = _families(families)
+    layers = run.layers.to_dict("records")
+    moments, profiles, groups = by_layer(run.moments()), by_layer(run.profile()), image_groups(run)
+    results = []
+    for done, layer in enumerate(layers):
+        name = layer["layer"]
+        if progress:
+            progress("fit", done, len(layers), name)
+        if layer["status"] == "captured" and name in moments and name in profiles:
+            data = LayerData(moments[name], profiles[name], *uniform_rows(run, name, groups))
+            results.append(_fit_layer(layer, data, chosen))
+        else:
+            results.append(_without_fit(layer, chosen, moments.get(name)))
+    rows = [
+        {"layer": result.alpha["layer"], "depth": result.alpha["depth"], **row.as_dict()}
+        for result in results
+        for row in result.fits
+    ]
+    frame = pd.DataFrame(rows)
+    if save:
+        _save(run, frame, results)
+    if progress:
+        progress("fit", len(layers), len(layers), "")
+    return frame
+
+
+def by_layer(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each layer."""
+    return {str(name): rows for name, rows in table.groupby("layer", sort=False, observed=True)}
+
+
+def _save(run: Run, fits: pd.DataFrame, results: list[LayerFit]) -> None:
+    channels = [result.channels for result in results if result.channels is not None]
+    nothing = pd.DataFrame(columns=TABLES["channel_fits"].names)
+    run.save_table("fits", fits)
+    run.save_table("channel_fits", pd.concat(channels, ignore_index=True) if channels else nothing)
+    alphas = pd.DataFrame([result.alpha for result in results])
+    for name in ("alpha.csv", "alpha.json"):
+        write_alphas(alphas, run.path / name)
+
+
+def _families(names: Iterable[str] | None) -> list[str]:
+    """The wanted families in the order of the registry, the line and tanh among them. Raises
+    UsageError for an unknown name.
+    """
+    wanted = set(FAMILIES if names is None else names)
+    for name in wanted:
+        if name not in FAMILIES:
+            raise unknown("--families", name, FAMILIES)
+    return [name for name in FAMILIES if name in wanted | {"linear", "tanh"}]
+
+
+def image_groups(run: Run) -> Groups:
+    """Jackknife group of each image: as the capture stored it, else the running number."""
+    stored = run.manifest["data"].get("groups")
+    if not stored:
+        return lambda images: images % GROUPS
+    known = np.asarray(stored, dtype=np.int64)
+    return lambda images: known[images]
+
+
+def uniform_rows(
+    run: Run, layer: str, groups: Groups
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Input and normalized (N, C) of the uniform rows, and their jackknife groups (N,)."""
+    rows = run.samples(layer, stratum="uniform")
+    channels = int(rows["channel"].max()) + 1 if len(rows) else 0
+    if not channels:
+        empty = np.empty((0, 0), np.float32)
+        return empty, empty, np.empty(0, np.int64)
+    x, z = (rows[column].to_numpy().reshape(channels, -1).T for column in ("input", "normalized"))
+    return x, z, groups(rows["image"].to_numpy()[: len(x)].astype(np.int64))
+
+
+def _fit_layer(layer: dict[str, Any], data: LayerData, families: list[str]) -> LayerFit:
+    binned = data.binned()
+    fits, scope = _lines(data, binned) if layer["affine"] else _curves(data, binned, families)
+    channels = channel_rows(layer["layer"], data.moments, scope, binned, data.x, fits)
+    return LayerFit(fits, alpha_row(layer, fits, data.moments, binned, channels), channels)
+
+
+def _without_fit(
+    layer: dict[str, Any], families: list[str], moments: pd.DataFrame | None
+) -> LayerFit:
+    """A layer that was never called, saw infinities, or nothing at all (everything masked): rows
+    that say so.
+    """
+    status = layer["status"] if layer["status"] != "captured" else "too_few"
+    fits = [
+        Fit(family, "layer", "population", status, count=int(layer["count"] or 0))
+        for family in families
+    ]
+    return LayerFit(fits, alpha_row(layer, fits, moments))
+
+
+def _lines(data: LayerData, binned: BinnedMap) -> tuple[list[Fit], ChannelScope]:
+    """A layer that is affine per channel: the line over all channels, and one for each. No family
+    says more.
+    """
+    scope = fit_channels(data.x, data.z, data.groups, families=("linear",))
+    count, mean, var, slope, offset = (
+        data.moments[name].to_numpy()
+        for name in ("count", "mean_input", "var_input", "slope", "offset")
+    )
+    pooled = pooled_line(count, mean, var, slope, offset, binned)
+    return [pooled, *(replace(row, status="affine", alpha=None) for row in scope.fits)], scope
+
+
+def _curves(
+    data: LayerData, binned: BinnedMap, families: list[str]
+) -> tuple[list[Fit], ChannelScope]:
+    """Every family over all elements, per channel, and over prefix and patch tokens alone."""
+    scope = fit_channels(
+        data.x,
+        data.z,
+        data.groups,
+        families=[name for name in CHANNEL_FAMILIES if name in families],
+    )
+    fits = fit_profile(binned, families=families) + scope.fits
+    kinds = sorted(set(data.profile["tokens"]))
+    for tokens in kinds if len(kinds) > 1 else ():
+        fits += fit_profile(
+            data.binned(tokens), families=TOKEN_FAMILIES, weightings=("population",)
+        )
+    return fits, scope

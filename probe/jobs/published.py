@@ -1,0 +1,169 @@
+"""The published figures that this project reproduces, of one ViT and one ResNet, into one folder
+with a page that names their commands.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from probe import plots
+from probe.jobs.capturing.capture import capture
+from probe.jobs.converting.convert import convert
+from probe.jobs.drawing.compare import compare_figure, scope_figure
+from probe.jobs.drawing.draw import figure
+from probe.jobs.drawing.tables import frame_of
+from probe.jobs.figure_file import save
+from probe.jobs.fitting.fit import fit
+from probe.models.loading.load import Model, load_model
+from probe.store.disk import replace_file, writing
+from probe.store.run import Run
+
+VIT, RESNET = "bundled:vit_cifar10", "bundled:resnet_cifar10"
+
+Draw = Callable[[Run, Run], Figure | None]
+
+
+class Published(NamedTuple):
+    """What a figure reproduces, the command that makes it from runs `vit` and `resnet`, and how it
+    is drawn.
+    """
+
+    reproduces: str
+    command: str
+    draw: Draw
+
+
+def _of_vit(kind: str) -> Draw:
+    return lambda vit, resnet: figure(vit, kind)
+
+
+def _of_resnet(kind: str) -> Draw:
+    return lambda vit, resnet: figure(resnet, kind)
+
+
+def _convert(vit: Run, resnet: Run) -> Figure:
+    done = convert(vit, to="dyt")
+    return plots.conversion_by_depth(done.table, frame=frame_of(vit))
+
+
+FIGURES: dict[str, Published] = {
+    "s_curves_selected": Published(
+        "DyT, figure 2; Dynamic_Tanh, experiment 1",
+        "plot vit --kind s_curves_selected",
+        _of_vit("s_curves_selected"),
+    ),
+    "by_position": Published(
+        "DyT, figure 4: points of one token", "plot vit --kind by_position", _of_vit("by_position")
+    ),
+    "by_channel": Published(
+        "DyT, figure 4: points of one channel", "plot vit --kind by_channel", _of_vit("by_channel")
+    ),
+    "alpha_vs_inverse_std": Published(
+        "DyT, figures 8 and 9, for fitted alphas",
+        "plot vit --kind alpha_vs_inverse_std",
+        _of_vit("alpha_vs_inverse_std"),
+    ),
+    "families": Published(
+        "DyT and Derf: which curve fits", "plot vit --kind families", _of_vit("families")
+    ),
+    "lines": Published(
+        "Dynamic_Tanh, experiment 1: BatchNorm is a fan of lines",
+        "plot resnet --kind lines",
+        _of_resnet("lines"),
+    ),
+    "compare_vit_resnet": Published(
+        "Dynamic_Tanh, experiment 1: LayerNorm beside BatchNorm",
+        "compare vit resnet",
+        compare_figure,
+    ),
+    "r2_by_scope": Published("the same in R2, along depth", "compare vit resnet", scope_figure),
+    "attention_distance": Published(
+        "DTN, attention distance per head",
+        "plot vit --kind attention_distance",
+        _of_vit("attention_distance"),
+    ),
+    "attention_heads": Published(
+        "Raghu et al. 2021, figure 1", "plot vit --kind attention_heads", _of_vit("attention_heads")
+    ),
+    "convert": Published("what a fitted DyT in place of each norm costs", "convert vit", _convert),
+}
+
+
+def published_figures(
+    out: str | Path,
+    *,
+    vit: str | Model = VIT,
+    resnet: str | Model = RESNET,
+    data: Any = None,
+    num_images: int | None = 64,
+    device: str | None = None,
+    seed: int = 0,
+    offline: bool = False,
+    progress: Callable[..., None] | None = None,
+) -> list[Path]:
+    """Draw every figure of FIGURES as PNG into the folder `out`, with a README.md; existing ones
+    are replaced. Returns the paths.
+
+    vit, resnet: a network with LayerNorm and attention, and one with BatchNorm. The runs are made
+    anew and not kept.
+    """
+    report = progress or (lambda *args: None)
+    folder = Path(out).expanduser()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {
+        "num_images": num_images,
+        "seed": seed,
+        "offline": offline,
+        "progress": progress,
+    }
+    names, paths = [], []
+    with tempfile.TemporaryDirectory() as place:
+        runs = []
+        for name, model in (("vit", vit), ("resnet", resnet)):
+            loaded = (
+                model
+                if isinstance(model, Model)
+                else load_model(model, device=device, seed=seed, offline=offline)
+            )
+            runs.append(
+                capture(loaded, data, out=Path(place) / name, attention=name == "vit", **options)
+            )
+            names.append(loaded.full_name if loaded.origin != "module" else loaded.name)
+            fit(runs[-1], progress=progress)
+        for done, (name, published) in enumerate(FIGURES.items()):
+            report("figures", done, len(FIGURES), name)
+            drawn = published.draw(runs[0], runs[1])
+            if drawn is not None:
+                paths += save(drawn, folder / name, ["png"])
+        report("figures", len(FIGURES), len(FIGURES), "")
+        heading = frame_of(runs[0]).heading.rpartition(", ")[2]
+    page = _page(names, heading, seed)
+    return [*paths, replace_file(folder / "README.md", page.encode())]
+
+
+def _page(models: list[str], images: str, seed: int) -> str:
+    """README.md of the folder."""
+    rows = [
+        f"| `{name}.png` | {one.reproduces} | `probe-norms {one.command}` |"
+        for name, one in FIGURES.items()
+    ]
+    head = [
+        "# Figures",
+        "",
+        f"Made anew by `python -m probe figures`: {models[0]} (`vit`) and {models[1]} (`resnet`), "
+        f"{images}, seed {seed}.",
+        "The bundled networks are toys, trained on CIFAR-10; the photographs come with "
+        "scikit-image.",
+        "",
+        "| file | reproduces | command, on runs of the two networks |",
+        "|---|---|---|",
+    ]
+    if VIT not in models or RESNET not in models:
+        head.pop(3)
+    return "\n".join([*head, *rows]) + "\n"

@@ -1,0 +1,82 @@
+"""The model that a run was captured from, opened again and recognized by its weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from probe.errors import UsageError
+from probe.jobs.inputs import open_model
+from probe.models.loading.load import Model
+from probe.store import Run
+
+
+def run_model(
+    run: Run,
+    model: str | Model | nn.Module | None = None,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    offline: bool = False,
+) -> Model:
+    """The model of `run`: loaded by the name in its manifest, or `model`, which must hold the same
+    weights.
+
+    weights: the checkpoint file, for a run of a file that does not lie where it lay. Raises
+    UsageError where the model cannot be known from the manifest, and where the weights are others
+    than those of the run.
+    """
+    known: dict[str, Any] = run.manifest.get("model") or {}
+    if model is None:
+        if known.get("origin") == "module":
+            raise UsageError(
+                f"run {run.path} is of a module {known.get('name')}, not of a named model: give "
+                "it, in Python, as model="
+            )
+        if not known.get("name"):
+            raise UsageError(
+                f"run {run.path} does not say its model: give it, in Python, as model="
+            )
+        model = known["name"]
+    if isinstance(model, str):
+        seed = int((run.manifest.get("plan") or {}).get("seed") or 0)
+        loaded = open_model(
+            model,
+            weights=_weights(run, known, weights),
+            device=device,
+            dtype=known.get("dtype"),
+            seed=seed,
+            offline=offline,
+        )
+    else:
+        loaded = open_model(model, device=device)
+    if loaded.fingerprint != known.get("fingerprint"):
+        raise UsageError(
+            f"the weights of {loaded.name} are not those of run {run.path}: fingerprint "
+            f"{_short(loaded.fingerprint)}, the run's is "
+            f"{_short(known.get('fingerprint'))}; give the model that was captured, or capture "
+            "this one"
+        )
+    return loaded
+
+
+def _weights(
+    run: Run, known: dict[str, Any], given: str | os.PathLike[str] | None
+) -> str | os.PathLike[str]:
+    """Pretrained, random or a file: as given, else as the manifest names it."""
+    if given is not None:
+        return given
+    weights = str(known.get("weights") or "pretrained")
+    if weights not in ("pretrained", "random") and not Path(weights).is_file():
+        raise UsageError(
+            f"run {run.path} is of the weights file {weights}, which is not here: give it by "
+            "--weights FILE"
+        )
+    return weights
+
+
+def _short(fingerprint: str | None) -> str:
+    return (fingerprint or "unknown")[:15]

@@ -1,0 +1,1 @@
+"""What stands in for each layer: exported as tables and weights, or put into a model."""

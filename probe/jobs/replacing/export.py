@@ -1,0 +1,60 @@
+"""Export the fitted alphas: as a table, or as ready-made weights of the DyT that stands in for each
+layer.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probe.errors import UsageError, unknown
+from probe.jobs.fitting.fit import fit
+from probe.jobs.replacing.stand_ins import SCOPES, run_stand_ins
+from probe.store import Run, open_run, write_alphas, write_state
+
+
+def export_alphas(run: Run | str, path: str | os.PathLike[str], scope: str = "channel") -> Path:
+    """Write the alphas of a run to `path`: .csv or .json (one row per layer), or .safetensors
+    (`<layer>.alpha .weight .bias`).
+
+    Fits first if nothing is fitted yet. scope, for safetensors: `channel` (one gamma and beta per
+    channel) or `layer` (one of each). Raises UsageError for another scope or ending.
+    """
+    run = open_run(run)
+    path = Path(path)
+    if scope not in SCOPES:
+        raise unknown("--scope", scope, SCOPES)
+    if path.suffix not in (".csv", ".json", ".safetensors"):
+        raise UsageError(
+            f"--to {str(path)!r}: accepted: a file ending in .csv, .json or .safetensors"
+        )
+    if not (run.path / "fits.parquet").exists():
+        fit(run)
+    if path.suffix != ".safetensors":
+        return write_alphas(run.alphas(), path)
+    arrays, metadata = dyt_state(run, scope)
+    return write_state(arrays, metadata, path)
+
+
+def dyt_state(run: Run, scope: str = "channel") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """alpha (1,), weight (C,), bias (C,) float32 of a DyT in place of each layer, and what the
+    file's metadata says.
+
+    A layer without alpha is written as its line, a tanh that stays within its straight part.
+    Constant, too small, not finite and never called layers are left out and listed.
+    """
+    found, left_out = run_stand_ins(run, scope)
+    arrays: dict[str, np.ndarray] = {}
+    for name, stand_in in found.items():
+        arrays[f"{name}.alpha"] = np.array([stand_in.alpha], dtype=np.float32)
+        arrays[f"{name}.weight"] = stand_in.weight.astype(np.float32)
+        arrays[f"{name}.bias"] = stand_in.bias.astype(np.float32)
+    model = run.manifest["model"]
+    forms = {name: stand_in.form for name, stand_in in found.items()}
+    metadata = {"format": "probe-dyt", "scope": scope, "stand_in": forms, "left_out": left_out}
+    return arrays, metadata | {"model": model.get("name")} | {
+        key: model.get(key) for key in ("weights", "fingerprint")
+    }

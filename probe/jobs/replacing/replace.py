@@ -1,0 +1,166 @@
+"""Replace the normalization layers of a model by those of the zoo, started from fitted curves where
+there are some.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pandas as pd
+from torch import nn
+
+from probe.curves.stand_in import StandIn
+from probe.errors import UsageError, unknown
+from probe.jobs.fitting.fit import fit
+from probe.jobs.replacing.stand_ins import (
+    SCOPES,
+    TABLES,
+    Affine,
+    Found,
+    file_stand_ins,
+    read_table,
+    run_stand_ins,
+    table_stand_ins,
+)
+from probe.models.loading.load import Model
+from probe.models.loading.weights import fingerprint
+from probe.models.reading.layers import affine_of, list_norm_layers, norm_modules, unwrapped
+from probe.models.replacing.build import form_of
+from probe.models.replacing.swap import Swap, swap
+from probe.store import Run, open_run
+
+Alphas: TypeAlias = Run | pd.DataFrame | Mapping[str, StandIn] | str | os.PathLike[str]
+
+
+def replace_norms(
+    module: nn.Module | Model,
+    name: str | Callable[..., nn.Module],
+    layers: str = "*",
+    init: str | None = None,
+    alphas: Alphas | None = None,
+    scope: str | None = None,
+    **options: Any,
+) -> Swap:
+    """Replace the normalization layers of a model in place by the norm `name`; the answer has
+    `.module`, `.report` and `.undo()`.
+
+    name: of probe.norms.list_norms(), in the layout of each layer (`dyt` is `dyt_2d` on images), a
+    class or a partial.
+    layers: glob over module paths, several joined by commas.
+    init: `default` (the norm's own), `match` (affine and running statistics of the old layer),
+        `fitted` (the curves of `alphas`, with the layer's trained affine); None: fitted with
+        alphas, else default.
+    alphas: a run or its folder, a table or file of alphas (.csv, .json, .safetensors), or stand-ins
+    by layer.
+    scope: `channel` (one gamma and beta per channel) or `layer`; None: channel where the alphas
+    have it (runs).
+    options: for the norm (num_heads=, grid=, warmup=, ...).
+
+    Layers that cannot be replaced are kept and reported with the reason. Raises UsageError where
+    none can be, where none matches, and for alphas of another model.
+    """
+    inner = unwrapped(_module_of(module))
+    init = init or ("default" if alphas is None else "fitted")
+    stand_ins, left_out = None, None
+    if alphas is not None:
+        stand_ins, left_out = _stand_ins(
+            alphas, scope, form_of(name) or "tanh", _affines(inner, layers)
+        )
+    elif scope is not None:
+        raise UsageError("scope says how alphas are used; give alphas, or leave scope out")
+    done = swap(
+        inner, name, layers=layers, init=init, stand_ins=stand_ins, left_out=left_out, **options
+    )
+    if isinstance(module, Model):
+        _sign(module, done)
+    return done
+
+
+def _module_of(module: Any) -> nn.Module:
+    if isinstance(module, Model):
+        return module.module
+    if isinstance(module, nn.Module):
+        return module
+    raise UsageError(
+        f"a {type(module).__name__} is no model; give an nn.Module or what load_model returns"
+    )
+
+
+def _affines(module: nn.Module, layers: str) -> Affine:
+    """Weight and bias of the layers that are asked for."""
+    channels = {
+        layer.name: layer.channels for layer in list_norm_layers(module, layers) if layer.channels
+    }
+    affines = {
+        path: affine_of(child, channels[path])
+        for path, child, _ in norm_modules(module)
+        if path in channels
+    }
+    return {path: (weight.numpy(), bias.numpy()) for path, (weight, bias) in affines.items()}
+
+
+def _stand_ins(alphas: Alphas, scope: str | None, form: str, affine: Affine) -> Found:
+    if scope not in (None, *SCOPES):
+        raise unknown("scope", str(scope), SCOPES)
+    if isinstance(alphas, Mapping):
+        return dict(alphas), {}
+    if isinstance(alphas, pd.DataFrame):
+        return _of_table(alphas, scope, form, affine)
+    if isinstance(alphas, Run):
+        return _of_run(alphas, scope, form, affine)
+    if not isinstance(alphas, str | os.PathLike):
+        raise UsageError(
+            f"alphas of type {type(alphas).__name__}; accepted: a run, a table or a file (.csv, "
+            ".json, .safetensors)"
+        )
+    path = Path(alphas).expanduser()
+    if path.suffix in TABLES:
+        return _of_table(read_table(path), scope, form, affine)
+    if path.suffix == ".safetensors":
+        if scope is not None:
+            raise UsageError(
+                f"scope {scope!r} does not apply to {path.name}: a .safetensors file has one "
+                "already"
+            )
+        return file_stand_ins(path)
+    if path.is_file():
+        raise UsageError(
+            f"alphas {str(path)!r}: accepted: the folder of a run, or a file ending in .csv, "
+            ".json or .safetensors"
+        )
+    return _of_run(open_run(path), scope, form, affine)
+
+
+def _of_run(run: Run, scope: str | None, form: str, affine: Affine) -> Found:
+    if not (run.path / "fits.parquet").exists():
+        fit(run)
+    return run_stand_ins(run, scope or "channel", form, affine)
+
+
+def _of_table(table: pd.DataFrame, scope: str | None, form: str, affine: Affine) -> Found:
+    if scope == "channel":
+        raise UsageError(
+            "a table of alphas has no curve per channel: use scope 'layer', or give the run or "
+            "its .safetensors"
+        )
+    if form != "tanh":
+        raise UsageError(
+            f"a table of alphas holds curves of tanh, for dyt; this norm plays {form}: give the run"
+        )
+    return table_stand_ins(table, affine)
+
+
+def _sign(model: Model, done: Swap) -> None:
+    """A model whose norms were replaced has other weights than those that were loaded, and says so
+    until the swap is undone.
+    """
+    for name in ("fingerprint", "source"):
+        done.after_undo(partial(setattr, model, name, getattr(model, name)))
+    replaced = [outcome for outcome in done.outcomes if outcome.status == "replaced"]
+    model.fingerprint = fingerprint(model.module)
+    note = f"{len(replaced)} norms replaced by {replaced[0].new} ({replaced[0].init})"
+    model.source = "; ".join(filter(None, (model.source, note)))

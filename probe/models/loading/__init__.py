@@ -1,0 +1,1 @@
+"""A network by name, with its weights and its own evaluation transform."""

@@ -1,0 +1,73 @@
+"""The small networks that ship inside the package, so that the main job runs with no network.
+
+Both were trained on CIFAR-10 (32 x 32 images, 10 classes) by `python -m probe.training.bundled`;
+the model cards beside the weights give the command, the data, the epochs and the accuracy. They are
+stand-ins for trying the tool, not research models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.2470, 0.2435, 0.2616)
+INPUT_SIZE = (3, 32, 32)
+
+
+def vit_cifar10() -> nn.Module:
+    """ViT, 8 blocks, 128 channels, 4 heads, 4-pixel patches on 32 x 32 images: 8 x 8 patch tokens
+    and a class token.
+    """
+    from timm.models import VisionTransformer
+
+    return VisionTransformer(
+        img_size=32, patch_size=4, embed_dim=128, depth=8, num_heads=4, num_classes=10
+    )
+
+
+def resnet_cifar10() -> nn.Module:
+    """ResNet with BatchNorm: 4 stages of one basic block, 32 to 256 channels, CIFAR stem (3 x 3,
+    stride 1, no pooling).
+    """
+    from timm.models.resnet import BasicBlock, ResNet
+
+    # "deep" only to get a 32-channel stem from timm; its three strided convolutions make way for
+    # one
+    block: Any = BasicBlock  # timm's annotation asks for an instance
+    model: Any = ResNet(
+        block,
+        (1, 1, 1, 1),
+        channels=(32, 64, 128, 256),
+        num_classes=10,
+        stem_type="deep",
+        stem_width=16,
+    )
+    model.conv1 = nn.Conv2d(3, 32, kernel_size=3, padding=1, bias=False)
+    model.maxpool = nn.Identity()
+    return model
+
+
+ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
+    "vit_cifar10": vit_cifar10,
+    "resnet_cifar10": resnet_cifar10,
+}
+
+
+def weights_path(name: str) -> Path:
+    """The weights file of a network of ARCHITECTURES, beside this module."""
+    return Path(__file__).parent / f"{name}.safetensors"
+
+
+def transform() -> Callable[[Any], Tensor]:
+    """Evaluation transform of both networks: short side to 32 pixels, centre crop, the
+    normalization of their training.
+    """
+    from timm.data.transforms_factory import create_transform
+
+    return create_transform(
+        INPUT_SIZE, is_training=False, interpolation="bicubic", crop_pct=1.0, mean=MEAN, std=STD
+    )

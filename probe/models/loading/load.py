@@ -1,0 +1,146 @@
+"""A network by name, with weights and its own evaluation transform: `load_model("resnet50")`.
+
+Names: `NAME` or `timm:NAME`, `torchvision:NAME`, `bundled:NAME`. Weights: `pretrained`, `random`
+(seeded) or a file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probe.errors import UsageError
+from probe.models.loading.origins import ORIGINS, Request
+from probe.models.loading.origins.names import ACCEPTED
+from probe.models.loading.weights import fingerprint
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class Model:
+    """A network in evaluation mode and what a run must say about it."""
+
+    module: nn.Module
+    name: str  # within its origin: "resnet50", "vit_cifar10"
+    origin: str  # timm, torchvision, bundled
+    weights: str  # pretrained, random, or the file's name
+    transform: (
+        Callable[[Any], Tensor] | None
+    )  # PIL image -> (C, H, W) float32: its own evaluation transform; None: unknown
+    input_size: tuple[int, ...]  # (C, H, W); empty: unknown
+    prefix_tokens: int  # class, distillation and register tokens before the patches
+    fingerprint: str  # "sha256:..." of the weights as they are used
+    source: str = ""  # where the weights came from: hub repository, address, file, seed
+
+    @property
+    def full_name(self) -> str:
+        """`origin:name`, as load_model takes it."""
+        return f"{self.origin}:{self.name}"
+
+
+def load_model(
+    name: str,
+    *,
+    weights: str | os.PathLike[str] = "pretrained",
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    seed: int = 0,
+    offline: bool = False,
+    **kwargs: Any,
+) -> Model:
+    """A network in evaluation mode on `device` (None: the first GPU, else the CPU), its parameters
+    as `dtype` (None: float32).
+
+    kwargs go to the constructor of timm or torchvision (img_size=, num_classes=, ...). `seed` is
+    that of random weights.
+    Raises UsageError for an unknown name, device, dtype or weights file, and for a file that does
+    not fit; ProbeError where pretrained weights are neither in the cache nor, within seconds, to be
+    had.
+    """
+    target, kind = resolve_device(device), resolve_dtype(dtype)
+    origin, plain = split_name(name)
+    mode, path = _resolve_weights(weights)
+    built = ORIGINS[origin](Request(plain, mode, path, seed, offline, kwargs))
+    module = built.module.eval().to(device=target, dtype=kind)
+    shown = path.name if path is not None else mode
+    return Model(
+        module,
+        plain,
+        origin,
+        shown,
+        built.transform,
+        built.input_size,
+        built.prefix_tokens,
+        fingerprint(module),
+        built.source,
+    )
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Origin and name of `ORIGIN:NAME`; a plain name is timm's. Raises UsageError for another
+    origin.
+    """
+    origin, colon, plain = name.partition(":")
+    if not colon:
+        return "timm", name
+    if origin not in ORIGINS or not plain:
+        raise UsageError(f"model {name!r} is unknown; accepted: {ACCEPTED}")
+    return origin, plain
+
+
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """The device, checked by putting a tensor on it; None is the first CUDA GPU, else the CPU.
+    Raises UsageError.
+    """
+    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    problem = "is not available here"
+    try:
+        wanted = torch.device(
+            device if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
+        )
+        if wanted.type == "mps":
+            problem = "has no float64, in which statistics are summed"
+        if wanted.type in ("meta", "mps"):
+            raise RuntimeError("holds no values that could be read")
+        torch.zeros(1, device=wanted)
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # torch raises each, by device type
+        raise UsageError(
+            f"--device {str(device)!r} {problem}; available: {', '.join(here)}"
+        ) from error
+    return wanted
+
+
+def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    """A torch dtype by its name; None is float32. Raises UsageError for any that is not in
+    DTYPES.
+    """
+    found = dtype if isinstance(dtype, torch.dtype) else DTYPES.get(dtype or "float32")
+    if found is None or found not in DTYPES.values():
+        raise UsageError(f"dtype {str(dtype)!r} is unknown; accepted: {', '.join(DTYPES)}")
+    return found
+
+
+def _resolve_weights(weights: str | os.PathLike[str]) -> tuple[str, Path | None]:
+    if weights in ("pretrained", "random"):
+        return str(weights), None
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise UsageError(
+            f"weights {os.fspath(weights)!r} is not a file; accepted: pretrained, random, or a "
+            ".safetensors or .pth file"
+        )
+    return "file", path
+
+
+__all__ = ["DTYPES", "Model", "load_model", "resolve_device", "resolve_dtype", "split_name"]

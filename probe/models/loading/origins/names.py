@@ -1,0 +1,41 @@
+"""The one line for a model name that nobody knows."""
+
+from __future__ import annotations
+
+from probe.errors import UsageError, nearest
+
+ACCEPTED = "NAME or timm:NAME, torchvision:NAME, bundled:NAME"
+
+
+def unknown_model(name: str, origin: str) -> UsageError:
+    """Names the nearest models: the same name elsewhere, then those of `origin`, then those of the
+    others.
+    """
+    plain = name.lower().split(".")[0]
+    registries = sorted(
+        _known().items(), key=lambda item: (plain not in item[1], item[0] != origin)
+    )
+    close = []
+    for other, names in registries:
+        found = [plain] if plain in names else [n for n in nearest(plain, names).split(", ") if n]
+        if other == "bundled" == origin:
+            found = names
+        close += [n if other == "timm" else f"{other}:{n}" for n in found]
+    hint = f"did you mean {', '.join(close[:4])}? " if close else ""
+    return UsageError(f"model {name!r} is not in {origin}; {hint}accepted: {ACCEPTED}")
+
+
+def _known() -> dict[str, list[str]]:
+    import timm
+    import torchvision
+
+    from probe.models.loading.bundled import ARCHITECTURES
+
+    return {
+        "timm": [name for name in timm.list_models() if not name.startswith("test_")],
+        "torchvision": torchvision.models.list_models(module=torchvision.models),
+        "bundled": list(ARCHITECTURES),
+    }
+
+
+__all__ = ["ACCEPTED", "unknown_model"]

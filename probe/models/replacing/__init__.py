@@ -1,0 +1,1 @@
+"""Other normalizers in place of a model's normalization layers, and back."""

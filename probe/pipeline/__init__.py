@@ -1,1 +1,0 @@
-"""Jobs: read a run or a model, compute, write."""

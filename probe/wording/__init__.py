@@ -1,0 +1,3 @@
+"""What the tables of a run say, in words: shared by the terminal, the report and the
+documentation.
+"""

@@ -1,0 +1,1 @@
+"""Models, data and finished runs that several tests share."""

@@ -1,0 +1,67 @@
+"""Batches as a norm layer sees them, for the statistics' tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm
+
+NORMS = ("token", "rms", "planes", "lines", "given")
+
+
+def tokens(images: int, positions: int, channels: int, seed: int = 0) -> Tensor:
+    """LayerNorm-like input (B, P, C): tokens of different scale, one massive channel, exact
+    zeros.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.randn(images, positions, channels, generator=rng) * torch.rand(
+        images, positions, 1, generator=rng
+    )
+    x[..., 1] *= 40
+    x[:, ::7, 2] = 0
+    return x
+
+
+def observed(
+    x: Tensor, norm: str, first: int = 0, prefix: int = 1, valid: np.ndarray | None = None
+) -> Observed:
+    """An observation of x (B, P, C), normalized in one of the ways of NORMS; `planes` and `lines`
+    lay it out (B, C, P).
+    """
+    images = np.arange(first, first + len(x))
+    kinds = np.zeros(x.shape[1], np.uint8)
+    kinds[:prefix] = 1
+    if norm in ("planes", "lines"):
+        mean, scale = (
+            torch.linspace(-1, 1, x.shape[2])[None],
+            torch.linspace(0.5, 2, x.shape[2])[None],
+        )
+        z = (x - mean) * scale
+        plane = PlaneNorm(mean, scale, fixed=norm == "lines")
+        return Observed(
+            x.transpose(1, 2),
+            (z + 1).transpose(1, 2),
+            plane,
+            False,
+            images,
+            images % 16,
+            np.zeros_like(kinds),
+            valid,
+        )
+    if norm == "given":
+        return Observed(
+            x, torch.tanh(x) + 1, GivenNorm(torch.tanh(x)), True, images, images % 16, kinds, valid
+        )
+    kind = TokenNorm(1e-6, centered=norm == "token")
+    return Observed(
+        x, reference_z(x, kind).float() + 1, kind, True, images, images % 16, kinds, valid
+    )
+
+
+def reference_z(x: Tensor, kind: TokenNorm) -> Tensor:
+    """z in float64 by the formula."""
+    x = x.double()
+    mean = x.mean(-1, keepdim=True) if kind.centered else 0.0
+    return (x - mean) / torch.sqrt((x - mean).square().mean(-1, keepdim=True) + kind.eps)
