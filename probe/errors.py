@@ -39,3 +39,8 @@ def unknown(what: str, given: str, known: Iterable[str]) -> UsageError:
         f"{what} {given!r} is unknown{f' (did you mean {close}?)' if close else ''}; known: "
         f"{', '.join(names)}"
     )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; the name of its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -4,11 +4,69 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from enum import StrEnum
+from typing import Any, Protocol
 
 GROUPS = 16  # image groups of the jackknife
 STRATA = ("uniform", "prefix", "tail")
 TOKENS = ("patch", "prefix")  # index = the `tokens` code of profile cells
+
+
+class Progress(Protocol):
+    """What a job calls while it works: `done` of `total` units of a stage; None: not known yet."""
+
+    def __call__(self, stage: str, done: int, total: int | None, message: str = "") -> None: ...
+
+
+def silent(stage: str, done: int, total: int | None, message: str = "") -> None:
+    """The progress of a job that nobody watches."""
+
+
+class Status(StrEnum):
+    """What is known of the map of a layer: the value stands in tables, `meaning` says it in words.
+
+    The first group has a fitted curve or line, the second nothing that could be fitted; `captured`
+    is the status of a layer before it is fitted.
+    """
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> Status:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    CURVED = "curved", "S-shaped: a tanh is better than a line"
+    LINEAR = "linear", "no curve is significantly better than a line"
+    AFFINE = "affine", "a line per channel by construction"
+    SUPERLINEAR = "superlinear", "bends, but not as a saturating curve does"
+    STEP = "step", "bends more sharply than the search for alpha reaches, so alpha is a bound"
+
+    CONSTANT = "constant", "the input does not vary"
+    TOO_FEW = "too_few", "too few elements to fit"
+    NOT_FINITE = "not_finite", "infinities or NaN went through"
+    NOT_CALLED = "not_called", "the model did not use it on these images"
+
+    CAPTURED = "captured", "seen, not fitted yet"
+
+    @property
+    def shaped(self) -> bool:
+        """Is the map an S?"""
+        return self in (Status.CURVED, Status.STEP)
+
+    @property
+    def fitted(self) -> bool:
+        """Is there a curve or a line?"""
+        return self in _FITTED
+
+    @property
+    def words(self) -> str:
+        """For people: `too few`."""
+        return self.value.replace("_", " ")
+
+
+_FITTED = (Status.CURVED, Status.LINEAR, Status.AFFINE, Status.SUPERLINEAR, Status.STEP)
 
 
 @dataclass(frozen=True)
@@ -100,6 +158,3 @@ class Fit:
 def finite_or_none(value: float | None) -> float | None:
     """JSON has no NaN: null instead."""
     return value if value is not None and math.isfinite(value) else None
-
-
-__all__ = ["GROUPS", "STRATA", "TOKENS", "Fit", "Layer", "Plan", "finite_or_none"]

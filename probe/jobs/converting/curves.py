@@ -15,7 +15,7 @@ from probe.curves.stand_in import StandIn
 from probe.errors import UsageError, unknown
 from probe.jobs.fitting.fit import by_layer, fit, image_groups, uniform_rows
 from probe.jobs.replacing.stand_ins import LINE_REACH, SCOPES, Found, run_stand_ins
-from probe.models.reading.layers import matches
+from probe.layer_names import matches
 from probe.store import Run
 
 CURVES = ("established", "all")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from probe.curves.stand_in import StandIn
 from probe.jobs.converting.evaluate import Comparison, Score
-from probe.models.reading.layers import matches
+from probe.layer_names import matches
 from probe.models.replacing.swap import Swap
 from probe.store import Run
 

@@ -5,12 +5,12 @@ affine.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
 from probe.errors import UsageError, nearest
+from probe.layer_names import Patterns, matches, split_patterns
 from probe.models.reading.norm_types import NormType, eps_of, norm_type
 from probe.norms import Norm
 from probe.records import Layer
@@ -85,7 +85,7 @@ def _compiled_in_place(module: nn.Module) -> bool:
     return compiled or isinstance(getattr(module, "_orig_mod", None), nn.Module)
 
 
-def list_norm_layers(module: nn.Module, layers: str = "*") -> list[Layer]:
+def list_norm_layers(module: nn.Module, layers: Patterns = "*") -> list[Layer]:
     """Every normalization layer of `module` in module order.
 
     `layers` is a glob over module paths, or several joined by commas (`blocks.*.norm1,norm`).
@@ -104,18 +104,13 @@ def list_norm_layers(module: nn.Module, layers: str = "*") -> list[Layer]:
     chosen = [layer for layer in found if matches(layer.name, layers)]
     if not chosen:
         names = [layer.name for layer in found]
-        close = nearest(layers, names) or ", ".join(names[:3])
+        given = ",".join(split_patterns(layers))
+        close = nearest(given, names) or ", ".join(names[:3])
         raise UsageError(
-            f"--layers {layers!r} matches none of the {len(names)} normalization layers (such as "
-            f"{close}); "
-            "globs like 'blocks.*' work"
+            f"--layers {given!r} matches none of the {len(names)} normalization layers "
+            f"(such as {close}); globs like 'blocks.*' work"
         )
     return chosen
-
-
-def matches(name: str, layers: str) -> bool:
-    """Does a layer name match one of the comma-joined globs?"""
-    return any(fnmatchcase(name, pattern.strip()) for pattern in layers.split(","))
 
 
 def eval_affine(module: nn.Module) -> tuple[Tensor, Tensor] | None:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from probe.models.reading.layers import NormType, matches, norm_modules, unwrapped
+from probe.layer_names import matches
+from probe.models.reading.layers import NormType, norm_modules, unwrapped
 from probe.models.reading.observe import BatchContext, first_tensor, observe
 from probe.stats.observed import Observed
 

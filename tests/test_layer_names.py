@@ -1,0 +1,35 @@
+"""Patterns of layer names: the same wherever `layers=` or `--layers` stands."""
+
+from __future__ import annotations
+
+import pytest
+
+from probe.layer_names import matches, split_patterns, unmatched
+
+NAMES = ["blocks.0.norm1", "blocks.0.norm2", "blocks.10.norm1", "norm", "odd[0]"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "chosen"),
+    [
+        ("*", NAMES),
+        ("norm", ["norm"]),
+        ("blocks.*.norm1", ["blocks.0.norm1", "blocks.10.norm1"]),
+        ("blocks.?.norm*", ["blocks.0.norm1", "blocks.0.norm2"]),
+        (" norm , blocks.0.* ", ["blocks.0.norm1", "blocks.0.norm2", "norm"]),
+        (["norm", "blocks.0.norm1,blocks.0.norm2"], ["blocks.0.norm1", "blocks.0.norm2", "norm"]),
+        ("odd[0]", ["odd[0]"]),
+        ("Norm", []),
+        ("", []),
+    ],
+)
+def test_a_name_matches_globs_and_whole_names_joined_by_commas(patterns, chosen) -> None:
+    assert [name for name in NAMES if matches(name, patterns)] == chosen
+
+
+def test_patterns_without_a_match_are_told_one_by_one() -> None:
+    assert unmatched(NAMES, "norm, head.*, blocks.?.norm3") == ["head.*", "blocks.?.norm3"]
+
+
+def test_empty_parts_are_no_patterns() -> None:
+    assert split_patterns(" a,, b ,") == ["a", "b"]
