@@ -25,6 +25,7 @@ import pytest
 import safetensors.torch
 import torch
 
+import probe
 from probe.errors import ProbeError
 from probe.models.loading import hub
 from probe.models.loading.load import load_model
@@ -116,7 +117,7 @@ def load_elsewhere(
     kept = {
         k: v for k, v in os.environ.items() if not k.startswith(hidden) and k.lower() not in proxies
     }
-    package = str(Path(hub.__file__).parents[2])
+    package = str(Path(probe.__file__).parents[1])
     env = (
         kept
         | proxies
