@@ -44,3 +44,9 @@ def unknown(what: str, given: str, known: Iterable[str]) -> UsageError:
 def first_line(error: BaseException) -> str:
     """What an error says, in one line; the name of its class where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def named_first_line(error: BaseException) -> str:
+    """`ValueError: what it says`, for errors whose text alone does not tell what went wrong."""
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line}"

@@ -155,6 +155,24 @@ class Fit:
         return asdict(self)
 
 
+MAIN_FIT = {"scope": "layer", "weighting": "population", "tokens": "all"}
+
+
+def main_fits(fits: Any, **others: str) -> Any:
+    """The fits that speak for their layers: scope `layer`, every element counted once, all tokens.
+
+    fits: a list of Fit (a list is returned) or the table of fits (its rows are returned).
+    others: values of further columns (family="tanh"), or another one in place of the main one
+    (scope="channel").
+    """
+    wanted = MAIN_FIT | others
+    if not hasattr(fits, "columns"):
+        return [fit for fit in fits if all(getattr(fit, k) == v for k, v in wanted.items())]
+    for column, value in wanted.items():
+        fits = fits[fits[column] == value]
+    return fits
+
+
 def finite_or_none(value: float | None) -> float | None:
     """JSON has no NaN: null instead."""
     return value if value is not None and math.isfinite(value) else None

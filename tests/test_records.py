@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pickle
 
+import pandas as pd
 import pytest
 
-from probe.errors import first_line
-from probe.records import Status
+from probe.errors import first_line, named_first_line
+from probe.records import Fit, Status, main_fits
 
 
 @pytest.mark.parametrize("status", Status)
@@ -26,14 +27,34 @@ def test_only_layers_with_a_curve_or_a_line_are_fitted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "line"),
+    ("error", "line", "named"),
     [
-        (ValueError("one\ntwo"), "one"),
-        (ValueError("\n  one\n"), "one"),
-        (KeyError("a"), "'a'"),
-        (RuntimeError(), "RuntimeError"),
-        (OSError(" \n "), "OSError"),
+        (ValueError("one\ntwo"), "one", "ValueError: one"),
+        (ValueError("\n  one\n"), "one", "ValueError: one"),
+        (KeyError("a"), "'a'", "KeyError: 'a'"),
+        (RuntimeError(), "RuntimeError", "RuntimeError"),
+        (OSError(" \n "), "OSError", "OSError"),
     ],
 )
-def test_the_first_line_of_an_error_survives_an_empty_message(error: Exception, line: str) -> None:
+def test_the_first_line_of_an_error_survives_an_empty_message(
+    error: Exception, line: str, named: str
+) -> None:
     assert first_line(error) == line
+    assert named_first_line(error) == named
+
+
+def test_main_fits_are_of_the_whole_layer_every_element_once_and_all_tokens() -> None:
+    main = [Fit(family, "layer", "population", "curved") for family in ("linear", "tanh")]
+    others = [
+        Fit("tanh", "channel", "population", "curved"),
+        Fit("tanh", "layer", "range", "curved"),
+        Fit("tanh", "layer", "population", "curved", tokens="patch"),
+    ]
+    fits = [others[0], main[0], others[1], main[1], others[2]]
+    assert main_fits(fits) == main
+    assert main_fits(fits, family="tanh") == main[1:]
+    assert main_fits(fits, scope="channel") == others[:1]
+    table = pd.DataFrame([fit.as_dict() for fit in fits])
+    assert main_fits(table).index.tolist() == [1, 3]
+    assert main_fits(table, family="tanh", weighting="range").index.tolist() == [2]
+    assert main_fits(table[:0]).empty

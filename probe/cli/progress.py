@@ -12,7 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
+
+from probe.records import Progress, silent
 
 EVERY = 5.0  # seconds between plain lines
 UNITS = {
@@ -26,14 +28,6 @@ UNITS = {
     "plot": "figures",
     "report": "curves",
 }
-
-
-class Progress(Protocol):
-    def __call__(self, stage: str, done: int, total: int | None, message: str = "") -> None: ...
-
-
-def silent(stage: str, done: int, total: int | None, message: str = "") -> None:
-    """Nothing: the progress of --quiet."""
 
 
 def duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from probe.errors import ProbeError
+from probe.errors import ProbeError, first_line, named_first_line
 
 _SUFFIXES = (
     "jpg jpeg jpe jfif mpo png apng bmp dib gif tif tiff webp avif jp2 j2k jpx ppm pgm pbm pnm tga"
@@ -143,10 +143,7 @@ def _reason(error: Exception) -> str:
         return "not an image, or of no format that can be read"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    lines = str(error).strip().splitlines()
-    if isinstance(error, OSError) and lines:
-        return lines[0]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return first_line(error) if isinstance(error, OSError) else named_first_line(error)
 
 
 __all__ = ["SUFFIXES", "BadImage", "read_image", "to_rgb"]

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from probe.data.images import BadImage
 from probe.data.source import ImageSource
-from probe.errors import ProbeError, UsageError
+from probe.errors import ProbeError, UsageError, named_first_line
 
 Transform = Callable[[Any], Tensor]
 
@@ -101,7 +101,7 @@ def _one(source: ImageSource, transform: Transform, index: int) -> Tensor:
     try:
         tensor = transform(image)
     except Exception as error:  # a user's transform may raise anything
-        raise BadImage(f"transform failed: {_first_line(error)}") from error
+        raise BadImage(f"transform failed: {named_first_line(error)}") from error
     if not isinstance(tensor, Tensor):
         raise UsageError(
             f"the transform gives a {type(tensor).__name__}; it must give a tensor (3, H, W)"
@@ -146,7 +146,7 @@ def _results(dataset: _Batches, workers: int) -> Iterator[Batch | ProbeError]:
             "a loader worker process died (out of memory?); give fewer --workers, or 0 to load in "
             "the main process"
         )
-        raise ProbeError(f"{message}: {_first_line(error)}") from error
+        raise ProbeError(f"{message}: {named_first_line(error)}") from error
 
 
 def _checked(results: Iterator[Batch | ProbeError], images: int) -> Iterator[Batch]:
@@ -166,11 +166,6 @@ def _checked(results: Iterator[Batch | ProbeError], images: int) -> Iterator[Bat
 
 def _identity(batch: Any) -> Any:
     return batch
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 __all__ = ["Batch", "cut_batches", "iterate", "load_batch"]

@@ -9,6 +9,8 @@ import threading
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from probe.errors import first_line
+
 TIMEOUT = 5.0
 GATEWAY_ERRORS = (502, 503, 504)  # a proxy's way to say that it does not get through
 
@@ -36,15 +38,11 @@ def _head(url: str, timeout: float) -> str | None:
             return f"HTTP {error.code}" if error.code in GATEWAY_ERRORS else None
     except Exception as error:
         reason = getattr(error, "reason", None) or error
-        if isinstance(
-            reason, ssl.SSLError
-        ):  # somebody answered; whether to trust them is for the library that downloads
+        if isinstance(reason, ssl.SSLError):
+            # somebody answered; whether to trust them is for the library that downloads
             return None
-        return (
-            (getattr(reason, "strerror", None) or str(reason) or type(error).__name__)
-            .splitlines()[0]
-            .lower()
-        )
+        told = reason if isinstance(reason, BaseException) else OSError(reason)
+        return (getattr(told, "strerror", None) or first_line(told)).lower()
 
 
 __all__ = ["TIMEOUT", "unreachable"]

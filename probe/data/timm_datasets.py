@@ -20,7 +20,7 @@ from PIL import Image
 from probe.data.images import BadImage, read_image, to_rgb
 from probe.data.network import unreachable
 from probe.data.source import ImageSource, choose, describe
-from probe.errors import ProbeError, UsageError, unknown
+from probe.errors import ProbeError, UsageError, first_line, unknown
 
 SPLITS = ("validation", "val", "test", "train")
 OPTIONS = ("split", "root", "input_key", "target_key")
@@ -117,7 +117,7 @@ def _hugging_face(name: str, options: dict[str, str]) -> tuple[Any, str]:
     except ProbeError:
         raise
     except Exception as error:  # the datasets library raises many types for what it cannot find
-        raise UsageError(f"data {name!r} cannot be opened: {_first_line(error)}") from error
+        raise UsageError(f"data {name!r} cannot be opened: {first_line(error)}") from error
 
 
 def _need_hub(name: str) -> None:
@@ -148,7 +148,7 @@ def _torchvision(name: str, options: dict[str, str]) -> tuple[Any, str]:
         return create_dataset(name, root=options["root"], split=split, download=False), split
     except Exception as error:  # torchvision raises RuntimeError, timm asserts
         raise UsageError(
-            f"data {name!r} with root {options['root']!r} cannot be opened: {_first_line(error)}"
+            f"data {name!r} with root {options['root']!r} cannot be opened: {first_line(error)}"
         ) from error
 
 
@@ -159,11 +159,6 @@ def _first_split(present: list[str], name: str) -> str:
     raise UsageError(
         f"data {name!r} has the splits {', '.join(present)}; name one by {name}?split=NAME"
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 __all__ = ["DatasetReader", "open_dataset"]

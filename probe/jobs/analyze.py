@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from probe.jobs.capturing.capture import capture
 from probe.jobs.fitting.fit import fit
 from probe.jobs.replacing.export import export_alphas
 from probe.models.loading.load import Model
+from probe.records import Progress
 from probe.store import Run
 
 
@@ -24,7 +24,7 @@ def analyze(
     attention: bool = True,
     figures: bool = True,
     report: bool = True,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Run:
     """Capture `model` on `data` into the run `out`, fit its curves, write the alphas, draw the

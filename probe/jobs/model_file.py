@@ -18,7 +18,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from probe.errors import UsageError
+from probe.errors import UsageError, first_line
 from probe.formatting import json_bytes
 from probe.jobs.inputs import open_model
 from probe.models.loading.load import Model, load_model
@@ -61,7 +61,7 @@ def read_metadata(path: Path, kind: Format) -> dict[str, Any]:
             texts = file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
         raise UsageError(
-            f"{path} cannot be read as a {kind.called} model ({str(error).splitlines()[0]})"
+            f"{path} cannot be read as a {kind.called} model ({first_line(error)})"
         ) from None
     if texts.get("format") != kind.name:
         raise UsageError(

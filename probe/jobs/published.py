@@ -20,6 +20,7 @@ from probe.jobs.drawing.tables import frame_of
 from probe.jobs.figure_file import save
 from probe.jobs.fitting.fit import fit
 from probe.models.loading.load import Model, load_model
+from probe.records import Progress, silent
 from probe.store.disk import replace_file, writing
 from probe.store.run import Run
 
@@ -104,7 +105,7 @@ def published_figures(
     device: str | None = None,
     seed: int = 0,
     offline: bool = False,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Draw every figure of FIGURES as PNG into the folder `out`, with a README.md; existing ones
     are replaced. Returns the paths.
@@ -112,7 +113,7 @@ def published_figures(
     vit, resnet: a network with LayerNorm and attention, and one with BatchNorm. The runs are made
     anew and not kept.
     """
-    report = progress or (lambda *args: None)
+    report = progress or silent
     folder = Path(out).expanduser()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

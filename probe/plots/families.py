@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probe.plots import depth_axis, fitted, layout, style
+from probe.records import Status, main_fits
 
 FLOOR = 1e-5  # R2 differences under this are noise of the fit
 
@@ -22,13 +23,9 @@ def layer_fits(fits: pd.DataFrame) -> pd.DataFrame:
     """The rows of the figure: scope layer, every element once, all tokens, with an R2; not the
     pooled line of affine layers.
     """
-    keep = (
-        (fits["status"] != "affine")
-        & (fits["scope"] == "layer")
-        & (fits["weighting"] == "population")
-        & (fits["tokens"] == "all")
-    )
-    return fits[keep & pd.to_numeric(fits["r2"]).notna()].sort_values("depth", kind="stable")
+    fits = main_fits(fits)
+    keep = (fits["status"] != Status.AFFINE) & pd.to_numeric(fits["r2"]).notna()
+    return fits[keep].sort_values("depth", kind="stable")
 
 
 def families_by_depth(

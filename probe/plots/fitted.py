@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from probe.plots import style
+from probe.records import main_fits
 
 Array = NDArray[np.float64]
 
@@ -46,14 +47,9 @@ def pick(
     """The one row asked for as a dict; None where the table has none."""
     if fits is None or fits.empty:
         return None
-    match = (
-        (fits["layer"] == layer)
-        & (fits["family"] == family)
-        & (fits["scope"] == scope)
-        & (fits["weighting"] == weighting)
-        & (fits["tokens"] == tokens)
+    rows = main_fits(
+        fits, layer=layer, family=family, scope=scope, weighting=weighting, tokens=tokens
     )
-    rows = fits[match]
     return None if rows.empty else {str(k): v for k, v in rows.iloc[0].items()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from probe.store.alphas import read_alphas, write_alphas, write_state
-from probe.store.run import Run, open_run
+from probe.store.run import Run, open_run, run_names
 from probe.store.verify import verify_run
 from probe.store.writer import RunWriter, check_out
 
@@ -13,6 +13,7 @@ __all__ = [
     "check_out",
     "open_run",
     "read_alphas",
+    "run_names",
     "verify_run",
     "write_alphas",
     "write_state",

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from probe.errors import ProbeError
+from probe.errors import ProbeError, first_line
 
 FULL = frozenset(
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)
@@ -21,7 +21,7 @@ FULL = frozenset(
 
 def write_error(error: OSError, path: str | os.PathLike[str]) -> ProbeError:
     """The one line for a write below `path` that the file system refused."""
-    reason = error.strerror or str(error).splitlines()[0]
+    reason = error.strerror or first_line(error)
     if error.errno in FULL:
         advice = "free some space, choose another disk, or keep less (fewer samples)"
         return ProbeError(

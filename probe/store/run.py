@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from probe.errors import ProbeError, UsageError, nearest
+from probe.errors import ProbeError, UsageError, first_line, nearest
 from probe.records import STRATA
 from probe.store.alphas import read_alphas
 from probe.store.disk import replace_file
@@ -47,6 +47,14 @@ def open_run(path: str | os.PathLike[str] | Run) -> Run:
     if is_hidden(folder):
         raise UsageError(f"{path} is an unfinished run: capture it again")
     return Run(folder, _manifest(folder))
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """What tables and figures call the runs: their folders, or whole paths where two folders have
+    one name.
+    """
+    names = [os.path.basename(os.path.abspath(run.path)) for run in runs]  # also of "." and "a/.."
+    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -113,6 +121,10 @@ class Run:
     def channel_fits(self, layer: str | None = None) -> pd.DataFrame:
         """Curves of scope `channel`, one row per layer and channel."""
         return self._table("channel_fits", layer)
+
+    def has(self, table: str) -> bool:
+        """Is the table there (`fits`, `attention`, ...)? Some come only with later jobs."""
+        return (self.path / f"{table}.parquet").exists()
 
     @property
     def attention_only(self) -> bool:
@@ -220,9 +232,7 @@ class Run:
             return pq.read_table(path, filters=filters or None, partitioning=None)
         except (OSError, pa.ArrowException) as error:
             hint = f"`probe-norms verify {self.path}` lists what is damaged"
-            raise ProbeError(
-                f"{path} cannot be read ({str(error).splitlines()[0]}): {hint}"
-            ) from error
+            raise ProbeError(f"{path} cannot be read ({first_line(error)}): {hint}") from error
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {len(self.layers)} layers)"

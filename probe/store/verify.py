@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from probe.errors import ProbeError
+from probe.errors import ProbeError, first_line
 from probe.store.run import Run, open_run
 from probe.store.schema import ATTENTION, CAPTURED, MADE_BY, SAMPLES, VALUES, missing_columns
 
@@ -91,7 +91,7 @@ def _derived(run: Run) -> Iterator[str]:
         try:
             strange = sorted(set(getattr(run, name)()["layer"]) - known)
         except (ProbeError, ValueError) as error:
-            yield f"{path.name}: unreadable ({str(error).splitlines()[0]})"
+            yield f"{path.name}: unreadable ({first_line(error)})"
             continue
         if strange:
             yield f"{path.name}: layers that the run does not have: {', '.join(strange[:3])}"

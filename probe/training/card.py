@@ -21,6 +21,7 @@ from probe.jobs.capturing.capture import capture
 from probe.jobs.fitting.fit import fit
 from probe.models.loading.bundled import ARCHITECTURES, weights_path
 from probe.models.loading.load import Model, load_model
+from probe.records import main_fits
 
 IMAGES = 64
 
@@ -80,10 +81,7 @@ def layer_table(fits: pd.DataFrame, alphas: pd.DataFrame) -> str:
             columns={"slope_median": "slope", "slope_cv": "cv"}
         )
     else:
-        tanh = fits.query(
-            "family == 'tanh' and scope == 'layer' and weighting == 'population' and tokens == "
-            "'all'"
-        )
+        tanh = main_fits(fits, family="tanh")
         rows = alphas[["layer", "status", "alpha", "slope", "linear_r2"]].merge(
             tanh[["layer", "gain", "gain_low", "gain_high"]], on="layer"
         )

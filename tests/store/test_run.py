@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from probe.errors import ProbeError, UsageError
-from probe.store import open_run, write_alphas
+from probe.store import open_run, run_names, write_alphas
 from probe.store.schema import ALPHAS, LAYERS, TABLES
 
 
@@ -45,6 +46,22 @@ def test_a_run_without_layers_still_has_the_columns_and_empty_samples(
     run = open_run(run_path)
     assert list(run.layers.columns) == list(LAYERS)
     assert run.samples().empty
+
+
+def test_runs_are_named_by_their_folders_or_by_whole_paths_where_these_are_alike(
+    run_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = open_run(run_path), open_run(shutil.copytree(run_path, tmp_path / "second"))
+    assert run_names([first, second]) == [run_path.name, "second"]
+    same = open_run(shutil.copytree(run_path, tmp_path / "elsewhere" / run_path.name))
+    assert run_names([first, same]) == [str(first.path), str(same.path)]
+    monkeypatch.chdir(second.path)
+    assert run_names([open_run(".")]) == ["second"]
+
+
+def test_a_run_says_which_tables_it_has(run_path: Path) -> None:
+    run = open_run(run_path)
+    assert [run.has(name) for name in ("moments", "fits", "attention")] == [True, False, False]
 
 
 @pytest.mark.parametrize("name", ["moments", "profile"])

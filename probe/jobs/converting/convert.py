@@ -32,9 +32,8 @@ from probe.models.loading.load import Model
 from probe.models.loading.weights import fingerprint
 from probe.models.replacing.build import FORMS
 from probe.models.replacing.swap import Place, Swap, swap
+from probe.records import Progress, silent
 from probe.store import Run, open_run
-
-Progress = Callable[..., None]
 
 
 def convert(
@@ -79,7 +78,7 @@ def convert(
     Raises UsageError for wrong arguments and a model that is not the run's, ProbeError where the
     job fails.
     """
-    report = progress or (lambda *args: None)
+    report = progress or silent
     _check(to, tolerance)
     check_images(num_images)
     target = target_file(Path(out), overwrite) if out is not None else None

@@ -7,15 +7,16 @@ that never leaves its straight part. Affine layers are lines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from probe.curves import least_squares
 from probe.curves.stand_in import StandIn
 from probe.errors import UsageError, unknown
-from probe.jobs.fitting.fit import by_layer, fit, image_groups, uniform_rows
+from probe.jobs.fitting.fit import by_layer, ensure_fitted, image_groups, uniform_rows
 from probe.jobs.replacing.stand_ins import LINE_REACH, SCOPES, Found, run_stand_ins
 from probe.layer_names import matches
+from probe.records import Progress
 from probe.store import Run
 
 CURVES = ("established", "all")
@@ -28,7 +29,7 @@ def conversion_curves(
     layers: str = "*",
     scope: str = "channel",
     curves: str = "established",
-    progress: Callable[..., None],
+    progress: Progress,
 ) -> Found:
     """The stand-ins of the layers that match `layers`, and why others have none. Fits the run first
     where nothing is fitted yet.
@@ -42,8 +43,7 @@ def conversion_curves(
         raise UsageError(
             "--curves all: a run holds only established curves of scope layer; use --scope channel"
         )
-    if not (run.path / "fits.parquet").exists():
-        fit(run, progress=progress)
+    ensure_fitted(run, progress)
     to_be_fitted = curves == "all" and form != "line"
     found, left_out = run_stand_ins(run, scope, "line" if to_be_fitted else form)
     found, left_out = _of_layers(found, layers), _of_layers(left_out, layers)
@@ -59,9 +59,7 @@ def _of_layers(some: Mapping[str, Any], layers: str) -> dict[str, Any]:
     return {name: each for name, each in some.items() if matches(name.partition("#")[0], layers)}
 
 
-def _least_loss(
-    run: Run, form: str, names: list[str], progress: Callable[..., None]
-) -> dict[str, StandIn]:
+def _least_loss(run: Run, form: str, names: list[str], progress: Progress) -> dict[str, StandIn]:
     """The curves per channel of those of the layers `names` that can have one, fitted to the
     uniform samples.
     """

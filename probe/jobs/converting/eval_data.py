@@ -18,6 +18,7 @@ from probe.data import ImageSource, labels_of, open_images
 from probe.errors import ProbeError, UsageError
 from probe.jobs.inputs import Inputs, is_images, open_stream
 from probe.models.loading.load import Model
+from probe.records import Progress
 from probe.store import Run
 
 Transform = Callable[[Any], Tensor]
@@ -50,7 +51,7 @@ def read_eval_data(
     workers: int,
     seed: int,
     transform: Transform | None,
-    progress: Callable[..., None],
+    progress: Progress,
 ) -> EvalData:
     """The batches of `data`; None: the images of the run, or the bundled photographs where those
     cannot be opened again.

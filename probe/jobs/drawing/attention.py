@@ -28,7 +28,7 @@ from probe.models.attention import AttentionMap, attention_maps
 from probe.models.loading.load import Model
 from probe.stats.rollout import attention_rollout
 from probe.store.disk import replace_file, writing
-from probe.store.run import Run, open_run
+from probe.store.run import Run, open_run, run_names
 
 SELECTED = 4  # layers whose maps are drawn where none are named
 
@@ -46,10 +46,10 @@ def draw_runs(runs: Sequence[Run | str | Path], out: str | Path) -> list[Path]:
 
     Raises UsageError for a run without an attention table.
     """
-    opened = {str(run.path if isinstance(run, Run) else run): open_run(run) for run in runs}
-    names = _titles(list(opened))
-    tables = {name: run.attention() for name, run in zip(names, opened.values(), strict=True)}
-    frames = {name: frame_of(run) for name, run in zip(names, opened.values(), strict=True)}
+    opened = {str(run.path): run for run in map(open_run, runs)}  # each run once
+    named = dict(zip(run_names(list(opened.values())), opened.values(), strict=True))
+    tables = {name: run.attention() for name, run in named.items()}
+    frames = {name: frame_of(run) for name, run in named.items()}
     warning = ", ".join(
         f"{name}: {frame.warning}" for name, frame in frames.items() if frame.warning
     )
@@ -200,12 +200,6 @@ def _picture(pixels: Tensor, transform: Any) -> NDArray[np.float32]:
 def _frame(model: Model, image: str | Path) -> plots.Frame:
     warning = "random weights: nothing was learned" if model.weights == "random" else ""
     return plots.Frame(f"{shown_name(model)}, {Path(image).name}", warning)
-
-
-def _titles(paths: list[str]) -> list[str]:
-    """The folder names of the runs, or their whole paths where those are not different."""
-    names = [Path(path).name for path in paths]
-    return names if len(set(names)) == len(names) else paths
 
 
 def _made(out: str | Path) -> Path:

@@ -18,8 +18,9 @@ from probe.jobs.figure_file import save
 from probe.plots.compare import Side, compare_grid
 from probe.plots.layout import Frame
 from probe.plots.lines import r2_by_scope
+from probe.records import main_fits
 from probe.store.disk import replace_file, writing
-from probe.store.run import Run, open_run
+from probe.store.run import Run, open_run, run_names
 
 
 def compare(
@@ -31,7 +32,9 @@ def compare(
     Both runs must be fitted and exported (UsageError says how otherwise).
     """
     runs = [open_run(run_a), open_run(run_b)]
-    table = pd.DataFrame([key_numbers(run) for run in runs])
+    table = pd.DataFrame(
+        [{"run": name} | key_numbers(run) for name, run in zip(run_names(runs), runs, strict=True)]
+    )
     if out is not None:
         folder = Path(out).expanduser()
         with writing(folder):
@@ -57,7 +60,6 @@ def key_numbers(run: Run) -> dict[str, Any]:
     model: dict[str, Any] = run.manifest.get("model") or {}
     counted = {name: int((status == name).sum()) for name in ("curved", "linear", "affine")}
     return {
-        "run": run.path.name,
         "model": str(model.get("name", "")),
         "weights": str(model.get("weights", "")),
         "layers": len(alphas),
@@ -68,7 +70,7 @@ def key_numbers(run: Run) -> dict[str, Any]:
         "median_r2_line": _median(alphas, "linear_r2"),
         "median_r2_tanh": _median(alphas[status != "affine"], "r2"),
         "median_r2_line_per_channel": _median(
-            fits[(fits["scope"] == "channel") & (fits["family"] == "linear")], "r2"
+            main_fits(fits, family="linear", scope="channel"), "r2"
         ),
         "median_beyond_linear": _median(alphas, "beyond_linear"),
         "median_saturation": _median(alphas, "saturation"),
@@ -125,27 +127,15 @@ def scope_r2(run: Run) -> pd.DataFrame:
     where a layer has none.
     """
     fits = run.fits()
-    lines = fits[
-        (fits["family"] == "linear")
-        & (fits["weighting"] == "population")
-        & (fits["tokens"] == "all")
-    ]
-    r2 = lines.pivot_table(
-        index=["layer", "depth"],
-        columns="scope",
-        values="r2",
-        aggfunc="first",
-        observed=True,
-        sort=False,
+    per_layer, per_channel = (
+        main_fits(fits, family="linear", scope=scope)[["layer", "depth", "r2"]]
+        for scope in ("layer", "channel")
     )
-    r2 = r2.reindex(columns=["layer", "channel"]).rename(
-        columns={"layer": "layer_r2", "channel": "channel_r2"}
+    both = per_layer.merge(
+        per_channel, how="outer", on=["layer", "depth"], suffixes=("_layer", "_channel")
     )
-    return (
-        r2.rename_axis(columns=None)
-        .reset_index()
-        .sort_values("depth", kind="stable", ignore_index=True)
-    )
+    both = both.rename(columns={"r2_layer": "layer_r2", "r2_channel": "channel_r2"})
+    return both.sort_values("depth", kind="stable", ignore_index=True)
 
 
 def _median(table: pd.DataFrame, column: str) -> float | None:

@@ -17,6 +17,7 @@ from probe.jobs.drawing.tables import FigureTables, NothingToDraw
 from probe.jobs.figure_file import FORMATS, save
 from probe.plots.alpha import drawable
 from probe.plots.families import layer_fits
+from probe.records import Progress, silent
 from probe.store.disk import writing
 from probe.store.run import Run, open_run
 
@@ -30,7 +31,7 @@ def plot(
     formats: Sequence[str] = ("png", "svg"),
     out: str | Path | None = None,
     family: str = "tanh",
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Writes the figures of `run` into `out` (default: its `figures/`) and returns their paths.
 
@@ -47,7 +48,7 @@ def plot(
         else _known("figure", kinds, KINDS)
     )
     endings = _known("format", formats, FORMATS)
-    report = progress or (lambda *args: None)
+    report = progress or silent
     tables = FigureTables(run, layers, plots.Shape(family, family_of(family).value))
     folder = Path(out).expanduser() if out is not None else run.path / "figures"
     with writing(folder):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from probe.curves import FAMILIES, BinnedMap, ChannelScope, fit_channels, fit_profile, pooled_line
 from probe.errors import unknown
 from probe.jobs.fitting.tables import alpha_row, channel_rows
-from probe.records import GROUPS, Fit
+from probe.records import GROUPS, Fit, Progress, silent
 from probe.store import Run, open_run, write_alphas
 from probe.store.schema import TABLES
 
@@ -59,7 +59,7 @@ def fit(
     run: Run | str,
     families: Sequence[str] | None = None,
     save: bool = True,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Fit every family to every layer. Returns one row per layer, family, scope, weighting and
     token kind.
@@ -69,15 +69,14 @@ def fit(
     save: write fits, channel fits and the alpha table (CSV, JSON) into the run.
     progress: called as progress("fit", layers done, layers, name of the layer).
     """
-    run = open_run(run)
+    run, report = open_run(run), progress or silent
     chosen = _families(families)
     layers = run.layers.to_dict("records")
     moments, profiles, groups = by_layer(run.moments()), by_layer(run.profile()), image_groups(run)
     results = []
     for done, layer in enumerate(layers):
         name = layer["layer"]
-        if progress:
-            progress("fit", done, len(layers), name)
+        report("fit", done, len(layers), name)
         if layer["status"] == "captured" and name in moments and name in profiles:
             data = LayerData(moments[name], profiles[name], *uniform_rows(run, name, groups))
             results.append(_fit_layer(layer, data, chosen))
@@ -91,9 +90,16 @@ def fit(
     frame = pd.DataFrame(rows)
     if save:
         _save(run, frame, results)
-    if progress:
-        progress("fit", len(layers), len(layers), "")
+    report("fit", len(layers), len(layers))
     return frame
+
+
+def ensure_fitted(run: Run | str, progress: Progress | None = None) -> Run:
+    """The run, fitted first with every family where it holds no fits yet."""
+    run = open_run(run)
+    if not run.has("fits"):
+        fit(run, progress=progress)
+    return run
 
 
 def by_layer(table: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from probe.curves import BinnedMap, ChannelScope, beyond_linear, median_abs, saturation
-from probe.records import Fit
+from probe.records import Fit, main_fits
 
 MASSIVE = (
     100.0,
@@ -46,10 +46,7 @@ _WHERE_KNOWN = (
 
 def find(fits: Sequence[Fit], family: str, scope: str) -> Fit | None:
     """The fit of a family over all tokens with every element counted once."""
-    wanted = (family, scope, "population", "all")
-    return next(
-        (fit for fit in fits if (fit.family, fit.scope, fit.weighting, fit.tokens) == wanted), None
-    )
+    return next(iter(main_fits(fits, family=family, scope=scope)), None)
 
 
 def channel_rows(

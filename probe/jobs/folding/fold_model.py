@@ -8,7 +8,6 @@ import copy
 import os
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,7 @@ from probe.jobs.inputs import Inputs, describe, open_model, open_stream
 from probe.models.folding.fold import Fold, fold
 from probe.models.loading.load import Model
 from probe.models.reading.layers import affine_of, channels_of, norm_modules
-
-Progress = Callable[..., None]
+from probe.records import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def fold_model(
     path = free_path(out, overwrite)
     if repeats < 1:
         raise UsageError(f"--repeats {repeats}: must be at least 1")
-    report = progress or (lambda *args: None)
+    report = progress or silent
     loaded = open_model(model, weights=weights, device=device, seed=seed, offline=offline)
     inputs = _inputs(loaded, data, num_images, seed)
     report("fold", 0, None)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from probe.errors import UsageError, unknown
-from probe.jobs.fitting.fit import fit
+from probe.jobs.fitting.fit import ensure_fitted
 from probe.jobs.replacing.stand_ins import SCOPES, run_stand_ins
 from probe.store import Run, open_run, write_alphas, write_state
 
@@ -31,8 +31,7 @@ def export_alphas(run: Run | str, path: str | os.PathLike[str], scope: str = "ch
         raise UsageError(
             f"--to {str(path)!r}: accepted: a file ending in .csv, .json or .safetensors"
         )
-    if not (run.path / "fits.parquet").exists():
-        fit(run)
+    ensure_fitted(run)
     if path.suffix != ".safetensors":
         return write_alphas(run.alphas(), path)
     arrays, metadata = dyt_state(run, scope)

@@ -15,7 +15,7 @@ from torch import nn
 
 from probe.curves.stand_in import StandIn
 from probe.errors import UsageError, unknown
-from probe.jobs.fitting.fit import fit
+from probe.jobs.fitting.fit import ensure_fitted
 from probe.jobs.replacing.stand_ins import (
     SCOPES,
     TABLES,
@@ -136,9 +136,7 @@ def _stand_ins(alphas: Alphas, scope: str | None, form: str, affine: Affine) -> 
 
 
 def _of_run(run: Run, scope: str | None, form: str, affine: Affine) -> Found:
-    if not (run.path / "fits.parquet").exists():
-        fit(run)
-    return run_stand_ins(run, scope or "channel", form, affine)
+    return run_stand_ins(ensure_fitted(run), scope or "channel", form, affine)
 
 
 def _of_table(table: pd.DataFrame, scope: str | None, form: str, affine: Affine) -> Found:

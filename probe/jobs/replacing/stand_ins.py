@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from probe.curves import fit_channels
 from probe.curves.stand_in import StandIn
-from probe.errors import UsageError, unknown
+from probe.errors import UsageError, first_line, unknown
 from probe.jobs.fitting.fit import by_layer, image_groups, uniform_rows
 from probe.jobs.fitting.tables import largest_input
+from probe.records import main_fits
 from probe.store import Run, read_alphas
 
 # alpha * max|input| of a line played by a curve: a tanh deviates from the line by at most 0.1 %
@@ -91,7 +92,6 @@ def _layer_curves(run: Run, form: str) -> dict[str, dict[str, Any]]:
     """
     if form == "tanh":
         return {}
-    wanted = {"family": FAMILY[form], "scope": "layer", "weighting": "population", "tokens": "all"}
     fits = run.fits()
     if FAMILY[form] not in (held := set(fits["family"])):
         again = f"`probe-norms fit {run.path}` fits every family"
@@ -99,10 +99,11 @@ def _layer_curves(run: Run, form: str) -> dict[str, dict[str, Any]]:
             f"run {run.path} was fitted without {FAMILY[form]} (it holds "
             f"{', '.join(sorted(held))}): {again}"
         )
-    fits = fits[np.logical_and.reduce([fits[column] == value for column, value in wanted.items()])]
     return {
         row["layer"]: row
-        for row in fits[["layer", "alpha", "shift", "gamma", "beta", "slope"]].to_dict("records")
+        for row in main_fits(fits, family=FAMILY[form])[
+            ["layer", "alpha", "shift", "gamma", "beta", "slope"]
+        ].to_dict("records")
     }
 
 
@@ -230,7 +231,7 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.DataFrame(json.loads(path.read_bytes())).replace({None: np.nan})
     except (OSError, ValueError, AttributeError) as error:
         raise UsageError(
-            f"alphas {str(path)!r} cannot be read as a table ({_first_line(error)})"
+            f"alphas {str(path)!r} cannot be read as a table ({first_line(error)})"
         ) from error
 
 
@@ -244,7 +245,7 @@ def file_stand_ins(path: str | os.PathLike[str]) -> Found:
             metadata = file.metadata() or {}
     except (OSError, TypeError, safetensors.SafetensorError) as error:
         raise UsageError(
-            f"alphas {os.fspath(path)!r} cannot be read ({_first_line(error)})"
+            f"alphas {os.fspath(path)!r} cannot be read ({first_line(error)})"
         ) from error
     forms, left_out = (json.loads(metadata.get(key, "{}")) for key in ("stand_in", "left_out"))
     layers = [name.removesuffix(".alpha") for name in arrays if name.endswith(".alpha")]
@@ -264,7 +265,3 @@ def file_stand_ins(path: str | os.PathLike[str]) -> Found:
         weight, bias = arrays[f"{layer}.weight"], arrays[f"{layer}.bias"]
         found[layer] = StandIn(layer, forms.get(layer, "tanh"), alpha, shift, weight, bias)
     return found, left_out
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

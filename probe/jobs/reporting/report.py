@@ -7,7 +7,7 @@ manifest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from probe.html import Figure as Shown
 from probe.jobs.drawing.compare import compare_figure, key_numbers
 from probe.jobs.drawing.tables import FigureTables, frame_of
 from probe.jobs.figure_file import picture
-from probe.jobs.fitting.fit import fit
+from probe.jobs.fitting.fit import ensure_fitted
 from probe.jobs.reporting.figures import (
     ATTENTION,
     NORMS,
@@ -32,8 +32,9 @@ from probe.jobs.reporting.run_facts import facts_of, files_of, manifest_text
 from probe.jobs.reporting.sentences import attention_findings as attention_sentences
 from probe.jobs.reporting.sentences import layer_findings
 from probe.jobs.reporting.tables import attention_table, comparison_table, layer_table
+from probe.records import Progress, silent
 from probe.store.disk import replace_file
-from probe.store.run import Run, open_run
+from probe.store.run import Run, open_run, run_names
 from probe.wording import attention as attention_findings
 from probe.wording import layers as findings
 
@@ -52,8 +53,6 @@ MARKS = {
 }
 DASHED = "Dashed is the tanh that weighs the range of the input evenly, where it bends."
 ENLARGE = "Choose a panel to enlarge it."
-
-Progress = Callable[..., None]
 
 
 def report(
@@ -75,7 +74,7 @@ def report(
     target = Path(out).expanduser()
     if target.is_dir():
         raise UsageError(f"--out {out} is a folder; give a file, such as {target / NAME}")
-    return [replace_file(target, _page(opened, progress or _silent).encode())]
+    return [replace_file(target, _page(opened, progress or silent).encode())]
 
 
 def write_report(
@@ -85,17 +84,13 @@ def write_report(
     were just drawn from its tables.
     """
     known = {path.stem: path for path in drawn if path.suffix == ".png"}
-    part = _part(run, "run", _title(run), figures, known, progress or _silent)
+    part = _part(run, "run", _title(run), figures, known, progress or silent)
     return replace_file(run.path / NAME, render(Page(part.title, (part,))).encode())
-
-
-def _silent(*_said: Any) -> None:
-    """Nobody asked for progress."""
 
 
 def _page(runs: Sequence[Run], progress: Progress) -> str:
     """One run as its own page, several with a comparison before them."""
-    titles = names_of(runs) if len(runs) > 1 else [_title(runs[0])]
+    titles = run_names(runs) if len(runs) > 1 else [_title(runs[0])]
     parts = tuple(
         _part(run, f"run{n + 1}", title, True, {}, progress)
         for n, (run, title) in enumerate(zip(runs, titles, strict=True))
@@ -105,12 +100,6 @@ def _page(runs: Sequence[Run], progress: Progress) -> str:
     return render(Page(", ".join(titles), parts, _comparison(runs, titles)))
 
 
-def names_of(runs: Sequence[Run]) -> list[str]:
-    """The folder names of the runs, or their whole paths where those are not different."""
-    names = [run.path.name for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
-
-
 def _title(run: Run) -> str:
     return str((run.manifest.get("model") or {}).get("name") or run.path.name)
 
@@ -118,8 +107,8 @@ def _title(run: Run) -> str:
 def _part(
     run: Run, name: str, title: str, figures: bool, drawn: Mapping[str, Path], progress: Progress
 ) -> RunPart:
-    if not run.attention_only and not (run.path / "fits.parquet").exists():
-        fit(run, progress=progress)
+    if not run.attention_only:
+        ensure_fitted(run, progress)
     tables = FigureTables(run)
     rows = [] if run.attention_only else records(run.alphas())
     record = run.manifest.get("attention")
@@ -160,7 +149,7 @@ def _part(
 
 def _heads(run: Run) -> list[dict[str, Any]]:
     """The rows of the attention table; none where the run has no table."""
-    return records(run.attention()) if (run.path / "attention.parquet").exists() else []
+    return records(run.attention()) if run.has("attention") else []
 
 
 def _no_layer(run: Run) -> Finding:

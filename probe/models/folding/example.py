@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from probe.errors import UsageError
+from probe.errors import UsageError, first_line
 
 IMAGES = 2  # of a random batch
 SIZE = 224  # pixels, where the module does not say
@@ -58,9 +58,9 @@ class Example:
         try:
             outputs = self.outputs(module)
         except Exception as error:  # whatever the module's own code raises on a wrong input
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UsageError(
-                f"{type(module).__name__} does not run on {what} ({reason[:200]}){advice}"
+                f"{type(module).__name__} does not run on {what} "
+                f"({first_line(error)[:200]}){advice}"
             ) from error
         if not any(bool(output.isfinite().any()) for output in outputs):
             raise UsageError(

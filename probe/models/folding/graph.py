@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node, map_arg
 
-from probe.errors import ProbeError
+from probe.errors import ProbeError, first_line
 
 # operations that read the shape of a tensor and not its values
 _SHAPE_ONLY = {
@@ -206,10 +206,9 @@ def _exported(
                 {}
             )
     except Exception as error:  # whatever the module's own code raises on traced tensors
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ProbeError(
             f"{type(module).__name__} cannot be folded: torch.export does not see through its "
-            f"forward pass ({lines[0][:200]})"
+            f"forward pass ({first_line(error)[:200]})"
         ) from error
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from probe.errors import named_first_line
 from probe.models.folding.edits import Edits
 from probe.models.folding.example import Example, deviation
 from probe.models.folding.plan import Move
@@ -117,8 +118,7 @@ class Scratch:
         except (
             Exception
         ) as error:  # code of the model that reads attributes of a layer that is gone
-            reason = (str(error).splitlines() or [""])[0]
-            return f"the model does not run without it ({type(error).__name__}: {reason[:100]})"
+            return f"the model does not run without it ({named_first_line(error)[:120]})"
         _, relative = deviation(self._reference, found)
         relative = max(
             [relative, *(abs(value - self._marks[path]) for path, value in marks.items())]

@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 import torch
 
 from probe.data.network import TIMEOUT, unreachable
-from probe.errors import ProbeError
+from probe.errors import ProbeError, first_line
 
 INSTEAD = (
     "give --weights FILE, --weights random, or --model bundled:vit_cifar10, which needs no network"
@@ -56,7 +56,7 @@ def hub_file(repo: str, names: Sequence[str], offline: bool = False) -> Path:
             )
         except Exception as error:  # refused, gated, cut off, disk full
             raise ProbeError(
-                f"weights of {repo} cannot be downloaded: {_first_line(error)}; {INSTEAD}"
+                f"weights of {repo} cannot be downloaded: {first_line(error)}; {INSTEAD}"
             ) from error
     raise ProbeError(
         f"weights of {repo} cannot be downloaded: it has none of {', '.join(names)}; {INSTEAD}"
@@ -80,7 +80,7 @@ def url_file(url: str, offline: bool = False, name: str | None = None) -> Path:
         )
     except Exception as error:  # refused, cut off, wrong hash, disk full
         raise ProbeError(
-            f"weights {url} cannot be downloaded: {_first_line(error)}; {INSTEAD}"
+            f"weights {url} cannot be downloaded: {first_line(error)}; {INSTEAD}"
         ) from error
     return path
 
@@ -93,11 +93,6 @@ def _need_network(what: str, url: str, offline: bool) -> None:
         raise ProbeError(
             f"no pretrained weights: {what} is not in the cache and {reason}; {INSTEAD}"
         )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 __all__ = ["INSTEAD", "hub_file", "url_file"]

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from probe.errors import UsageError
+from probe.errors import UsageError, named_first_line
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 NESTS = (
@@ -63,7 +63,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         raise UsageError(f"weights {str(path)!r} cannot be read: permission denied") from None
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
         raise UsageError(
-            f"weights {str(path)!r} is broken or no checkpoint ({_first_line(error)})"
+            f"weights {str(path)!r} is broken or no checkpoint ({named_first_line(error)})"
         ) from None
     if not isinstance(content, Mapping):
         raise UsageError(
@@ -165,11 +165,6 @@ def _without_wrappers(name: str) -> str:
 
 def _few(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 __all__ = ["fingerprint", "mismatch", "read_checkpoint", "seeded", "unwrap"]

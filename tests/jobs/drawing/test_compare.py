@@ -34,6 +34,13 @@ def test_one_row_per_run_with_its_counts(pair: tuple[Run, Run]) -> None:
     ]
 
 
+def test_runs_of_one_folder_name_are_told_by_their_paths(tmp_path: Path) -> None:
+    runs = [
+        stored_runs.store(tmp_path / name / "run", figure_data.make("curved", 2)) for name in "ab"
+    ]
+    assert compare(*runs)["run"].tolist() == [str(run.path) for run in runs]
+
+
 def test_medians_are_over_the_layers_that_have_the_number(pair: tuple[Run, Run]) -> None:
     table = compare(*pair).set_index("run")
     assert table.loc["vit", "median_alpha"] == pytest.approx(0.15)

@@ -11,7 +11,7 @@ from torch import nn
 
 from probe.errors import UsageError
 from probe.jobs.capturing.capture import capture
-from probe.jobs.fitting.fit import fit
+from probe.jobs.fitting.fit import ensure_fitted, fit
 from probe.norms import Derf, DyT
 from probe.stats.samples import keys
 from support.captures import Tokens, token_batches
@@ -213,6 +213,17 @@ def test_chosen_families_still_hold_the_line_and_tanh(tmp_path):
     run = capture(Tokens(), token_batches(), out=tmp_path / "run")
     assert set(fit(run, families=["erf"], save=False)["family"]) == {"linear", "tanh", "erf"}
     assert not (run.path / "fits.parquet").exists()
+
+
+def test_a_run_is_fitted_once_and_then_left_as_it_is(tmp_path):
+    run = capture(Tokens(), token_batches(), out=tmp_path / "run")
+    stages = []
+    assert ensure_fitted(run, lambda stage, *_: stages.append(stage)) is run
+    assert set(stages) == {"fit"}
+    assert run.has("fits")
+    fit(run, families=["linear"])
+    ensure_fitted(run.path)
+    assert set(run.fits()["family"]) == {"linear", "tanh"}
 
 
 def test_an_unknown_family_lists_the_known_ones(vit_run):

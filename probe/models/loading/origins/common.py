@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from probe.errors import ProbeError, UsageError
+from probe.errors import ProbeError, UsageError, first_line
 from probe.models.loading.weights import mismatch, read_checkpoint, unwrap
 
 
@@ -49,10 +49,9 @@ def constructed(
     except ProbeError:
         raise
     except Exception as error:  # constructors and conversions of checkpoints raise many types
-        lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
-        reason = (
-            " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-        )  # a list below a heading: its first item
+        reason = first_line(error)
+        if reason.endswith(":"):  # the heading of a list: its first item says what is wrong
+            reason = " ".join(line.strip() for line in str(error).strip().split("\n")[:2])
         raise UsageError(f"model {name!r} cannot be built: {reason[:300]}") from error
 
 
