@@ -23,10 +23,8 @@ def trained(module: nn.Module, seed: int = 1) -> nn.Module:
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, norm, _ in norm_modules(module):
-            for name, value in (
-                *norm.named_parameters(recurse=False),
-                *norm.named_buffers(recurse=False),
-            ):
+            parameters, buffers = norm.named_parameters, norm.named_buffers
+            for name, value in (*parameters(recurse=False), *buffers(recurse=False)):
                 if name == "running_var":
                     value.copy_(torch.rand(value.shape, generator=rng) + 0.5)
                 elif name in ("alpha", "eta", "shift", "beta"):
@@ -70,28 +68,31 @@ def change(module: nn.Module, x: Tensor, **options: Any) -> tuple[Fold, float]:
     """
     before = run(module, x)
     assert before.abs().max() > 0
-    done = fold(module, x, **options)
-    return done, float((run(module, x) - before).abs().max() / before.abs().max())
+    result = fold(module, x, **options)
+    return result, float((run(module, x) - before).abs().max() / before.abs().max())
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
     return copy.deepcopy(module.state_dict())
 
 
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    same_names = list(first) == list(second)
+    return same_names and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def kept(done: Fold) -> dict[str, str]:
+def kept(result: Fold) -> dict[str, str]:
     """Why, by layer."""
-    return {outcome.layer: outcome.reason for outcome in done.outcomes if outcome.status == "kept"}
+    return {
+        outcome.layer: outcome.reason for outcome in result.outcomes if outcome.status == "kept"
+    }
 
 
-def folded(done: Fold) -> dict[str, tuple[str, str]]:
+def folded(result: Fold) -> dict[str, tuple[str, str]]:
     """Direction and target, by layer."""
     return {
         outcome.layer: (outcome.direction, outcome.into)
-        for outcome in done.outcomes
+        for outcome in result.outcomes
         if outcome.status == "folded"
     }
 
@@ -103,8 +104,8 @@ class Together(nn.Module):
         super().__init__()
         self.nets = nn.ModuleList(nets)
 
-    def forward(self, **given: Tensor) -> list[Any]:
-        return [net(given[f"x{place}"]) for place, net in enumerate(self.nets)]
+    def forward(self, **inputs: Tensor) -> list[Any]:
+        return [net(inputs[f"x{index}"]) for index, net in enumerate(self.nets)]
 
 
 def fold_together(
@@ -115,29 +116,40 @@ def fold_together(
     """
     root = Together([net for net, _ in nets.values()])
     root.training = False  # of the root alone: one case is a norm in training mode
-    x = {f"x{place}": inputs(*shape, dtype=dtype) for place, (_, shape) in enumerate(nets.values())}
+    shapes = [shape for _, shape in nets.values()]
+    x = {f"x{index}": inputs(*shape, dtype=dtype) for index, shape in enumerate(shapes)}
     before, original = outputs(root, x), [parameters(net) for net in root.nets]
-    done = fold(root, x)
-    after, changed = (
-        outputs(root, x),
-        [not same(parameters(net), was) for net, was in zip(root.nets, original, strict=True)],
-    )
-    done.undo()
+    result = fold(root, x)
+    after, changed = outputs(root, x), _changed(root, original)
+    result.undo()
+    still_changed = _changed(root, original)
     results = {}
-    for place, name in enumerate(nets):
-        assert before[place].abs().max() > 0
-        own = f"nets.{place}."
-        mine = [row for row in done.outcomes if row.layer.startswith(own)]
+    for index, name in enumerate(nets):
+        assert before[index].abs().max() > 0
+        path = f"nets.{index}."
+        rows = [row for row in result.outcomes if row.layer.startswith(path)]
+        change = (after[index] - before[index]).abs().max() / before[index].abs().max()
         results[name] = SimpleNamespace(
             outcomes=[
-                (row.status, row.direction, row.into.replace(own, ""), row.reason.replace(own, ""))
-                for row in mine
+                (
+                    row.status,
+                    row.direction,
+                    row.into.replace(path, ""),
+                    row.reason.replace(path, ""),
+                )
+                for row in rows
             ],
-            relative=float((after[place] - before[place]).abs().max() / before[place].abs().max()),
-            changed=changed[place],
-            undone=same(parameters(root.nets[place]), original[place]),
+            relative=float(change),
+            changed=changed[index],
+            undone=not still_changed[index],
         )
     return results
+
+
+def _changed(root: Together, original: list[dict[str, Tensor]]) -> list[bool]:
+    """For each network: has it other parameters than the original ones?"""
+    pairs = zip(root.nets, original, strict=True)
+    return [not same(parameters(net), values) for net, values in pairs]
 
 
 def outputs(root: nn.Module, x: dict[str, Tensor]) -> list[Tensor]:

@@ -102,7 +102,7 @@ def _fill(model: Model, known: dict[str, Any], path: Path) -> None:
     edits = Edits()
     try:
         for layer in known["removed"]:
-            edits.take_away(model.module, layer)
+            edits.remove_norm(model.module, layer)
         for name in known["biases"]:
             owner, _, bias = name.rpartition(".")
             like = next(iter(model.module.get_submodule(owner).parameters(recurse=False)))

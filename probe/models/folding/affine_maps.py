@@ -1,124 +1,151 @@
 """The affine maps that a normalization layer holds and could give away, per channel and in float64
 on the host.
 
-`line`: the whole layer, where at evaluation it is y = s x + t (BatchNorm and its kin).  `trailing`:
-its weight and bias, y = w z + b.
-`leading`: what a dynamic curve does to its input, f(alpha x + shift).
+- the whole layer, where at evaluation it is y = s x + t (BatchNorm and its kin);
+- its output affine, y = w z + b;
+- the input affine of a dynamic curve, f(alpha x + shift).
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from probe.models.folding.graph import Blocked
+from probe.models.folding.graph import NotFoldable
 from probe.models.reading.layers import affine_of, channels_of, eval_affine
 from probe.models.reading.norm_types import NormType
 from probe.norms import Norm
 
-LEADING = ("dyt", "dyt_2d", "derf", "derf_2d")
-AFTERWARDS = {
-    "weight": 1.0,
-    "bias": 0.0,
-    "alpha": 1.0,
-    "shift": 0.0,
-}  # parameters of a layer that gave its map away
+_KINDS_WITH_ALPHA = ("dyt", "dyt_2d", "derf", "derf_2d")
+# the values of a layer's parameters at which its maps are the identity
+_NEUTRAL = {"weight": 1.0, "bias": 0.0, "alpha": 1.0, "shift": 0.0}
+
+
+class Direction(StrEnum):
+    """Which map of a layer is folded, and to which side."""
+
+    BEFORE = "before"  # the whole layer, into the linear layer before it
+    AFTER = "after"  # the whole layer, into the linear layers after it
+    AFFINE = "affine"  # its weight and bias, into the linear layers after it
+    ALPHA = "alpha"  # its alpha and shift, into the linear layer before it
+
+    @property
+    def is_upstream(self) -> bool:
+        """Into what makes the input of the layer, not into what uses its output."""
+        return self in (Direction.BEFORE, Direction.ALPHA)
+
+    @property
+    def removes_layer(self) -> bool:
+        return self in (Direction.BEFORE, Direction.AFTER)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the layer's parameters that hold the map, where the layer stays."""
+        return ("weight", "bias") if self is Direction.AFFINE else ("alpha", "shift")
 
 
 @dataclass(frozen=True)
 class NormLayer:
-    """A normalization layer by its path."""
+    """A normalization layer by its path.
+
+    layer = NormLayer("blocks.0.norm1", norm, norm_type(norm))
+    layer.check(Direction.AFFINE)
+    weight, bias = layer.map(Direction.AFFINE)  # each (C,)
+    """
 
     path: str
     module: Any
-    kind: NormType
+    norm_type: NormType
+
+    @property
+    def kind(self) -> str:
+        return self.norm_type.kind
 
     @property
     def axis(self) -> int:
-        return -1 if self.kind.channels_last else 1
+        """Of the channels in its input and output."""
+        return -1 if self.norm_type.channels_last else 1
 
     @property
-    def is_line(self) -> bool:
-        return self.kind.affine(self.module)
+    def is_affine(self) -> bool:
+        """Is the whole layer y = s x + t at evaluation?"""
+        return self.norm_type.affine(self.module)
+
+    @property
+    def has_alpha(self) -> bool:
+        return self.kind in _KINDS_WITH_ALPHA
 
     @property
     def has_activation(self) -> bool:
         """A norm+activation module of timm with an activation that does something."""
         act = getattr(self.module, "act", None)
-        return (
-            isinstance(act, nn.Module)
-            and not isinstance(act, nn.Identity)
-            and hasattr(self.module, "drop")
-        )
+        is_active = isinstance(act, nn.Module) and not isinstance(act, nn.Identity)
+        return is_active and hasattr(self.module, "drop")
 
-    def line(self) -> tuple[Tensor, Tensor]:
+    def map(self, direction: Direction) -> tuple[Tensor, Tensor]:
+        """Scale and shift (C,) of what is to be folded in `direction`."""
+        if direction is Direction.ALPHA:
+            return self._input_affine()
+        if direction is Direction.AFFINE:
+            return affine_of(self.module, channels_of(self.module))
+        return self._whole_layer()
+
+    def _whole_layer(self) -> tuple[Tensor, Tensor]:
         """s, t of y = s x + t: s = w / sqrt(running_var + eps), t = b - running_mean s; norms of
         the zoo give their own.
         """
-        found = eval_affine(self.module)
-        assert found is not None  # is_line says so
-        return found
+        scale_and_shift = eval_affine(self.module)
+        assert scale_and_shift is not None  # is_affine says so
+        return scale_and_shift
 
-    def trailing(self) -> tuple[Tensor, Tensor]:
-        """w, b of y = w z + b."""
-        return affine_of(self.module, channels_of(self.module))
-
-    def leading(self) -> tuple[Tensor, Tensor]:
+    def _input_affine(self) -> tuple[Tensor, Tensor]:
         """alpha, shift of f(alpha x + shift), one value per channel."""
 
-        def read(name: str, missing: float) -> Tensor:
+        def read(name: str) -> Tensor:
             value = getattr(self.module, name, None)
-            value = (
-                value.detach().to("cpu", torch.float64)
-                if isinstance(value, Tensor)
-                else torch.full((1,), missing).double()
-            )
+            if not isinstance(value, Tensor):
+                value = torch.tensor(_NEUTRAL[name])
+            value = value.detach().to("cpu", torch.float64)
             return value.reshape(-1).expand(channels_of(self.module))
 
-        return read("alpha", 1.0), read("shift", 0.0)
+        return read("alpha"), read("shift")
 
-    def map(self, direction: str) -> tuple[Tensor, Tensor]:
-        """Scale and shift (C,) of what is to move in `direction`: before, after, affine or
-        alpha.
-        """
-        return {"alpha": self.leading, "affine": self.trailing}.get(direction, self.line)()
-
-    def check(self, direction: str) -> None:
-        """Raises Blocked where there is no such map, or it cannot leave the layer."""
+    def check(self, direction: Direction) -> None:
+        """Raises NotFoldable where there is no such map, or it cannot leave the layer."""
         if self.module.training:
-            raise Blocked("it is in training mode")
-        if direction in ("after", "affine") and self.has_activation:
-            raise Blocked("its own activation comes after it")
+            raise NotFoldable("it is in training mode")
+        if not direction.is_upstream and self.has_activation:
+            raise NotFoldable("its own activation comes after it")
         if len(getattr(self.module, "normalized_shape", (1,))) > 1:
-            raise Blocked("its weight lies along several axes")
+            raise NotFoldable("its weight lies along several axes")
         scale, shift = self.map(direction)
-        if direction in ("affine", "alpha") and bool((scale == 1).all()) and not shift.any():
-            raise Blocked(
-                "nothing to fold: its "
-                f"{'weight is 1 and its bias 0' if direction == 'affine' else 'alpha is 1'}"
-            )
+        if not direction.removes_layer and bool((scale == 1).all()) and not shift.any():
+            is_affine = direction is Direction.AFFINE
+            values = "its weight is 1 and its bias 0" if is_affine else "its alpha is 1"
+            raise NotFoldable(f"nothing to fold: {values}")
 
-    def neutral(self, direction: str) -> dict[str, Tensor]:
-        """The layer's own parameters once its map has moved in `direction`; they make the map the
+    def neutral_parameters(self, direction: Direction) -> dict[str, Tensor]:
+        """The layer's own parameters once its map was folded in `direction`; they make the map the
         identity.
         """
-        module = self.module
-        if direction == "affine" and isinstance(module, Norm):
-            module = copy.deepcopy(module)
-            module.match_affine(torch.ones(module.num_features), torch.zeros(module.num_features))
-            return {
-                name: value.detach()
-                for name in ("weight", "bias")
-                if (value := getattr(module, name)) is not None
-            }
-        names = ("weight", "bias") if direction == "affine" else ("alpha", "shift")
-        own = {name: getattr(module, name, None) for name in names}
+        if direction is Direction.AFFINE and isinstance(self.module, Norm):
+            return _neutral_of_zoo(self.module)
+        own = {name: getattr(self.module, name, None) for name in direction.parameters}
         return {
-            name: torch.full_like(value, AFTERWARDS[name])
+            name: torch.full_like(value, _NEUTRAL[name])
             for name, value in own.items()
             if isinstance(value, Tensor)
         }
+
+
+def _neutral_of_zoo(norm: Norm) -> dict[str, Tensor]:
+    """A norm of the zoo may hold its output affine in another form, so it is asked."""
+    norm = copy.deepcopy(norm)
+    norm.match_affine(torch.ones(norm.num_features), torch.zeros(norm.num_features))
+    own = {name: getattr(norm, name) for name in Direction.AFFINE.parameters}
+    return {name: value.detach() for name, value in own.items() if value is not None}

@@ -1,6 +1,4 @@
-"""Changes of a module that can be taken back: parameters replaced, biases created, layers taken
-away.
-"""
+"""Changes of a module that can be taken back: new parameters, new biases, removed layers."""
 
 from __future__ import annotations
 
@@ -13,28 +11,33 @@ _MISSING = object()
 
 
 class Edits:
-    """Entries of dictionaries that were replaced; `undo` puts the same objects back."""
+    """Entries of dictionaries that were replaced; `undo` puts the same objects back.
+
+    edits = Edits()
+    edits.remove_norm(module, "layer1.0.bn1")
+    edits.undo()
+    """
 
     def __init__(self) -> None:
-        self._log: list[tuple[dict, Any, Any]] = []
+        self._replaced: list[tuple[dict, Any, Any]] = []
 
-    def put(self, entries: dict, key: Any, new: Any) -> None:
-        self._log.append((entries, key, entries.get(key, _MISSING)))
+    def set_entry(self, entries: dict, key: Any, new: Any) -> None:
+        self._replaced.append((entries, key, entries.get(key, _MISSING)))
         entries[key] = new
 
     def undo(self) -> list[Any]:
         """Everything as it was; returns the objects that were put back."""
-        back = []
-        while self._log:
-            entries, key, old = self._log.pop()
+        restored = []
+        while self._replaced:
+            entries, key, old = self._replaced.pop()
             if old is _MISSING:
                 del entries[key]
             else:
                 entries[key] = old
-                back.append(old)
-        return back
+                restored.append(old)
+        return restored
 
-    def take_away(self, root: nn.Module, path: str) -> None:
+    def remove_norm(self, root: nn.Module, path: str) -> None:
         """Put the identity in the place of a layer, or its own drop and activation, wherever `root`
         refers to it.
         """
@@ -43,16 +46,15 @@ class Edits:
         for parent in list(root.modules()):
             for name, child in parent._modules.items():
                 if child is layer:
-                    self.put(parent._modules, name, rest)
+                    self.set_entry(parent._modules, name, rest)
 
     def set_parameter(
         self, root: nn.Module, path: str, name: str, value: Tensor, like: Tensor
     ) -> None:
         """A new parameter in the device, dtype and requires_grad of `like`."""
-        new = nn.Parameter(
-            value.to(like.device, like.dtype, copy=True), requires_grad=like.requires_grad
-        )
-        self.put(root.get_submodule(path)._parameters, name, new)
+        moved = value.to(like.device, like.dtype, copy=True)
+        parameter = nn.Parameter(moved, requires_grad=like.requires_grad)
+        self.set_entry(root.get_submodule(path)._parameters, name, parameter)
 
 
 def without_norm(layer: nn.Module) -> nn.Module:

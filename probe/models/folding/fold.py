@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,9 @@ from probe.errors import ProbeError, UsageError
 from probe.models.folding.affine_maps import NormLayer
 from probe.models.folding.edits import Edits
 from probe.models.folding.example import deviation, example_of
-from probe.models.folding.graph import Flow
-from probe.models.folding.plan import Move, Outcome, Planner
-from probe.models.folding.trial import Scratch
+from probe.models.folding.graph import FoldGraph
+from probe.models.folding.plan import Candidate, Fusion, Outcome, Planner
+from probe.models.folding.trial import Trial
 from probe.models.loading.load import Model
 from probe.models.reading.layers import list_norm_layers, norm_modules, unwrapped
 
@@ -36,6 +36,10 @@ class Fold:
     """What was folded in `module`. `undo` brings back the original modules and parameters; a `with`
     block does so at its end.
 
+        with fold(module, images) as result:
+            result.report  # one row per affine map
+            module(images)
+
     removed: paths of the layers that are gone. biases: names of the parameters that were created.
     deviation: largest change of an output on the example, in the module's own dtype; relative: the
     same over the largest |output|.
@@ -45,14 +49,14 @@ class Fold:
         self,
         module: nn.Module,
         outcomes: list[Outcome],
-        scratch: Scratch,
+        trial: Trial,
         edits: Edits,
         change: tuple[float, float],
     ) -> None:
         self.module = module
         self.outcomes = outcomes
-        self.removed = list(scratch.removed)
-        self.biases = [f"{path}.{name}".lstrip(".") for path, name in scratch.created]
+        self.removed = list(trial.removed)
+        self.biases = [f"{path}.{name}".lstrip(".") for path, name in trial.created]
         self.deviation, self.relative = change
         self._edits = edits
         self._state = _state(module)
@@ -71,12 +75,12 @@ class Fold:
         """Everything as it was; calling it again changes nothing. What comes back follows where the
         module was moved since.
         """
-        now = _state(self.module)
-        for old in self._edits.undo():
-            if isinstance(old, nn.Module):
-                old.train(now[0])
-            if now[1:] != self._state[1:]:
-                _move(old, *now[1:])
+        state = _state(self.module)
+        for restored in self._edits.undo():
+            if isinstance(restored, nn.Module):
+                restored.train(state.training)
+            if (state.device, state.dtype) != (self._state.device, self._state.dtype):
+                _move(restored, state.device, state.dtype)
         if hasattr(self.module, _MARK):
             delattr(self.module, _MARK)
 
@@ -87,11 +91,9 @@ class Fold:
         self.undo()
 
     def __repr__(self) -> str:
+        name, count = type(self.module).__name__, len(self.outcomes)
         folded = sum(outcome.status == "folded" for outcome in self.outcomes)
-        return (
-            f"Fold({type(self.module).__name__}, {folded} of {len(self.outcomes)} affine maps "
-            "folded)"
-        )
+        return f"Fold({name}, {folded} of {count} affine maps folded)"
 
 
 def fold(module: nn.Module | Model, example: Any = None, *, layers: str = "*") -> Fold:
@@ -107,16 +109,14 @@ def fold(module: nn.Module | Model, example: Any = None, *, layers: str = "*") -
     """
     size = module.input_size if isinstance(module, Model) else ()
     module = _checked(module.module if isinstance(module, Model) else module)
-    chosen = {layer.name for layer in list_norm_layers(module, layers)}
-    found = [
-        NormLayer(path, child, kind) for path, child, kind in _outermost(module) if path in chosen
-    ]
+    norm_layers = _norm_layers(module, layers)
     example = example_of(module, example, size)
     before = example.checked_outputs(module)
-    scratch = Scratch(module, example)
-    planner = Planner(Flow(scratch.module, scratch.example.args, scratch.example.kwargs), found)
-    refused = scratch.make(planner.plan())
-    edits = scratch.install(module)
+    trial = Trial(module, example)
+    graph = FoldGraph(trial.module, trial.example.args, trial.example.kwargs)
+    planner = Planner(graph, norm_layers)
+    refused = trial.apply(planner.plan())
+    edits = trial.write_to(module)
     change = deviation(before, example.outputs(module))
     if change[1] == torch.inf:
         edits.undo()
@@ -124,8 +124,8 @@ def fold(module: nn.Module | Model, example: Any = None, *, layers: str = "*") -
             "folded weights are too large for the module's dtype: fold it in float32, then "
             "convert it"
         )
-    mark_folded(module, list(scratch.removed))
-    return Fold(module, _outcomes(planner, refused), scratch, edits, change)
+    mark_folded(module, list(trial.removed))
+    return Fold(module, _outcomes(planner, refused), trial, edits, change)
 
 
 def mark_folded(module: nn.Module, removed: Sequence[str]) -> None:
@@ -152,68 +152,61 @@ def _checked(module: Any) -> nn.Module:
     return module
 
 
-def _outermost(module: nn.Module) -> list[Any]:
-    """The normalization layers that are no part of another one."""
-    every = list(norm_modules(module))
-    paths = [path for path, _, _ in every]
-    return [item for item in every if not any(item[0].startswith(f"{path}.") for path in paths)]
+def _norm_layers(module: nn.Module, layers: str) -> list[NormLayer]:
+    """The normalization layers of these names that are no part of another one."""
+    names = {layer.name for layer in list_norm_layers(module, layers)}
+    every = [NormLayer(*path_module_type) for path_module_type in norm_modules(module)]
+    inner = {
+        layer.path
+        for layer in every
+        if any(layer.path.startswith(f"{outer.path}.") for outer in every)
+    }
+    return [layer for layer in every if layer.path in names - inner]
 
 
-def _outcomes(planner: Planner, refused: dict[Move, str]) -> list[Outcome]:
-    """One row per wish, in the order of the layers."""
-    moves = {(move.layer.path, move.direction): move for move in planner.moves}
+def _outcomes(planner: Planner, refused: dict[Fusion, str]) -> list[Outcome]:
+    """One row per candidate, in the order of the layers."""
+    fusions = {fusion.candidate: fusion for fusion in planner.fusions}
     rows = []
-    for layer, directions in planner.wishes:
-        kind = layer.kind.kind
-        move = next(
-            (
-                moves[layer.path, direction]
-                for direction in directions
-                if (layer.path, direction) in moves
-            ),
-            None,
-        )
-        if move is None:
-            direction = directions[0] if len(directions) == 1 else ""
-            rows.append(
-                Outcome(
-                    layer.path,
-                    kind,
-                    "",
-                    direction,
-                    "kept",
-                    planner.reasons[layer.path, directions[0]],
-                )
-            )
+    for candidate in planner.candidates:
+        if (fusion := fusions.get(candidate)) is not None:
+            rows.append(_outcome_of_fusion(fusion, refused.get(fusion, "")))
         else:
-            reason = refused.get(move, "")
-            rows.append(
-                Outcome(
-                    layer.path,
-                    kind,
-                    move.into,
-                    move.direction,
-                    "kept" if reason else "folded",
-                    reason,
-                )
-            )
-    order = [layer.path for layer in planner.layers]
-    return sorted(rows, key=lambda row: order.index(row.layer))
+            rows.append(_outcome_without(candidate, planner.reasons[candidate]))
+    order = {layer.path: index for index, layer in enumerate(planner.layers)}
+    return sorted(rows, key=lambda row: order[row.layer])
 
 
-def _state(module: nn.Module) -> tuple[bool, torch.device, torch.dtype]:
-    tensor = next(
-        (parameter for parameter in module.parameters() if parameter.is_floating_point()),
-        torch.empty(0),
-    )
-    return module.training, tensor.device, tensor.dtype
+def _outcome_of_fusion(fusion: Fusion, refusal: str) -> Outcome:
+    layer, status = fusion.layer, "kept" if refusal else "folded"
+    return Outcome(layer.path, layer.kind, fusion.into, fusion.direction.value, status, refusal)
 
 
-def _move(old: Any, device: torch.device, dtype: torch.dtype) -> None:
-    if isinstance(old, nn.Module):
-        old.to(device=device, dtype=dtype)
-    elif isinstance(old, Tensor):
-        old.data = old.data.to(device=device, dtype=dtype)
+def _outcome_without(candidate: Candidate, reason: str) -> Outcome:
+    layer, directions = candidate.layer, candidate.directions
+    direction = directions[0].value if len(directions) == 1 else ""
+    return Outcome(layer.path, layer.kind, "", direction, "kept", reason)
+
+
+class _State(NamedTuple):
+    """What a user may have changed of a module between fold and undo."""
+
+    training: bool
+    device: torch.device
+    dtype: torch.dtype
+
+
+def _state(module: nn.Module) -> _State:
+    floating = (parameter for parameter in module.parameters() if parameter.is_floating_point())
+    tensor = next(floating, torch.empty(0))
+    return _State(module.training, tensor.device, tensor.dtype)
+
+
+def _move(restored: Any, device: torch.device, dtype: torch.dtype) -> None:
+    if isinstance(restored, nn.Module):
+        restored.to(device=device, dtype=dtype)
+    elif isinstance(restored, Tensor):
+        restored.data = restored.data.to(device=device, dtype=dtype)
 
 
 __all__ = ["Fold", "fold", "mark_folded"]

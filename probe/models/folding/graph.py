@@ -1,5 +1,4 @@
-"""The flow of tensors through a module at evaluation: torch.export's graph, and which part of it is
-which layer.
+"""torch.export's graph of a module at evaluation, and which part of it is which layer.
 
 The graph has no in-place operations and no views
 (https://docs.pytorch.org/docs/stable/export.html), so who reads a tensor is who uses its node. It
@@ -31,14 +30,14 @@ _SHAPE_ONLY = {
 }
 
 
-class Blocked(Exception):
-    """Why a map cannot move; the text is the reason in the report."""
+class NotFoldable(Exception):
+    """Why a map cannot be folded; the text is the reason in the report."""
 
 
 @dataclass(frozen=True)
-class Region:
-    """The nodes of the one call of a layer, the node that it reads and the one of its output.
-    `axis`: of the channels in both.
+class LayerCall:
+    """The one call of a layer as a subgraph: its nodes, the node that it reads and the node of its
+    output. `axis`: of the channels in both.
     """
 
     path: str
@@ -48,112 +47,120 @@ class Region:
     output: Node
 
 
-class Flow:
+class FoldGraph:
     """The graph of `module` on an example input. Raises ProbeError where torch.export cannot make
     one.
+
+        graph = FoldGraph(module, (images,), {})
+        call = graph.layer_call("blocks.0.norm1", axis=-1)
+        [graph.describe(user) for user in graph.users(call.output)]  # linear (blocks.0.attn.qkv)
     """
 
     def __init__(self, module: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> None:
         self._program = _exported(module, args, kwargs)
         signature = self._program.graph_signature
-        self._parameters = dict(signature.inputs_to_parameters)
-        self._tensors = {
-            **self._parameters,
+        self._parameter_names = dict(signature.inputs_to_parameters)
+        self._tensor_names = {
+            **self._parameter_names,
             **signature.inputs_to_buffers,
             **signature.inputs_to_lifted_tensor_constants,
         }
         self.nodes: list[Node] = list(self._program.graph.nodes)
-        self._order = {node: place for place, node in enumerate(self.nodes)}
-        self._varying: set[Node] = set()
-        self._of: dict[str, set[Node]] = defaultdict(set)
-        self._calls: dict[str, set[str]] = defaultdict(set)
-        self._values: dict[Node, Any] = {}
+        self._order = {node: index for index, node in enumerate(self.nodes)}
+        self._data_dependent: set[Node] = set()  # on the model's input; all others are constants
+        self._nodes_in: dict[str, set[Node]] = defaultdict(set)  # by module path
+        self._calls_of: dict[str, set[str]] = defaultdict(set)  # by module path
+        self._constants: dict[Node, Any] = {}
         for node in self.nodes:
-            self._note(node)
+            self._register(node)
 
-    def _note(self, node: Node) -> None:
-        given = node.op == "placeholder" and node.name not in self._tensors
-        if given or self.sources(node):
-            self._varying.add(node)
+    def _register(self, node: Node) -> None:
+        is_model_input = node.op == "placeholder" and node.name not in self._tensor_names
+        if is_model_input or self.inputs(node):
+            self._data_dependent.add(node)
         for call, (path, _) in node.meta.get("nn_module_stack", {}).items():
-            self._of[path].add(node)
-            self._calls[path].add(call)
+            self._nodes_in[path].add(node)
+            self._calls_of[path].add(call)
 
-    def region(self, path: str, axis: int) -> Region:
-        """The call of the layer `path`. Raises Blocked unless it is one call that reads and makes
-        one tensor.
+    def layer_call(self, path: str, axis: int) -> LayerCall:
+        """The call of the layer `path`. Raises NotFoldable unless it is one call that reads and
+        makes one tensor.
         """
-        nodes = self._of.get(path)
+        nodes = self._nodes_in.get(path)
         if not nodes:
-            raise Blocked("it is not called on the example, or the outputs do not depend on it")
-        if len(self._calls[path]) > 1:
-            raise Blocked(f"it is called {len(self._calls[path])} times in one forward pass")
-        read = {source for node in nodes for source in self.sources(node) if source not in nodes}
-        made = {node for node in nodes for reader in self.readers(node) if reader not in nodes}
-        if len(read) != 1 or len(made) != 1:
-            raise Blocked(f"it reads {len(read)} tensors and makes {len(made)}")
-        return Region(path, axis, frozenset(nodes), read.pop(), made.pop())
+            raise NotFoldable("it is not called on the example, or the outputs do not depend on it")
+        if len(self._calls_of[path]) > 1:
+            raise NotFoldable(f"it is called {len(self._calls_of[path])} times in one forward pass")
+        inputs = {source for node in nodes for source in self.inputs(node) if source not in nodes}
+        outputs = {node for node in nodes for user in self.users(node) if user not in nodes}
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise NotFoldable(f"it reads {len(inputs)} tensors and makes {len(outputs)}")
+        return LayerCall(path, axis, frozenset(nodes), inputs.pop(), outputs.pop())
 
-    def sources(self, node: Node) -> list[Node]:
+    def inputs(self, node: Node) -> list[Node]:
         """What a node reads whose values depend on the model's input."""
         if _is_shape_only(node):
             return []
-        return [source for source in node.all_input_nodes if source in self._varying]
+        return [source for source in node.all_input_nodes if source in self._data_dependent]
 
-    def readers(self, node: Node) -> list[Node]:
-        """The nodes that read `node` and matter: assertions make nothing."""
+    def users(self, node: Node) -> list[Node]:
+        """The nodes that read the values of `node`: torch.fx's users without assertions, which make
+        nothing, and without operations that read the shape only.
+        """
         return [
-            reader
-            for reader in node.users
-            if reader.op == "output" or (reader.users and not _is_shape_only(reader))
+            user
+            for user in node.users
+            if user.op == "output" or (user.users and not _is_shape_only(user))
         ]
 
-    def after(self, node: Node) -> Iterator[Node]:
+    def nodes_after(self, node: Node) -> Iterator[Node]:
         """The nodes behind `node` in execution order."""
         yield from self.nodes[self._order[node] + 1 :]
 
-    def parameter(self, node: Any) -> str | None:
+    def parameter_name(self, node: Any) -> str | None:
         """Name of the parameter that `node` is; None for any other."""
-        return (
-            self._parameters.get(node.name)
-            if isinstance(node, Node) and node.op == "placeholder"
-            else None
-        )
+        if isinstance(node, Node) and node.op == "placeholder":
+            return self._parameter_names.get(node.name)
+        return None
 
-    def run(self, node: Node, given: Mapping[Node, Any]) -> Any:
-        """The operation of `node` on other tensors. Raises Blocked where it needs more than those
-        and constants.
+    def evaluate(self, node: Node, values: Mapping[Node, Any]) -> Any:
+        """The operation of `node` on other tensors. Raises NotFoldable where it needs more than
+        those and constants.
         """
 
-        def value(source: Node) -> Any:
-            return given[source] if source in given else self._constant(source)
+        def value_of(source: Node) -> Any:
+            return values[source] if source in values else self._constant(source)
 
         assert callable(node.target)
-        return node.target(*map_arg(node.args, value), **map_arg(node.kwargs, value))
+        return node.target(*map_arg(node.args, value_of), **map_arg(node.kwargs, value_of))
 
     def _constant(self, node: Node) -> Any:
         """The value of a node that does not depend on the model's input; floating ones as
         float64.
         """
-        if node in self._varying:
-            raise Blocked(f"{self.describe(node)} is read together with it")
-        if node not in self._values:
-            shapes = {
-                source: _zeros(source) for source in node.all_input_nodes if source in self._varying
+        if node in self._data_dependent:
+            raise NotFoldable(f"{self.describe(node)} is read together with it")
+        if node not in self._constants:
+            # a constant may be made from the shape of a tensor that is none: zeros have the shape
+            zeros = {
+                source: _zeros(source)
+                for source in node.all_input_nodes
+                if source in self._data_dependent
             }
-            value = self._stored(node) if node.op != "call_function" else self.run(node, shapes)
-            wide = isinstance(value, Tensor) and value.is_floating_point()
-            self._values[node] = value.double() if wide else value
-        return self._values[node]
+            is_call = node.op == "call_function"
+            value = self.evaluate(node, zeros) if is_call else self._stored(node)
+            is_floating = isinstance(value, Tensor) and value.is_floating_point()
+            self._constants[node] = value.double() if is_floating else value
+        return self._constants[node]
 
     def _stored(self, node: Node) -> Any:
-        name = self._tensors.get(node.name)
+        name = self._tensor_names.get(node.name)
         if name is None:
-            raise Blocked(f"{node.name} is read together with it")
+            raise NotFoldable(f"{node.name} is read together with it")
         state = self._program.state_dict
         return state[name] if name in state else self._program.constants[name]
 
-    def path(self, node: Node) -> str:
+    def module_path(self, node: Node) -> str:
         """The innermost module that `node` runs in."""
         stack = list(node.meta.get("nn_module_stack", {}).values())
         return stack[-1][0] if stack else ""
@@ -164,18 +171,19 @@ class Flow:
             return "the model's input"
         while node.target is operator.getitem:  # an output of an operation with several
             node = node.all_input_nodes[0]
-        schema = getattr(node.target, "_schema", None)
-        name = (
-            schema.name.split("::")[-1]
-            if schema is not None
-            else str(getattr(node.target, "__name__", node.name))
-        )
+        name = _schema_name(node).split("::")[-1]
+        name = name or str(getattr(node.target, "__name__", node.name))
         name = re.sub(r"^_*(native_)?|_legit.*", "", name)  # _native_batch_norm_legit_no_training
-        return f"{name} ({self.path(node) or 'the model itself'})"
+        return f"{name} ({self.module_path(node) or 'the model itself'})"
+
+
+def _schema_name(node: Node) -> str:
+    """`aten::relu`; empty for what is no operator of torch."""
+    return getattr(getattr(node.target, "_schema", None), "name", "")
 
 
 def _is_shape_only(node: Node) -> bool:
-    return getattr(getattr(node.target, "_schema", None), "name", None) in _SHAPE_ONLY
+    return _schema_name(node) in _SHAPE_ONLY
 
 
 def _zeros(node: Node) -> Tensor:
@@ -187,7 +195,7 @@ def shape_of(node: Node) -> torch.Size:
     """Shape of the tensor that a node makes."""
     value = node.meta.get("val")
     if not isinstance(value, Tensor):
-        raise Blocked(f"{node.name} is no tensor")
+        raise NotFoldable(f"{node.name} is no tensor")
     return value.shape
 
 
@@ -202,9 +210,8 @@ def _exported(
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             traced = copy.deepcopy(module, dict(shared))
-            return torch.export.export(traced, args, dict(kwargs), strict=False).run_decompositions(
-                {}
-            )
+            program = torch.export.export(traced, args, dict(kwargs), strict=False)
+            return program.run_decompositions({})
     except Exception as error:  # whatever the module's own code raises on traced tensors
         raise ProbeError(
             f"{type(module).__name__} cannot be folded: torch.export does not see through its "
@@ -212,4 +219,4 @@ def _exported(
         ) from error
 
 
-__all__ = ["Blocked", "Flow", "Region", "shape_of"]
+__all__ = ["FoldGraph", "LayerCall", "NotFoldable", "shape_of"]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from probe.models.folding.graph import Blocked, Flow, shape_of
+from probe.models.folding.graph import FoldGraph, NotFoldable, shape_of
 
 _FORMS = {
     "aten::linear": "linear",
@@ -25,7 +25,7 @@ _FORMS = {
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearOp:
     """One call of y = W x + b. `owner` is the module that holds the weight, `weight` and `bias` are
     the names it has there.
     """
@@ -36,19 +36,19 @@ class Linear:
     owner: str
     weight: str
     bias: str
-    biased: bool
-    outputs: int  # channels
+    has_bias: bool
+    out_channels: int
     groups: int
     zero_padded: bool
-    even: bool  # every output position reads as many input positions through the same weights
+    uniform: bool  # every output position reads as many input positions through the same weights
 
     @property
     def name(self) -> str:
         """Its module path; with the name of the projection where one module holds several
         (nn.MultiheadAttention).
         """
-        part = self.weight.removesuffix("weight").rstrip("_")
-        return ".".join(piece for piece in (self.owner, part) if piece)
+        projection = self.weight.removesuffix("weight").rstrip("_")
+        return ".".join(part for part in (self.owner, projection) if part)
 
     def axis(self, node: Node) -> int:
         """The axis of the channels in its input or output."""
@@ -59,15 +59,15 @@ class Linear:
         return len(shape_of(node)) - len(shape_of(weight)) + 1
 
     def check_shift(self) -> None:
-        """Raises Blocked where the output's part that comes from a constant input is not the same
-        at every position.
+        """Raises NotFoldable where the output's part that comes from a constant input is not the
+        same at every position.
         """
         if self.zero_padded:
-            raise Blocked(
+            raise NotFoldable(
                 f"{self.name} pads with zeros, where a map with a shift would need the shift"
             )
-        if self.form == "transposed" and not self.even:
-            raise Blocked(
+        if self.form == "transposed" and not self.uniform:
+            raise NotFoldable(
                 f"{self.name} is a transposed convolution, where a shift reaches its output "
                 "positions unevenly"
             )
@@ -78,7 +78,7 @@ class Linear:
         """s (W x + b) + t:  W' = diag(s) W,  b' = s b + t.  Exact for any padding, stride, dilation
         and groups.
         """
-        scaled = self._by_output(weight, scale)
+        scaled = self._times_outputs(weight, scale)
         if bias is None and not shift.any():
             return scaled, None
         return scaled, scale * (bias if bias is not None else 0.0) + shift
@@ -89,79 +89,105 @@ class Linear:
         """W (s x + t) + b:  W' = W diag(s),  b' = b + W t, summed over input channels and kernel
         positions.
         """
-        scaled = self._by_input(weight, scale)
+        scaled = self._times_inputs(weight, scale)
         if bias is None and not shift.any():
             return scaled, None
-        return scaled, (bias if bias is not None else 0.0) + self._sums(
-            self._by_input(weight, shift)
-        )
+        constant = self._summed_to_outputs(self._times_inputs(weight, shift))
+        return scaled, (bias if bias is not None else 0.0) + constant
 
-    def _by_output(self, weight: Tensor, values: Tensor) -> Tensor:
+    def _times_outputs(self, weight: Tensor, values: Tensor) -> Tensor:
         """The weight times one value per output channel."""
         if self.form == "transposed":
             grouped = weight.unflatten(0, (self.groups, -1))
             return (grouped * _spaced(values.view(self.groups, 1, -1), grouped)).flatten(0, 1)
         return weight * _spaced(values, weight)
 
-    def _by_input(self, weight: Tensor, values: Tensor) -> Tensor:
+    def _times_inputs(self, weight: Tensor, values: Tensor) -> Tensor:
         """The weight times one value per input channel."""
         if self.form == "transposed":
             return weight * _spaced(values, weight)
         grouped = weight.unflatten(0, (self.groups, -1))
         return (grouped * _spaced(values.view(self.groups, 1, -1), grouped)).flatten(0, 1)
 
-    def _sums(self, weight: Tensor) -> Tensor:
+    def _summed_to_outputs(self, weight: Tensor) -> Tensor:
         """Sum over inputs and kernel positions, for each output."""
         if self.form == "transposed":
             return weight.flatten(2).sum(2).unflatten(0, (self.groups, -1)).sum(1).flatten()
         return weight.flatten(1).sum(1)
 
 
-def linear_of(flow: Flow, node: Node) -> Linear | None:
-    """The linear layer that `node` is, None for another operation. Raises Blocked where its weights
-    cannot take a map.
+def linear_of(graph: FoldGraph, node: Node) -> LinearOp | None:
+    """The linear layer that `node` is, None for another operation. Raises NotFoldable where its
+    weights cannot take a map.
     """
     schema = getattr(node.target, "_schema", None)
     form = _FORMS.get(getattr(schema, "name", ""))
     if form is None or schema is None:
         return None
-    given = _arguments(node, schema)
-    if given["input"] not in flow.sources(node) or given["weight"] in flow.sources(node):
+    arguments = _bound_arguments(node, schema)
+    inputs = graph.inputs(node)
+    if arguments["input"] not in inputs or arguments["weight"] in inputs:
         return None
-    what = flow.describe(node)
-    weight = _own_parameter(flow, given["weight"], what)
-    owner, _, name = weight.rpartition(".")
-    bias = name.removesuffix("weight") + "bias"
-    if given.get("bias") is not None and _own_parameter(flow, given["bias"], what) != ".".join(
-        filter(None, (owner, bias))
-    ):
-        raise Blocked(f"the bias of {what} is not that of its module")
-    if given.get("transposed"):
+    owner, weight, bias = _parameter_names(graph, node, arguments)
+    if arguments.get("transposed"):
         form = "transposed"
-    return Linear(
+    shape = shape_of(arguments["weight"])
+    return LinearOp(
         node=node,
-        input=given["input"],
+        input=arguments["input"],
         form=form,
         owner=owner,
-        weight=name,
+        weight=weight,
         bias=bias,
-        biased=given.get("bias") is not None,
-        outputs=_outputs(form, given),
-        groups=given.get("groups", 1),
-        zero_padded=form == "conv" and _pads(given["padding"], shape_of(given["weight"])[2:]),
-        even=form != "transposed" or _pointwise(given, shape_of(given["weight"])[2:]),
+        has_bias=arguments.get("bias") is not None,
+        out_channels=shape[1] * arguments["groups"] if form == "transposed" else shape[0],
+        groups=arguments.get("groups", 1),
+        zero_padded=form == "conv" and _pads(arguments["padding"], shape[2:]),
+        uniform=form != "transposed" or _is_pointwise(arguments, shape[2:]),
     )
 
 
-def _outputs(form: str, given: dict[str, Any]) -> int:
-    shape = shape_of(given["weight"])
-    return shape[1] * given["groups"] if form == "transposed" else shape[0]
+def _bound_arguments(node: Node, schema: Any) -> dict[str, Any]:
+    """The arguments of a node by name, defaults included."""
+    names = [argument.name for argument in schema.arguments]
+    defaults = {
+        argument.name: argument.default_value
+        for argument in schema.arguments
+        if argument.has_default_value()
+    }
+    return {**defaults, **dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
-def _pointwise(given: dict[str, Any], kernel: torch.Size) -> bool:
+def _parameter_names(
+    graph: FoldGraph, node: Node, arguments: dict[str, Any]
+) -> tuple[str, str, str]:
+    """Path of the module that holds the parameters, name of the weight there, and the name that its
+    bias has or would have. Raises NotFoldable.
+    """
+    operation = graph.describe(node)
+    owner, _, weight = _own_parameter(graph, arguments["weight"], operation).rpartition(".")
+    bias = weight.removesuffix("weight") + "bias"
+    if arguments.get("bias") is not None:
+        beside_the_weight = f"{owner}.{bias}".lstrip(".")
+        if _own_parameter(graph, arguments["bias"], operation) != beside_the_weight:
+            raise NotFoldable(f"the bias of {operation} is not that of its module")
+    return owner, weight, bias
+
+
+def _own_parameter(graph: FoldGraph, node: Any, operation: str) -> str:
+    """Name of a parameter that this one operation alone reads. Raises NotFoldable."""
+    name = graph.parameter_name(node)
+    if name is None:
+        raise NotFoldable(f"a weight of {operation} is computed or no parameter")
+    if (uses := len(graph.users(node))) > 1:
+        raise NotFoldable(f"{name} is used {uses} times in one forward pass")
+    return name
+
+
+def _is_pointwise(arguments: dict[str, Any], kernel: torch.Size) -> bool:
     """A transposed convolution that is a linear layer at each position."""
-    steps = [step == 1 for step in (*kernel, *given["stride"])]
-    return all(steps) and not _any(given["padding"]) and not _any(given["output_padding"])
+    is_unit = all(size == 1 for size in (*kernel, *arguments["stride"]))
+    return is_unit and not _any(arguments["padding"]) and not _any(arguments["output_padding"])
 
 
 def _pads(padding: Any, kernel: torch.Size) -> bool:
@@ -174,30 +200,9 @@ def _any(sizes: Any) -> bool:
     return any(sizes) if isinstance(sizes, list | tuple) else bool(sizes)
 
 
-def _arguments(node: Node, schema: Any) -> dict[str, Any]:
-    """The arguments of a node by name, defaults included."""
-    names = [argument.name for argument in schema.arguments]
-    defaults = {
-        argument.name: argument.default_value
-        for argument in schema.arguments
-        if argument.has_default_value()
-    }
-    return {**defaults, **dict(zip(names, node.args, strict=False)), **node.kwargs}
-
-
-def _own_parameter(flow: Flow, node: Any, what: str) -> str:
-    """Name of a parameter that this one operation alone reads. Raises Blocked."""
-    name = flow.parameter(node)
-    if name is None:
-        raise Blocked(f"a weight of {what} is computed or no parameter")
-    if (uses := len(flow.readers(node))) > 1:
-        raise Blocked(f"{name} is used {uses} times in one forward pass")
-    return name
-
-
 def _spaced(values: Tensor, weight: Tensor) -> Tensor:
     """`values` with axes of length 1 behind, until it broadcasts from the front."""
     return values.view(*values.shape, *[1] * (weight.ndim - values.ndim))
 
 
-__all__ = ["Linear", "linear_of"]
+__all__ = ["LinearOp", "linear_of"]

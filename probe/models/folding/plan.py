@@ -1,4 +1,4 @@
-"""Which map of which layer moves where: decided on the graph alone, without touching a weight."""
+"""Which map of which layer is folded where: decided on the graph alone; no weight is touched."""
 
 from __future__ import annotations
 
@@ -9,32 +9,37 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from probe.models.folding.affine_maps import LEADING, NormLayer
-from probe.models.folding.graph import Blocked, Flow, Region
-from probe.models.folding.linear import Linear, linear_of
-from probe.models.folding.propagate import spread
+from probe.models.folding.affine_maps import Direction, NormLayer
+from probe.models.folding.graph import FoldGraph, LayerCall, NotFoldable
+from probe.models.folding.linear import LinearOp, linear_of
+from probe.models.folding.propagate import propagate
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A map that could be folded, with the directions to try in this order."""
+
+    layer: NormLayer
+    directions: tuple[Direction, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Move:
-    """A map of `layer` that moves into `targets`, each with the channel of the layer for each
+class Fusion:
+    """A map of `layer` to be fused into `targets`, each with the channel of the layer for each
     channel of the target.
-
-    direction: before (into the linear layer before it), after (into those after it), affine (weight
-    and bias, into those after it), alpha (into the one before it).
     """
 
-    layer: NormLayer
-    direction: str
-    targets: tuple[tuple[Linear, Tensor], ...]
+    candidate: Candidate
+    direction: Direction
+    targets: tuple[tuple[LinearOp, Tensor], ...]
+
+    @property
+    def layer(self) -> NormLayer:
+        return self.candidate.layer
 
     @property
     def into(self) -> str:
         return ", ".join(linear.name for linear, _ in self.targets)
-
-    @property
-    def backward(self) -> bool:
-        return self.direction in ("before", "alpha")
 
 
 @dataclass(frozen=True)
@@ -50,98 +55,115 @@ class Outcome:
 
 
 class Planner:
-    """Tries every map of every layer. What is in the way of one may be gone once another has moved,
+    """Tries every map of every layer. What is in the way of one may be gone once another is fused,
     so it tries again.
+
+        planner = Planner(graph, layers)
+        fusions = planner.plan()
+        planner.reasons[candidate]  # why a candidate without a fusion has none
     """
 
-    def __init__(self, flow: Flow, layers: Sequence[NormLayer]) -> None:
-        self.flow = flow
+    def __init__(self, graph: FoldGraph, layers: Sequence[NormLayer]) -> None:
+        self.graph = graph
         self.layers = layers
-        self.moves: list[Move] = []  # in the order in which they are to be made
-        self.reasons: dict[tuple[str, str], str] = {}
-        self.wishes: list[tuple[NormLayer, tuple[str, ...]]] = [
-            (layer, ("before", "after")) for layer in layers if layer.is_line
-        ]
-        for layer in layers:
-            if not layer.is_line:
-                curve = [("alpha",)] if layer.kind.kind in LEADING else []
-                self.wishes += [(layer, directions) for directions in (*curve, ("affine",))]
-        self._gone: dict[Node, Region] = {}
+        self.candidates = _candidates(layers)
+        self.fusions: list[Fusion] = []  # in the order in which they are to be applied
+        self.reasons: dict[Candidate, str] = {}
+        self._identities: dict[Node, LayerCall] = {}  # nodes of layers that would be gone
 
-    def plan(self) -> list[Move]:
-        """The moves that can be made; `reasons` says why the others cannot."""
-        waiting = list(self.wishes)
+    def plan(self) -> list[Fusion]:
+        """The fusions that can be made; `reasons` says why the other candidates cannot."""
+        waiting = self.candidates
         while waiting:
-            kept = [wish for wish in waiting if not self._try(*wish)]
-            unblocked = len(kept) < len(waiting) and any(
-                move.direction in ("before", "after") for move in self.moves
+            blocked = [candidate for candidate in waiting if not self._fuse(candidate)]
+            # only a layer that is gone can clear the way of another one
+            has_cleared = len(blocked) < len(waiting) and any(
+                fusion.direction.removes_layer for fusion in self.fusions
             )
-            if not unblocked:
+            if not has_cleared:
                 break
-            waiting = kept
-        return self.moves
+            waiting = blocked
+        return self.fusions
 
-    def _try(self, layer: NormLayer, directions: tuple[str, ...]) -> bool:
+    def _fuse(self, candidate: Candidate) -> bool:
+        layer = candidate.layer
         reasons = {}
-        for direction in directions:
+        for direction in candidate.directions:
             try:
                 layer.check(direction)
-                region = self.flow.region(layer.path, layer.axis)
-                self.moves.append(self._move(layer, direction, region))
-            except Blocked as blocked:
-                reasons[direction] = str(blocked)
+                call = self.graph.layer_call(layer.path, layer.axis)
+                targets = self._targets(layer, direction, call)
+            except NotFoldable as reason:
+                reasons[direction] = str(reason)
                 continue
-            if direction in ("before", "after") and not layer.has_activation:
-                self._gone.update(dict.fromkeys(region.nodes, region))
+            self.fusions.append(Fusion(candidate, direction, targets))
+            if direction.removes_layer and not layer.has_activation:
+                self._identities.update(dict.fromkeys(call.nodes, call))
             return True
-        self.reasons[layer.path, directions[0]] = _joined(reasons)
+        self.reasons[candidate] = _joined(reasons)
         return False
 
-    def _move(self, layer: NormLayer, direction: str, region: Region) -> Move:
-        shift = bool(layer.map(direction)[1].any())
-        if direction in ("before", "alpha"):
-            return Move(layer, direction, (self._source(region, shift),))
-        readers = spread(self.flow, region.output, region.axis, shift, self._gone)
-        targets = [(reader, channels) for reader, channels in readers if isinstance(reader, Linear)]
+    def _targets(
+        self, layer: NormLayer, direction: Direction, call: LayerCall
+    ) -> tuple[tuple[LinearOp, Tensor], ...]:
+        has_shift = bool(layer.map(direction)[1].any())
+        if direction.is_upstream:
+            return (self._producer(call, has_shift),)
+        users = propagate(self.graph, call.output, call.axis, has_shift, self._identities)
+        targets = [(user, channels) for user, channels in users if isinstance(user, LinearOp)]
         for linear, _ in targets:
-            if shift:
+            if has_shift:
                 linear.check_shift()
-        return Move(layer, direction, tuple(targets))
+        return tuple(targets)
 
-    def _source(self, region: Region, shift: bool) -> tuple[Linear, Tensor]:
-        """The linear layer that makes the input of `region` and of nothing else, and the order of
-        its output channels there.
+    def _producer(self, call: LayerCall, has_shift: bool) -> tuple[LinearOp, Tensor]:
+        """The linear layer that makes the input of `call` and of nothing else, and the order of its
+        output channels there.
         """
-        linear = self._maker(region.input)
-        readers = spread(
-            self.flow, linear.node, linear.axis(linear.node), shift, self._gone, until=region
-        )
-        for reader, _ in readers:
-            if isinstance(reader, Linear):
-                raise Blocked(f"its input is also read by {reader.name}")
-        channels = readers[0][1]
-        if not torch.equal(channels.sort().values, torch.arange(linear.outputs)):
-            raise Blocked(f"its channels are not those of {linear.name} one by one")
+        linear = self._linear_before(call.input)
+        axis = linear.axis(linear.node)
+        users = propagate(self.graph, linear.node, axis, has_shift, self._identities, until=call)
+        for user, _ in users:
+            if isinstance(user, LinearOp):
+                raise NotFoldable(f"its input is also read by {user.name}")
+        channels = users[0][1]
+        if not torch.equal(channels.sort().values, torch.arange(linear.out_channels)):
+            raise NotFoldable(f"its channels are not those of {linear.name} one by one")
         return linear, channels.argsort()
 
-    def _maker(self, node: Node) -> Linear:
+    def _linear_before(self, node: Node) -> LinearOp:
         """The linear layer at the beginning of a chain of operations with one input each."""
         while True:
-            if node in self._gone:
-                node = self._gone[node].input
+            if node in self._identities:
+                node = self._identities[node].input
                 continue
-            if linear := linear_of(self.flow, node):
+            if linear := linear_of(self.graph, node):
                 return linear
-            sources = self.flow.sources(node)
-            if len(sources) != 1:
-                raise Blocked(f"its input is made by {self.flow.describe(node)}")
-            (node,) = sources
+            inputs = self.graph.inputs(node)
+            if len(inputs) != 1:
+                raise NotFoldable(f"its input is made by {self.graph.describe(node)}")
+            (node,) = inputs
 
 
-def _joined(reasons: dict[str, str]) -> str:
+def _candidates(layers: Sequence[NormLayer]) -> list[Candidate]:
+    """Layers that are affine as a whole first: each that goes clears the way of others."""
+    whole = [
+        Candidate(layer, (Direction.BEFORE, Direction.AFTER)) for layer in layers if layer.is_affine
+    ]
+    parts = [
+        Candidate(layer, (direction,))
+        for layer in layers
+        if not layer.is_affine
+        for direction in (Direction.ALPHA, Direction.AFFINE)
+        if direction is Direction.AFFINE or layer.has_alpha
+    ]
+    return whole + parts
+
+
+def _joined(reasons: dict[Direction, str]) -> str:
     if len(set(reasons.values())) == 1:
         return next(iter(reasons.values()))
     return "; ".join(f"{direction}: {reason}" for direction, reason in reasons.items())
 
 
-__all__ = ["Move", "Outcome", "Planner"]
+__all__ = ["Candidate", "Fusion", "Outcome", "Planner"]

@@ -23,14 +23,14 @@ class Net(nn.Module):
     fc=...)`.
     """
 
-    def __init__(self, flow: Any, **layers: nn.Module) -> None:
+    def __init__(self, function: Any, **layers: nn.Module) -> None:
         super().__init__()
         for name, layer in layers.items():
             setattr(self, name, layer)
-        self.flow = flow
+        self.function = function
 
     def forward(self, x: Any) -> Any:
-        return self.flow(self, x)
+        return self.function(self, x)
 
 
 def behind(map: nn.Module, norm: nn.Module) -> Net:
@@ -219,15 +219,15 @@ MOVED = {
 
 
 @pytest.fixture(scope="module")
-def moved():
+def moved_cases():
     nets = {name: (trained(net).double(), shape) for name, (net, shape, _, _) in MOVED.items()}
     return fold_together(nets, torch.float64)
 
 
 @pytest.mark.parametrize("name", MOVED)
-def test_a_map_moves_without_changing_the_output(moved, name):
+def test_a_map_moves_without_changing_the_output(moved_cases, name):
     _, _, direction, into = MOVED[name]
-    case = moved[name]
+    case = moved_cases[name]
     assert [outcome for outcome in case.outcomes if outcome[0] == "folded"] == [
         ("folded", direction, into, "")
     ]
@@ -385,15 +385,15 @@ KEPT = {
 
 
 @pytest.fixture(scope="module")
-def held():
+def kept_cases():
     nets = {name: (trained(net), shape) for name, (net, shape, _) in KEPT.items()}
     nets["in training mode"][0].norm.train()
     return fold_together(nets, torch.float32)
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_what_is_not_exact_is_kept_with_the_reason(held, name):
-    case = held[name]
+def test_what_is_not_exact_is_kept_with_the_reason(kept_cases, name):
+    case = kept_cases[name]
     ((status, _, into, reason),) = case.outcomes
     assert (status, into) == ("kept", "")
     assert re.search(KEPT[name][2], reason), reason

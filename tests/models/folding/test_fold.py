@@ -110,12 +110,12 @@ def test_a_network_computes_the_same_after_the_fold_and_has_its_bits_back_after_
     build, moves, stays = NETWORKS[name]
     module = trained(build())
     original = state(module)
-    done, relative = change(module, inputs(2, 3, 32, 32))
+    result, relative = change(module, inputs(2, 3, 32, 32))
     assert relative < 1e-5
-    assert done.relative == pytest.approx(relative, rel=0.5, abs=1e-7)
-    assert len(folded(done)) == moves
-    assert {layer: reason[: len(stays[layer])] for layer, reason in kept(done).items()} == stays
-    done.undo()
+    assert result.relative == pytest.approx(relative, rel=0.5, abs=1e-7)
+    assert len(folded(result)) == moves
+    assert {layer: reason[: len(stays[layer])] for layer, reason in kept(result).items()} == stays
+    result.undo()
     assert same(state(module), original)
 
 
@@ -146,9 +146,9 @@ def test_a_vit_with_norms_that_are_affine_at_evaluation_has_none_left(norm):
     module = vit(qkv_bias=False, depth=1).eval()
     swap(module, norm)
     trained(module)
-    done, relative = change(module, inputs(2, 3, 32, 32))
+    result, relative = change(module, inputs(2, 3, 32, 32))
     assert relative < 1e-5
-    assert len(folded(done)) == 3
+    assert len(folded(result)) == 3
     assert list(norm_modules(module)) == []
 
 
@@ -156,23 +156,23 @@ def test_a_convnet_with_dyt_gives_its_alphas_to_the_convolutions():
     module = torchvision_resnet().eval()
     swap(module, "dyt")
     trained(module)
-    done, relative = change(module, inputs(2, 3, 32, 32))
+    result, relative = change(module, inputs(2, 3, 32, 32))
     assert relative < 1e-5
-    moved = {row.layer: row.into for row in done.outcomes if row.status == "folded"}
+    moved = {row.layer: row.into for row in result.outcomes if row.status == "folded"}
     assert moved["bn1"] == "conv1"
     assert len(moved) == 12
-    assert {row.direction for row in done.outcomes if row.status == "folded"} == {"alpha"}
+    assert {row.direction for row in result.outcomes if row.status == "folded"} == {"alpha"}
     assert module.bn1.alpha.item() == 1.0
-    assert {row.reason for row in done.outcomes if row.layer == "bn1" and row.status == "kept"} == {
-        "relu (relu) is in the way"
-    }
+    assert {
+        row.reason for row in result.outcomes if row.layer == "bn1" and row.status == "kept"
+    } == {"relu (relu) is in the way"}
 
 
 def test_a_derf_gives_away_its_shift_as_well():
     net = trained(nn.Sequential(nn.Linear(6, 6), create_norm("derf", 6), nn.Linear(6, 5)))
-    done, relative = change(net, inputs(3, 4, 6))
+    result, relative = change(net, inputs(3, 4, 6))
     assert relative < 1e-5
-    assert [(row.direction, row.into, row.status) for row in done.outcomes] == [
+    assert [(row.direction, row.into, row.status) for row in result.outcomes] == [
         ("alpha", "0", "folded"),
         ("affine", "2", "folded"),
     ]
@@ -185,9 +185,9 @@ def test_maps_move_past_each_other():
     """
     norms = (nn.BatchNorm1d(6), nn.BatchNorm1d(6), nn.LayerNorm(6), nn.BatchNorm1d(6))
     net = trained(nn.Sequential(nn.Linear(6, 6, bias=False), *norms, nn.Linear(6, 5, bias=False)))
-    done, relative = change(net.double(), inputs(7, 6, dtype=torch.float64))
+    result, relative = change(net.double(), inputs(7, 6, dtype=torch.float64))
     assert relative < 1e-12
-    assert folded(done) == {
+    assert folded(result) == {
         "1": ("before", "0"),
         "2": ("before", "0"),
         "3": ("affine", "5"),

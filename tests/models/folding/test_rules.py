@@ -14,7 +14,7 @@ from torch import nn
 import probe
 from probe.errors import ProbeError, UsageError
 from probe.models.folding.fold import fold
-from probe.models.folding.linear import Linear
+from probe.models.folding.linear import LinearOp
 from support.fold_cases import (
     change,
     convnext,
@@ -32,22 +32,22 @@ from support.fold_cases import (
 def test_undo_brings_back_the_same_objects():
     net = trained(nn.Sequential(nn.Linear(6, 6, bias=False), nn.BatchNorm1d(6)))
     linear, norm, weight = net[0], net[1], net[0].weight
-    with fold(net, inputs(2, 6)) as done:
+    with fold(net, inputs(2, 6)) as result:
         assert net[0].bias is not None
-        assert done.biases == ["0.bias"]
-        assert done.removed == ["1"]
+        assert result.biases == ["0.bias"]
+        assert result.removed == ["1"]
     assert (net[0], net[1]) == (linear, norm)
     assert net[0].weight is weight
     assert net[0].bias is None
-    done.undo()
+    result.undo()
     assert net[1] is norm
 
 
 def test_what_undo_brings_back_follows_the_module():
     net = trained(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)))
-    done = fold(net, inputs(2, 6))
+    result = fold(net, inputs(2, 6))
     net.double().train()
-    done.undo()
+    result.undo()
     assert net[1].training
     assert {value.dtype for value in net.state_dict().values()} == {torch.float64, torch.int64}
 
@@ -64,8 +64,8 @@ def test_folded_parameters_keep_dtype_and_requires_grad():
 
 def test_only_the_layers_asked_for_are_folded():
     module = trained(vit())
-    done, _ = change(module, inputs(2, 3, 32, 32), layers="blocks.1.*,norm")
-    assert list(done.report["layer"]) == ["blocks.1.norm1", "blocks.1.norm2", "norm"]
+    result, _ = change(module, inputs(2, 3, 32, 32), layers="blocks.1.*,norm")
+    assert list(result.report["layer"]) == ["blocks.1.norm1", "blocks.1.norm2", "norm"]
     assert (module.blocks[0].norm1.weight != 1).any()
 
 
@@ -124,9 +124,9 @@ class Fixed(nn.Module):
 
 
 def test_a_module_that_does_not_run_in_float64_is_folded_in_its_own_dtype():
-    done, relative = change(trained(Fixed()), inputs(2, 6))
+    result, relative = change(trained(Fixed()), inputs(2, 6))
     assert relative < 1e-5
-    assert folded(done) == {"norm": ("affine", "fc")}
+    assert folded(result) == {"norm": ("affine", "fc")}
 
 
 class Reading(nn.Module):
@@ -141,9 +141,9 @@ class Reading(nn.Module):
 
 
 def test_a_layer_that_the_model_looks_into_is_kept():
-    done, relative = change(trained(Reading()), inputs(2, 6))
+    result, relative = change(trained(Reading()), inputs(2, 6))
     assert relative == 0
-    assert kept(done)["norm"].startswith(
+    assert kept(result)["norm"].startswith(
         "the model does not run without it (AttributeError: 'Identity'"
     )
 
@@ -152,20 +152,20 @@ def test_a_map_that_would_change_the_outputs_is_taken_back_even_where_the_head_h
     monkeypatch,
 ):
     """One wrong fold among right ones, in a network whose output is zero whatever its blocks do."""
-    exact = Linear.preceded_by
+    exact = LinearOp.preceded_by
 
     def wrong(self, weight, bias, scale, shift):
         weight, bias = exact(self, weight, bias, scale, shift)
         return weight, bias + (self.name == "blocks.0.mlp.fc1") * 1e-3
 
-    monkeypatch.setattr(Linear, "preceded_by", wrong)
+    monkeypatch.setattr(LinearOp, "preceded_by", wrong)
     module = trained(vit())
     nn.init.zeros_(module.head.weight)
     nn.init.zeros_(module.head.bias)
-    done = fold(module, inputs(1, 3, 32, 32))
-    assert list(kept(done)) == ["blocks.0.norm2"]
-    assert kept(done)["blocks.0.norm2"].startswith("the outputs on the example would change by ")
-    assert len(folded(done)) == 4
+    result = fold(module, inputs(1, 3, 32, 32))
+    assert list(kept(result)) == ["blocks.0.norm2"]
+    assert kept(result)["blocks.0.norm2"].startswith("the outputs on the example would change by ")
+    assert len(folded(result)) == 4
     assert (module.blocks[0].norm2.weight != 1).any()
 
 
@@ -254,7 +254,7 @@ def test_after_undo_a_module_can_be_folded_again():
 
 def test_fold_takes_a_loaded_model():
     model = probe.load_model("bundled:resnet_cifar10")
-    done = probe.fold(model)
-    assert done.module is model.module
-    assert done.removed[0] == "bn1"
-    assert repr(done) == "Fold(ResNet, 12 of 12 affine maps folded)"
+    result = probe.fold(model)
+    assert result.module is model.module
+    assert result.removed[0] == "bn1"
+    assert repr(result) == "Fold(ResNet, 12 of 12 affine maps folded)"
