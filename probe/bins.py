@@ -1,9 +1,9 @@
 """Profile bins: relative, log-spaced with sign, and one bin around zero.
 
 A bin is the sign, the exponent and the top 5 mantissa bits of the float32 pattern (`bits >> 18`),
-so a bin is about 3 % wide and costs one shift to find. Exponents are clipped to 2^-16 .. 2^15: |x|
-< 2^-16 falls into bin 0, |x| >= 2^16 into the outermost bins. Bin k > 0 holds lower(k) <= x <
-upper(k); bin -k its mirror image.
+so a bin is about 3 % wide and costs one shift to find. Exponents are clipped to 2^-16 .. 2^15:
+|x| < 2^-16 falls into bin 0, |x| >= 2^16 into the outermost bins. Bin k > 0 holds
+lower(k) <= x < upper(k); bin -k is its mirror image.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ SHIFT = 23 - MANTISSA_BITS
 MIN_EXPONENT = -16
 MAX_EXPONENT = 15
 PER_SIGN = (MAX_EXPONENT - MIN_EXPONENT + 1) << MANTISSA_BITS  # 1024
-SUMS = 6  # of a profile cell: count, x, z, z^2, x^2, x z
-# While it grows, a profile keeps its cells where a shift finds them: 0 .. 1023 bins 1 .. 1024, 1024
-# .. 2047 bins -1 .. -1024, then
-# what lies outside these exponents: near zero, beyond the largest, beyond the largest below zero.
+# While it grows, a profile keeps its cells where a shift finds them: 0 .. 1023 are bins 1 .. 1024,
+# 1024 .. 2047 are bins -1 .. -1024, then comes what lies outside these exponents: near zero, beyond
+# the largest, beyond the largest below zero.
 CELLS = 2 * PER_SIGN + 3
 BINS = 2 * PER_SIGN + 1  # array index = bin + PER_SIGN
-FIRST = (
-    127 + MIN_EXPONENT
-) << MANTISSA_BITS  # bits >> SHIFT of the smallest magnitude that is not bin 0
+# bits >> SHIFT of the smallest magnitude that is not bin 0
+FIRST = (127 + MIN_EXPONENT) << MANTISSA_BITS
 
 
 def bin_of(x: ArrayLike) -> NDArray[np.int64]:

@@ -2,10 +2,13 @@
 
 Every kernel reads x once and adds to accumulators that no other thread touches meanwhile:
 
-    cells    (kinds, CELLS, 6) per token kind and bin of x: count, sum x, sum z, sum z^2, sum x^2,
-    sum x z sums     (9, C)            per channel: sum x, sum x^2, min x, max x, then the same of
-    z, then the count flagged  (rows or C)       rows (planes) that hold a value outside [low_c,
-    high_c]: candidates for the tail
+    cells    (kinds, CELLS, CellSum)  what is summed per token kind and bin of x
+    sums     (ChannelSum, C)          what is summed per channel
+    flagged  (rows or C)              rows (planes) that hold a value outside [low_c, high_c]:
+                                      candidates for the tail
+
+`CellSum` and `ChannelSum` name the last axis of cells and the rows of sums (`probe.stats.sums`);
+numba takes them as constants when it compiles.
 
 x is float32; `bits` is the same memory seen as int32, whose top bits are the bin (`probe.bins`). A
 kernel returns how many elements are not finite in x or z; these enter no sum. Kernels release the
@@ -22,6 +25,7 @@ import numpy as np
 from numba import njit
 
 from probe import bins
+from probe.stats.sums import CellSum, ChannelSum
 
 SHIFT, FIRST, PER_SIGN = bins.SHIFT, bins.FIRST, bins.PER_SIGN
 MAGNITUDE = 0x7FFFFFFF >> SHIFT  # of the shifted bits: all but the sign
@@ -56,12 +60,12 @@ def _add(cells: Any, bits: Any, x: Any, z: Any) -> None:
     """Count one finite element in its bin."""
     cell = cells[_cell(bits)]
     x64, z64 = np.float64(x), np.float64(z)
-    cell[0] += 1.0
-    cell[1] += x64
-    cell[2] += z64
-    cell[3] += z64 * z64
-    cell[4] += x64 * x64
-    cell[5] += x64 * z64
+    cell[CellSum.COUNT] += 1.0
+    cell[CellSum.X] += x64
+    cell[CellSum.Z] += z64
+    cell[CellSum.ZZ] += z64 * z64
+    cell[CellSum.XX] += x64 * x64
+    cell[CellSum.XZ] += x64 * z64
 
 
 @_compile
@@ -106,8 +110,10 @@ def _any_outside(row: Any, low: Any, high: Any) -> Any:
 @_finite
 def _add_channels(sums: Any, row: Any, m: Any, scale: Any) -> None:
     """Add a row of finite values, normalized by its m and scale, to the sums of its channels."""
-    x_sum, x_squares, x_min, x_max = sums[0], sums[1], sums[2], sums[3]
-    z_sum, z_squares, z_min, z_max = sums[4], sums[5], sums[6], sums[7]
+    x_sum, x_squares = sums[ChannelSum.X], sums[ChannelSum.XX]
+    x_min, x_max = sums[ChannelSum.X_MIN], sums[ChannelSum.X_MAX]
+    z_sum, z_squares = sums[ChannelSum.Z], sums[ChannelSum.ZZ]
+    z_min, z_max = sums[ChannelSum.Z_MIN], sums[ChannelSum.Z_MAX]
     for c in range(row.shape[0]):
         x = np.float64(row[c])
         z = (x - m) * scale
@@ -141,7 +147,7 @@ def token_rows(x, bits, eps, centered, kinds, low, high, cells, sums, means, sig
         for c in range(channels):
             _add(cell, row_bits[c], row[c], (np.float64(row[c]) - m) * scale)
         flagged[r] = _any_outside(row, low, high)
-    sums[8] += rows - bad // channels
+    sums[ChannelSum.COUNT] += rows - bad // channels
     return bad
 
 
@@ -167,24 +173,24 @@ def planes(x, bits, mean, scale, second, low, high, cells, sums, flagged):  # ty
         _range(plane_bits, end_bits)
         smallest, largest = np.float64(ends[0]), np.float64(ends[1])
         z_ends = (smallest - m) * s, (largest - m) * s
-        sums[0, c] += total
-        sums[1, c] += squares
-        sums[2, c] = min(sums[2, c], smallest)
-        sums[3, c] = max(sums[3, c], largest)
-        sums[4, c] += s * (total - size * m)
-        sums[5, c] += s * s * (squares - 2.0 * m * total + size * m * m)
-        sums[6, c] = min(sums[6, c], min(z_ends[0], z_ends[1]))
-        sums[7, c] = max(sums[7, c], max(z_ends[0], z_ends[1]))
-        sums[8, c] += size
+        sums[ChannelSum.X, c] += total
+        sums[ChannelSum.XX, c] += squares
+        sums[ChannelSum.X_MIN, c] = min(sums[ChannelSum.X_MIN, c], smallest)
+        sums[ChannelSum.X_MAX, c] = max(sums[ChannelSum.X_MAX, c], largest)
+        sums[ChannelSum.Z, c] += s * (total - size * m)
+        sums[ChannelSum.ZZ, c] += s * s * (squares - 2.0 * m * total + size * m * m)
+        sums[ChannelSum.Z_MIN, c] = min(sums[ChannelSum.Z_MIN, c], min(z_ends[0], z_ends[1]))
+        sums[ChannelSum.Z_MAX, c] = max(sums[ChannelSum.Z_MAX, c], max(z_ends[0], z_ends[1]))
+        sums[ChannelSum.COUNT, c] += size
         if second:
             for p in range(size):
                 _add(cells, plane_bits[p], plane[p], (np.float64(plane[p]) - m) * s)
         else:
             for p in range(size):
                 cell = cells[_cell(plane_bits[p])]
-                cell[0] += 1.0
-                cell[1] += np.float64(plane[p])
-                cell[2] += (np.float64(plane[p]) - m) * s
+                cell[CellSum.COUNT] += 1.0
+                cell[CellSum.X] += np.float64(plane[p])
+                cell[CellSum.Z] += (np.float64(plane[p]) - m) * s
         flagged[c] = largest > high[c] or smallest < low[c]
     return bad
 
@@ -192,15 +198,15 @@ def planes(x, bits, mean, scale, second, low, high, cells, sums, flagged):  # ty
 @_inline
 def _add_one(sums: Any, c: Any, x: Any, z: Any) -> None:
     """Add one finite element to the sums of its channel."""
-    sums[0, c] += x
-    sums[1, c] += x * x
-    sums[2, c] = min(sums[2, c], x)
-    sums[3, c] = max(sums[3, c], x)
-    sums[4, c] += z
-    sums[5, c] += z * z
-    sums[6, c] = min(sums[6, c], z)
-    sums[7, c] = max(sums[7, c], z)
-    sums[8, c] += 1.0
+    sums[ChannelSum.X, c] += x
+    sums[ChannelSum.XX, c] += x * x
+    sums[ChannelSum.X_MIN, c] = min(sums[ChannelSum.X_MIN, c], x)
+    sums[ChannelSum.X_MAX, c] = max(sums[ChannelSum.X_MAX, c], x)
+    sums[ChannelSum.Z, c] += z
+    sums[ChannelSum.ZZ, c] += z * z
+    sums[ChannelSum.Z_MIN, c] = min(sums[ChannelSum.Z_MIN, c], z)
+    sums[ChannelSum.Z_MAX, c] = max(sums[ChannelSum.Z_MAX, c], z)
+    sums[ChannelSum.COUNT, c] += 1.0
 
 
 @_compile

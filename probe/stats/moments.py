@@ -11,7 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.stats.records import Summary, new_sums
+from probe.stats.batch_summary import BatchSummary
+from probe.stats.sums import INPUT_ROWS, NORMALIZED_ROWS, ChannelSum, no_sums
+
+_MIN = [ChannelSum.X_MIN, ChannelSum.Z_MIN]
+_MAX = [ChannelSum.X_MAX, ChannelSum.Z_MAX]
+_ADDED = [row for row in ChannelSum if row not in (*_MIN, *_MAX)]
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,12 @@ class Spread:
 
 
 class Moments:
-    """Streaming sums (9, C) of one layer: sum, sum of squares, min, max of input, then of
-    normalized, then the count.
-    """
+    """Streaming sums (ChannelSum, C) of one layer."""
 
     def __init__(self, channels: int) -> None:
-        self.sums = new_sums(1, channels)[0]
+        self.sums = no_sums(1, channels)[0]
 
-    def update(self, summary: Summary) -> None:
+    def update(self, summary: BatchSummary) -> None:
         self._add(summary.sums)
 
     def merge(self, other: Moments) -> None:
@@ -46,34 +49,28 @@ class Moments:
     @property
     def count(self) -> NDArray[np.int64]:
         """Finite elements per channel (C,)."""
-        return self.sums[8].astype(np.int64)
+        return self.sums[ChannelSum.COUNT].astype(np.int64)
 
     def _add(self, sums: NDArray[np.float64]) -> None:
-        """Add the sums (n, 9, C) of n images."""
-        total = sums.sum(axis=0)
-        for rows in (slice(0, 2), slice(4, 6), slice(8, 9)):
-            self.sums[rows] += total[rows]
-        smallest, largest = slice(2, 7, 4), slice(3, 8, 4)
-        np.minimum(self.sums[smallest], sums[:, smallest].min(axis=0), out=self.sums[smallest])
-        np.maximum(self.sums[largest], sums[:, largest].max(axis=0), out=self.sums[largest])
+        """Add the sums (n, ChannelSum, C) of n images."""
+        self.sums[_ADDED] += sums.sum(axis=0)[_ADDED]
+        self.sums[_MIN] = np.minimum(self.sums[_MIN], sums.min(axis=0)[_MIN])
+        self.sums[_MAX] = np.maximum(self.sums[_MAX], sums.max(axis=0)[_MAX])
 
-    def _spread(self, offset: int) -> Spread:
-        total, squares, smallest, largest = self.sums[offset : offset + 4]
+    def _spread(self, rows: tuple[ChannelSum, ...]) -> Spread:
+        total, squares, smallest, largest = self.sums[list(rows)]
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = total / self.count
             var = np.maximum(squares / self.count - mean**2, 0)
-        var = np.where(
-            smallest == largest, 0.0, var
-        )  # a constant channel has variance 0, not rounding
+        var = np.where(smallest == largest, 0.0, var)  # of a constant channel, not its rounding
         empty = self.count == 0
-        return Spread(
-            mean, var, np.where(empty, np.nan, smallest), np.where(empty, np.nan, largest)
-        )
+        ends = (np.where(empty, np.nan, end) for end in (smallest, largest))
+        return Spread(mean, var, *ends)
 
     @property
     def input(self) -> Spread:
-        return self._spread(0)
+        return self._spread(INPUT_ROWS)
 
     @property
     def normalized(self) -> Spread:
-        return self._spread(4)
+        return self._spread(NORMALIZED_ROWS)

@@ -45,6 +45,12 @@ class Observed:
 
     x, y: (B, P, C) if channels_last else (B, C, P), any float dtype, on the model's device; P
     positions per image.
+
+        observed = Observed(
+            x, norm1(x), TokenNorm(eps=1e-6, centered=True), channels_last=True,
+            images=np.arange(8), groups=np.arange(8) % 16, kinds=np.zeros(197, np.uint8),
+        )
+        statistics.update(observed, choice)  # LayerStatistics; before x or y can change in place
     """
 
     x: Tensor

@@ -1,7 +1,7 @@
 """The profile: a streaming histogram over the input that also sums what the layer made of it.
 
 Per token kind, jackknife group of the image and bin of the input (`probe.bins`): the count and the
-sums of x, z, z^2, x^2 and x z (x the input, z normalized). With these second moments a
+sums of x, z, z^2, x^2 and x z (x the input, z normalized; `CellSum`). With these second moments a
 least-squares fit on the cells is a fit on every element: the curve is only taken as straight inside
 a bin.
 """
@@ -11,17 +11,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.bins import CELLS, PER_SIGN, SUMS, folded
+from probe.bins import CELLS, PER_SIGN, folded
 from probe.records import GROUPS
+from probe.stats.sums import CellSum
 
 
 class Profile:
-    """Streaming cells (kinds, GROUPS, CELLS, SUMS) of one layer; prefix tokens are kept apart once
-    any was seen.
+    """Streaming cells (kinds, GROUPS, CELLS, CellSum) of one layer; prefix tokens are kept apart
+    once any was seen.
     """
 
     def __init__(self) -> None:
-        self.cells = np.zeros((1, GROUPS, CELLS, SUMS))
+        self.cells = np.zeros((1, GROUPS, CELLS, len(CellSum)))
 
     def grow(self, kinds: int) -> None:
         """Make room for `kinds` token kinds."""
@@ -37,7 +38,7 @@ class Profile:
     def rows(
         self,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """Non-empty cells: token kind, group, bin (each (n,)) and values (n, SUMS)."""
+        """Non-empty cells: token kind, group, bin (each (n,)) and their sums (n, CellSum)."""
         cells = folded(self.cells)
-        kind, group, index = np.nonzero(cells[..., 0])
+        kind, group, index = np.nonzero(cells[..., CellSum.COUNT])
         return kind, group, index - PER_SIGN, cells[kind, group, index]

@@ -16,14 +16,14 @@ from probe.errors import UsageError
 
 
 def attention_rollout(maps: Sequence[ArrayLike]) -> NDArray[np.float64]:
-    """(N, N): row q holds the share of every input token in token q after the last layer; rows sum
-    to 1.
+    """(N, N): row q holds the share of every input token in token q after the last layer; a row
+    sums to 1.
 
     `maps`: the (heads, N, N) attention of each layer of one image, first layer first. With the
     residual branch as an identity:
 
-        A_bar = 0.5 * mean over heads of A + 0.5 * I, rows divided by their sum;   rollout = A_bar_L
-        @ ... @ A_bar_1
+        A_bar   = 0.5 * mean over heads of A + 0.5 * I, rows divided by their sum
+        rollout = A_bar_L @ ... @ A_bar_1
 
     Raises UsageError (a ValueError) for no layer, another shape, or layers of different N (windows,
     pooling between stages).
@@ -58,7 +58,7 @@ def _tokens(layers: Sequence[NDArray[np.float64]]) -> int:
         if count != counts[0]:
             raise UsageError(
                 "attention rollout needs the same tokens in every layer; layer 0 has "
-                f"{counts[0]}, layer {index} has {count}: "
-                "models with windows or pooling have no rollout, choose layers of one stage"
+                f"{counts[0]}, layer {index} has {count}: models with windows or pooling have "
+                "no rollout, choose layers of one stage"
             )
     return counts[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,20 +36,20 @@ def keys(seed: int, images: NDArray[np.int64], positions: int) -> Key:
     return _mix(image[:, None] ^ np.arange(positions, dtype=np.uint64)[None])
 
 
-def spare(wanted: int) -> int:
-    """Rows drawn beyond `wanted`, so that a few broken images (3 %) cost none."""
-    return wanted // 32 + 4
+def spare(size: int) -> int:
+    """Rows drawn beyond `size`, so that a few broken images (3 %) cost none."""
+    return size // 32 + 4
 
 
 def _threshold(
-    wanted: int, images: int | None, key_of: Callable[[NDArray[np.int64]], Key]
+    size: int, images: int | None, key_of: Callable[[NDArray[np.int64]], Key]
 ) -> np.uint64:
-    """The key that bounds the smallest `wanted` of all planned rows and the spare ones; it saves
+    """The key that bounds the smallest `size` of all planned rows and the spare ones; it saves
     copying rows that would be dropped.
     """
     if images is None:
         return LARGEST
-    rank = wanted + spare(wanted)
+    rank = size + spare(size)
     smallest = np.empty(0, np.uint64)
     for start in range(0, images, CHUNK):
         smallest = np.concatenate(
@@ -60,8 +61,8 @@ def _threshold(
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Candidate rows of one batch, each (n,)."""
+class CandidateRows:
+    """Rows of one batch that may enter the sample, each (n,)."""
 
     batch: NDArray[np.int64]  # image in the batch
     position: NDArray[np.int64]
@@ -75,15 +76,15 @@ class RowChoice:
 
     def __init__(self, plan: Plan, kinds: NDArray[np.uint8]) -> None:
         self._seed, self._prefix, self._positions = plan.seed, np.flatnonzero(kinds), len(kinds)
-        self._below = _threshold(plan.samples, plan.images, self._keys)
-        self._below_prefix = _threshold(
+        self._uniform_threshold = _threshold(plan.samples, plan.images, self._keys)
+        self._prefix_threshold = _threshold(
             plan.prefix, plan.images, lambda images: self._prefix_keys(self._keys(images))
         )
-        self._last: tuple[object, tuple[Rows, Rows]] | None = None
+        self._last: tuple[object, tuple[CandidateRows, CandidateRows]] | None = None
 
     def __call__(
         self, images: NDArray[np.int64], valid: NDArray[np.bool_] | None
-    ) -> tuple[Rows, Rows]:
+    ) -> tuple[CandidateRows, CandidateRows]:
         """Candidates among all rows and among prefix rows; remembered for the next layer of the
         batch.
         """
@@ -91,12 +92,12 @@ class RowChoice:
             return self._last[1]
         key = self._keys(images)
         usable = np.ones(key.shape, bool) if valid is None else valid
-        uniform = np.nonzero(usable & (key <= self._below))
+        uniform = np.nonzero(usable & (key <= self._uniform_threshold))
         prefix_key = self._prefix_keys(key)
-        b, index = np.nonzero(usable[:, self._prefix] & (prefix_key <= self._below_prefix))
+        b, index = np.nonzero(usable[:, self._prefix] & (prefix_key <= self._prefix_threshold))
         chosen = (
-            Rows(uniform[0], uniform[1], key[uniform]),
-            Rows(b, self._prefix[index], prefix_key[b, index]),
+            CandidateRows(uniform[0], uniform[1], key[uniform]),
+            CandidateRows(b, self._prefix[index], prefix_key[b, index]),
         )
         self._last = (images, chosen) if valid is None else None
         return chosen
@@ -107,6 +108,10 @@ class RowChoice:
     def _prefix_keys(self, key: Key) -> Key:
         """Other keys than those of the uniform draw, else both would take the same rows."""
         return _mix(key[:, self._prefix])
+
+
+# key, image and position (n,), columns (n, C) or (n,)
+_Filled = tuple[Key, NDArray[np.int64], NDArray[np.int64], list[NDArray[np.float32]]]
 
 
 class SampleBuffer:
@@ -134,26 +139,33 @@ class SampleBuffer:
             self._columns = [
                 np.empty((self._capacity, *column.shape[1:]), np.float32) for column in columns
             ]
-        done = 0
-        while done < len(key):
-            part = slice(done, done + self._capacity - self._count)
+        start = 0
+        while start < len(key):
+            part = slice(start, start + self._capacity - self._count)
             into = slice(self._count, self._count + len(key[part]))
             self._key[into] = key[part]
             self._where[into, 0], self._where[into, 1] = image[part], position[part]
             for mine, column in zip(self._columns, columns, strict=True):
                 mine[into] = column[part]
             self._count = into.stop
-            done += into.stop - into.start
+            start += into.stop - into.start
             if self._count == self._capacity:
                 self.settle()
 
     def merge(self, other: SampleBuffer) -> None:
         if other._count:
-            n = other._count
-            where = other._where[:n].astype(np.int64)
-            self.add(
-                other._key[:n], where[:, 0], where[:, 1], [column[:n] for column in other._columns]
-            )
+            self.add(*other._filled())
+
+    def _filled(self) -> _Filled:
+        """What `add` takes, of the rows that are there."""
+        n = self._count
+        image, position = self._where[:n].astype(np.int64).T
+        return self._key[:n], image, position, [column[:n] for column in self._columns]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without the unused capacity."""
+        self.settle()
+        return _restored, (self.size, self.below, self._filled())
 
     def settle(self) -> None:
         """Drop all but the `size` smallest keys."""
@@ -164,9 +176,8 @@ class SampleBuffer:
         for array in arrays:
             array[: self.size] = array[kept]
         self._count = self.size
-        self.below = self._key[: self.size].max(
-            initial=np.uint64(0)
-        )  # a buffer of no rows takes none
+        # a buffer of no rows takes none
+        self.below = self._key[: self.size].max(initial=np.uint64(0))
 
     def rows(self) -> tuple[NDArray[np.int32], NDArray[np.int32], list[NDArray[np.float32]]]:
         """Image (n,), position (n,) and the columns, sorted by (image, position)."""
@@ -178,3 +189,12 @@ class SampleBuffer:
             where[order, 1],
             [column[: self._count][order] for column in self._columns],
         )
+
+
+def _restored(size: int, below: np.uint64, filled: _Filled) -> SampleBuffer:
+    """The buffer that was pickled."""
+    buffer = SampleBuffer(size)
+    if len(filled[0]):
+        buffer.add(*filled)
+    buffer.below = below
+    return buffer

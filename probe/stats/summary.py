@@ -10,33 +10,33 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from probe.stats import kernels, torch_summary
+from probe.stats.batch_summary import BatchSummary, Extremes
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm
 from probe.stats.profile import Profile
-from probe.stats.records import Extremes, Summary, new_sums
+from probe.stats.sums import ChannelSum, no_sums
 
-CANDIDATES = (
-    1 << 15
-    # extreme values collected between two tightenings of the bounds; at least one row (plane) must
-    # fit
-)
+# Extreme values collected between two tightenings of the bounds; one row (plane) must fit at least.
+CANDIDATES = 1 << 15
+
+Task = Callable[[int, NDArray[np.float64]], int]  # (image, cells of its group) -> not finite
 
 
-def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> Summary:
+def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> BatchSummary:
     """Adds a batch to the profile, hands its extreme values to `extremes` and returns the rest."""
     if observed.x.device.type != "cpu":
         return torch_summary.summarize(observed, profile, extremes)
-    if isinstance(observed.norm, PlaneNorm) and (
-        observed.channels_last or observed.valid is not None
-    ):
-        observed = observed.as_given_rows()
     if isinstance(observed.norm, PlaneNorm):
-        return _summarize_planes(observed, observed.norm, profile, extremes)
+        if not observed.channels_last and observed.valid is None:
+            return _summarize_planes(observed, observed.norm, profile, extremes)
+        observed = observed.as_given_rows()
+    assert not isinstance(observed.norm, PlaneNorm)
     return _summarize_rows(observed, observed.norm, profile, extremes)
 
 
@@ -46,112 +46,141 @@ def _float32(tensor: torch.Tensor) -> NDArray[np.float32]:
 
 def _summarize_planes(
     observed: Observed, norm: PlaneNorm, profile: Profile, extremes: Extremes
-) -> Summary:
+) -> BatchSummary:
     x = _float32(observed.x)
-    images, channels, size = x.shape
-    bits = x.view(np.int32)
+    images, channels, _ = x.shape
+    bits, second = x.view(np.int32), not norm.fixed
     mean, scale = (_float32(t.expand(images, channels)) for t in (norm.mean, norm.scale))
-    sums, flagged = new_sums(images, channels), np.zeros((images, channels), np.uint8)
-    low, high = extremes.bounds
+    sums, flagged = no_sums(images, channels), np.zeros((images, channels), np.uint8)
+    bounds = extremes.bounds
 
     def task(b: int, cells: NDArray[np.float64]) -> int:
-        return int(
-            kernels.planes(
-                x[b],
-                bits[b],
-                mean[b],
-                scale[b],
-                not norm.fixed,
-                low,
-                high,
-                cells[0],
-                sums[b],
-                flagged[b],
-            )
-        )
+        into = (cells[0], sums[b], flagged[b])
+        return int(kernels.planes(x[b], bits[b], mean[b], scale[b], second, *bounds, *into))
 
-    bad = _run(task, observed, profile)
+    not_finite = _run(task, observed, profile)
     if flagged.any():
-        extremes.start(sums)
-        low, high = extremes.bounds
-        flagged &= (sums[:, 3] > high) | (sums[:, 2] < low)
-        for b in np.flatnonzero(flagged.any(axis=1)).tolist():
+        _collect_from_planes(x, flagged, sums, extremes)
+    return BatchSummary(sums, not_finite, None, None)
 
-            def collect(values: NDArray, positions: NDArray, channels: NDArray, b: int = b) -> None:
-                extremes.collect(values, np.full(len(values), b), positions, channels)
 
-            _scan(
-                kernels.scan_planes,
-                x[b],
-                flagged[b],
-                extremes,
-                collect,
-                capacity=max(CANDIDATES, size),
-            )
-    return Summary(sums, bad, None, None)
+def _collect_from_planes(
+    x: NDArray[np.float32],
+    flagged: NDArray[np.uint8],
+    sums: NDArray[np.float64],
+    extremes: Extremes,
+) -> None:
+    """Image by image, those planes alone that reach beyond what `start` made of the bounds."""
+    extremes.start(sums)
+    low, high = extremes.bounds
+    flagged = flagged & ((sums[:, ChannelSum.X_MAX] > high) | (sums[:, ChannelSum.X_MIN] < low))
+    for b in np.flatnonzero(flagged.any(axis=1)).tolist():
+
+        def collect(values: NDArray, positions: NDArray, channels: NDArray, b: int = b) -> None:
+            extremes.collect(values, np.full(len(values), b), positions, channels)
+
+        capacity = max(CANDIDATES, x.shape[2])
+        _scan(kernels.scan_planes, x[b], flagged[b], extremes, collect, capacity)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The valid rows of a batch, one image after the other."""
+
+    x: NDArray[np.float32]  # (R, C)
+    index: NDArray[np.int64]  # (R,) image * positions + position
+    kinds: NDArray[np.uint8]  # (R,)
+    of_image: list[slice]
+
+    @classmethod
+    def of(cls, observed: Observed) -> _Rows:
+        images, positions = len(observed.images), observed.positions
+        if observed.valid is None:
+            index = np.arange(images * positions)
+        else:
+            index = np.flatnonzero(observed.valid)
+        ends = np.searchsorted(index, np.arange(images + 1) * positions).tolist()
+        of_image = [slice(*ends[b : b + 2]) for b in range(images)]
+        kinds = np.tile(observed.kinds, images)[index]
+        return cls(_valid_rows(observed.x, observed, index), index, kinds, of_image)
+
+
+def _valid_rows(
+    tensor: torch.Tensor, observed: Observed, index: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """(R, C) of a (B, P, C) tensor; no copy where all rows are valid."""
+    rows = _float32(tensor).reshape(-1, observed.channels)
+    return rows if observed.valid is None else rows[index]
 
 
 def _summarize_rows(
     observed: Observed, norm: TokenNorm | GivenNorm, profile: Profile, extremes: Extremes
-) -> Summary:
-    x = _float32(observed.x)
-    images, positions, channels = x.shape
-    kept = (
-        np.arange(images * positions) if observed.valid is None else np.flatnonzero(observed.valid)
-    )
-    kinds = np.tile(observed.kinds, images)[kept]
-    stops = np.searchsorted(kept, np.arange(1, images + 1) * positions)
-    starts = np.concatenate([[0], stops[:-1]])
-    x = x.reshape(-1, channels) if observed.valid is None else x.reshape(-1, channels)[kept]
-    bits = x.view(np.int32)
-    sums, flagged = new_sums(images, channels), np.zeros(len(x), np.uint8)
-    means, sigmas = np.full((2, len(x)), np.nan)
-    low, high = extremes.bounds
+) -> BatchSummary:
+    rows = _Rows.of(observed)
+    images, positions = len(observed.images), observed.positions
+    sums, flagged = no_sums(images, observed.channels), np.zeros(len(rows.x), np.uint8)
+    moments = np.full((2, len(rows.x)), np.nan)  # mean and sigma of each row
     if isinstance(norm, GivenNorm):
-        z = _float32(norm.z).reshape(-1, channels)[
-            kept if observed.valid is not None else slice(None)
-        ]
-
-        def task(b: int, cells: NDArray[np.float64]) -> int:
-            part = slice(starts[b], stops[b])
-            return int(
-                kernels.given_rows(
-                    x[part],
-                    bits[part],
-                    z[part],
-                    kinds[part],
-                    low,
-                    high,
-                    cells,
-                    sums[b],
-                    flagged[part],
-                )
-            )
+        z = _valid_rows(norm.z, observed, rows.index)
+        task = _given_task(rows, z, extremes, sums, flagged)
     else:
-
-        def task(b: int, cells: NDArray[np.float64]) -> int:
-            part = slice(starts[b], stops[b])
-            into = (cells, sums[b], means[part], sigmas[part], flagged[part])
-            return int(
-                kernels.token_rows(
-                    x[part], bits[part], norm.eps, norm.centered, kinds[part], low, high, *into
-                )
-            )
-
-    bad = _run(task, observed, profile)
+        task = _token_task(rows, norm, extremes, sums, moments, flagged)
+    not_finite = _run(task, observed, profile)
     if flagged.any():
         extremes.start(sums)
-
-        def collect(values: NDArray, rows: NDArray, channels: NDArray) -> None:
-            image, position = np.divmod(kept[rows], positions)
-            extremes.collect(values, image, position, channels)
-
-        _scan(kernels.scan_rows, x, flagged, extremes, collect, capacity=max(CANDIDATES, channels))
+        _collect_from_rows(rows, flagged, positions, extremes)
     if isinstance(norm, GivenNorm):
-        return Summary(sums, bad, None, None)
+        return BatchSummary(sums, not_finite, None, None)
     every = np.full((2, images * positions), np.nan)
-    every[:, kept] = means, sigmas
-    return Summary(sums, bad, *every.reshape(2, images, positions))
+    every[:, rows.index] = moments
+    return BatchSummary(sums, not_finite, *every.reshape(2, images, positions))
+
+
+def _token_task(
+    rows: _Rows,
+    norm: TokenNorm,
+    extremes: Extremes,
+    sums: NDArray[np.float64],
+    moments: NDArray[np.float64],
+    flagged: NDArray[np.uint8],
+) -> Task:
+    bits, bounds, (means, sigmas) = rows.x.view(np.int32), extremes.bounds, moments
+
+    def task(b: int, cells: NDArray[np.float64]) -> int:
+        part = rows.of_image[b]
+        what = (rows.x[part], bits[part], norm.eps, norm.centered, rows.kinds[part])
+        into = (cells, sums[b], means[part], sigmas[part], flagged[part])
+        return int(kernels.token_rows(*what, *bounds, *into))
+
+    return task
+
+
+def _given_task(
+    rows: _Rows,
+    z: NDArray[np.float32],
+    extremes: Extremes,
+    sums: NDArray[np.float64],
+    flagged: NDArray[np.uint8],
+) -> Task:
+    bits, bounds = rows.x.view(np.int32), extremes.bounds
+
+    def task(b: int, cells: NDArray[np.float64]) -> int:
+        part = rows.of_image[b]
+        what = (rows.x[part], bits[part], z[part], rows.kinds[part])
+        return int(kernels.given_rows(*what, *bounds, cells, sums[b], flagged[part]))
+
+    return task
+
+
+def _collect_from_rows(
+    rows: _Rows, flagged: NDArray[np.uint8], positions: int, extremes: Extremes
+) -> None:
+    def collect(values: NDArray, row: NDArray, channels: NDArray) -> None:
+        image, position = np.divmod(rows.index[row], positions)
+        extremes.collect(values, image, position, channels)
+
+    capacity = max(CANDIDATES, rows.x.shape[1])
+    _scan(kernels.scan_rows, rows.x, flagged, extremes, collect, capacity)
 
 
 @functools.cache
@@ -159,16 +188,13 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="probe-stats")
 
 
-def _run(
-    task: Callable[[int, NDArray[np.float64]], int], observed: Observed, profile: Profile
-) -> int:
+def _run(task: Task, observed: Observed, profile: Profile) -> int:
     """task(image, cells of its group) for every image; the sum of what they return.
 
     This thread and its helpers take the next group in turn: while it waits, torch's own threads
     would still spin.
     """
-    kinds = 1 + int(observed.kinds.any())
-    profile.grow(kinds)
+    profile.grow(1 + int(observed.kinds.any()))
     cells = {group: profile.cells[:, group] for group in np.unique(observed.groups).tolist()}
     todo = iter([(group, np.flatnonzero(observed.groups == group)) for group in cells])
 

@@ -9,18 +9,18 @@ kept depends on the order in which they came.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from probe.stats import kernels
-from probe.stats.records import Bounds
+from probe.stats.batch_summary import Bounds
 
-REGARDLESS = 50  # largest |input| kept whatever their channel
+UNCAPPED = 50  # largest |input| kept whatever their channel
 
-# `batch` is the image's place in the batch that is being read, -1 once normalized and output are
-# filled in
+# one element; `batch` is the image's place in the batch that is being read, -1 once normalized and
+# output are filled in
 ELEMENT = np.dtype(
     [(name, "i4") for name in ("image", "position", "channel", "batch")]
     + [(name, "f4") for name in ("value", "normalized", "output")]
@@ -34,9 +34,9 @@ class Tail:
 
     def __init__(self, channels: int, per_sign: int, per_channel: int) -> None:
         self.per_sign, self.per_channel = per_sign, per_channel
-        # one block for good: small arrays that come and go between a model's activations would
+        # one block for good: small arrays that come and go between the activations of a model would
         # leave holes in the heap
-        self._records = np.empty(8 * per_sign + REGARDLESS, ELEMENT)
+        self._records = np.empty(8 * per_sign + UNCAPPED, ELEMENT)
         self._count = 0
         self._compact = False
         self.bounds: Bounds = (
@@ -51,9 +51,9 @@ class Tail:
         The per_sign-th largest of them bounds what can enter: no channel counts more than its cap.
         It may enter itself.
         """
-        if self._count or len(low) > self.per_channel or low.size < max(self.per_sign, REGARDLESS):
+        if self._count or len(low) > self.per_channel or low.size < max(self.per_sign, UNCAPPED):
             return
-        take = max(self.per_sign, REGARDLESS) - 1
+        take = max(self.per_sign, UNCAPPED) - 1
         ends = np.array(
             [np.partition(low, take, axis=None)[take], -np.partition(-high, take, axis=None)[take]],
             np.float32,
@@ -90,16 +90,18 @@ class Tail:
             self._select(self._records[: self._count].copy())
         return self._records[: self._count]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without the unused capacity."""
+        sizes = len(self.bounds[0]), self.per_sign, self.per_channel
+        return _restored, (sizes, self.elements(), self.bounds)
+
     def _select(self, every: NDArray) -> None:
         """Reduce to the kept set of `every` and tighten the bounds."""
         smallest, largest = self._arm(every, every["value"]), self._arm(every, -every["value"])
-        ends = np.union1d(smallest.order[:REGARDLESS], largest.order[:REGARDLESS])
-        farthest = ends[np.argsort(-np.abs(every["value"][ends]), kind="stable")][:REGARDLESS]
-        reach = (
-            np.abs(every["value"][farthest[-1]])
-            if len(farthest) == REGARDLESS
-            else np.float32(-np.inf)
-        )
+        ends = np.union1d(smallest.order[:UNCAPPED], largest.order[:UNCAPPED])
+        farthest = ends[np.argsort(-np.abs(every["value"][ends]), kind="stable")][:UNCAPPED]
+        full = len(farthest) == UNCAPPED
+        reach = np.abs(every["value"][farthest[-1]]) if full else np.float32(-np.inf)
         kept = every[np.unique(np.concatenate([smallest.kept, largest.kept, farthest]))]
         self._count, self._compact = len(kept), True
         self._records[: len(kept)] = kept[
@@ -112,10 +114,8 @@ class Tail:
     def _arm(self, every: NDArray, key: NDArray[np.float32]) -> _Arm:
         """The capped set with the smallest keys."""
         order = np.argsort(key)
-        kept, bound = (
-            np.empty(self.per_sign, np.int64),
-            np.full(len(self.bounds[0]), np.inf, np.float32),
-        )
+        kept = np.empty(self.per_sign, np.int64)
+        bound = np.full(len(self.bounds[0]), np.inf, np.float32)
         count = kernels.capped(order, key, every["channel"], self.per_channel, kept, bound)
         return _Arm(order, kept[:count], bound)
 
@@ -128,3 +128,12 @@ class _Arm(NamedTuple):
     order: NDArray[np.int64]
     kept: NDArray[np.int64]
     bound: NDArray[np.float32]
+
+
+def _restored(sizes: tuple[int, int, int], elements: NDArray, bounds: Bounds) -> Tail:
+    """The tail that was pickled."""
+    tail = Tail(*sizes)
+    if len(elements):
+        tail.add(elements)
+    tail.bounds = bounds
+    return tail

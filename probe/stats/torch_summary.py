@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probe.bins import CELLS, FIRST, PER_SIGN, SHIFT, SUMS
+from probe.bins import CELLS, FIRST, PER_SIGN, SHIFT
+from probe.stats.batch_summary import BatchSummary, Extremes
 from probe.stats.observed import GivenNorm, Observed, TokenNorm
 from probe.stats.profile import Profile
-from probe.stats.records import Extremes, Summary
+from probe.stats.sums import INPUT_ROWS, NORMALIZED_ROWS, CellSum, ChannelSum
 
 
-def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> Summary:
+def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> BatchSummary:
     """One batch on the device of its tensors; see `summary.summarize`."""
     observed = observed.as_given_rows()
     x = observed.x.detach().float()
@@ -34,7 +35,7 @@ def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> Summa
     extremes.start(sums)
     _collect_extremes(x, kept, extremes)
     host = (None if t is None else t.cpu().numpy() for t in (means, sigmas))
-    return Summary(sums, int(not_finite.sum()), *host)
+    return BatchSummary(sums, int(not_finite.sum()), *host)
 
 
 def _normalized(x: Tensor, observed: Observed) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -46,9 +47,8 @@ def _normalized(x: Tensor, observed: Observed) -> tuple[Tensor, Tensor | None, T
     exact = x.double()
     mean = exact.mean(dim=-1) if norm.centered else torch.zeros_like(exact[..., 0])
     var = (exact - mean[..., None]).square().mean(dim=-1)
-    scale = torch.rsqrt(var + norm.eps).masked_fill(
-        ~torch.isfinite(var), torch.nan
-    )  # a token with an inf has no statistics
+    # a token with an inf has no statistics
+    scale = torch.rsqrt(var + norm.eps).masked_fill(~torch.isfinite(var), torch.nan)
     return (exact - mean[..., None]) * scale[..., None], mean, var.sqrt()
 
 
@@ -70,29 +70,29 @@ def _add_to_profile(
     row = kind * len(groups) + torch.from_numpy(group).to(x.device)[:, None]
     index = (row[..., None] * CELLS + _cell_of(x))[kept]
     x64, z64 = x[kept].double(), z[kept].double()
-    values = torch.stack(
-        [torch.ones_like(x64), x64, z64, z64.square(), x64.square(), x64 * z64], dim=1
-    )
-    cells = values.new_zeros(kinds * len(groups) * CELLS, SUMS).index_add_(0, index, values)
+    values = x64.new_empty(len(x64), len(CellSum))
+    values[:, CellSum.COUNT] = 1
+    values[:, CellSum.X], values[:, CellSum.Z] = x64, z64
+    values[:, CellSum.ZZ], values[:, CellSum.XX] = z64.square(), x64.square()
+    values[:, CellSum.XZ] = x64 * z64
+    cells = values.new_zeros(kinds * len(groups) * CELLS, len(CellSum))
+    cells = cells.index_add_(0, index, values).view(kinds, len(groups), CELLS, len(CellSum))
     profile.grow(kinds)
-    profile.cells[:kinds, groups] += cells.view(kinds, len(groups), CELLS, SUMS).cpu().numpy()
+    profile.cells[:kinds, groups] += cells.cpu().numpy()
 
 
 def _sums(x: Tensor, z: Tensor, kept: Tensor) -> Tensor:
-    """(B, 9, C) as in `kernels`."""
-    parts = []
-    for value in (x, z):
-        zeroed = value.double().masked_fill(~kept, 0)
-        smallest, largest = (
-            value.double().masked_fill(~kept, end) for end in (torch.inf, -torch.inf)
-        )
-        parts += [
-            zeroed.sum(dim=1),
-            zeroed.square().sum(dim=1),
-            smallest.amin(dim=1),
-            largest.amax(dim=1),
-        ]
-    return torch.stack([*parts, kept.sum(dim=1).double()], dim=1)
+    """(B, ChannelSum, C) of the elements that are kept."""
+    images, _, channels = x.shape
+    sums = x.new_empty(images, len(ChannelSum), channels, dtype=torch.float64)
+    for value, (total, squares, smallest, largest) in ((x, INPUT_ROWS), (z, NORMALIZED_ROWS)):
+        exact = value.double()
+        zeroed = exact.masked_fill(~kept, 0)
+        sums[:, total], sums[:, squares] = zeroed.sum(dim=1), zeroed.square().sum(dim=1)
+        sums[:, smallest] = exact.masked_fill(~kept, torch.inf).amin(dim=1)
+        sums[:, largest] = exact.masked_fill(~kept, -torch.inf).amax(dim=1)
+    sums[:, ChannelSum.COUNT] = kept.sum(dim=1)
+    return sums
 
 
 def _collect_extremes(x: Tensor, kept: Tensor, extremes: Extremes) -> None:

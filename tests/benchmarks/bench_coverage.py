@@ -15,7 +15,7 @@ from collections import defaultdict
 import numpy as np
 import torch
 
-from probe.bins import BINS, PER_SIGN, SUMS
+from probe.bins import BINS, PER_SIGN
 from probe.curves import BinnedMap, fit_profile
 from probe.data import iterate, open_images
 from probe.models.loading.load import load_model
@@ -24,6 +24,7 @@ from probe.models.reading.tap import tap
 from probe.records import GROUPS, Fit, Plan
 from probe.stats.layer import LayerStatistics
 from probe.stats.samples import RowChoice
+from probe.stats.sums import CellSum
 
 
 def profiles_per_image(name: str, folder: str) -> dict[str, list[tuple]]:
@@ -38,7 +39,7 @@ def profiles_per_image(name: str, folder: str) -> dict[str, list[tuple]]:
         _, _, index, cells = statistics.profile.rows()
         spread = statistics.moments.input
         bins, place = np.unique(index, return_inverse=True)
-        summed = np.zeros((len(bins), SUMS))
+        summed = np.zeros((len(bins), len(CellSum)))
         np.add.at(summed, place, cells)
         found[layer].append((bins, summed, spread.min.min(), spread.max.max()))
 
@@ -51,10 +52,10 @@ def profiles_per_image(name: str, folder: str) -> dict[str, list[tuple]]:
 
 def fitted(images: list[tuple]) -> Fit:
     """The tanh over some images, in groups as a run makes them."""
-    cells = np.zeros((GROUPS, BINS, SUMS))
+    cells = np.zeros((GROUPS, BINS, len(CellSum)))
     for rank, (bins, values, _, _) in enumerate(images):
         cells[rank % GROUPS, bins + PER_SIGN] += values
-    kept = np.flatnonzero(cells[..., 0].sum(axis=0))
+    kept = np.flatnonzero(cells[..., CellSum.COUNT].sum(axis=0))
     binned = BinnedMap(
         kept - PER_SIGN,
         *np.moveaxis(cells[:, kept], 2, 0),

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from probe.bins import BINS, PER_SIGN, SUMS, bin_of, folded
+from probe.bins import BINS, PER_SIGN, bin_of, folded
 from probe.records import GROUPS, Plan
 from probe.stats import summary, torch_summary
 from probe.stats.layer import LayerStatistics
 from probe.stats.profile import Profile
 from probe.stats.samples import RowChoice
+from probe.stats.sums import CellSum, ChannelSum
 from support.observations import NORMS, observed, tokens
 
 BACKENDS = {"numba": summary.summarize, "torch": torch_summary.summarize}
@@ -43,13 +44,19 @@ def reference(o):
     return x, (x - mean) / np.sqrt(((x - mean) ** 2).mean(-1, keepdims=True) + o.norm.eps)
 
 
+def kept_sums(norm):
+    """Where every channel is a line, the second moments are not kept."""
+    first = [CellSum.COUNT, CellSum.X, CellSum.Z]
+    return first if norm == "lines" else list(CellSum)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_cells_hold_count_and_sums_of_every_bin(backend, norm):
     o = observed(tokens(3, 10, 12), norm)
     x, z = reference(o)
     cells = folded(reduced(backend, o)[1].cells)
-    expected = np.zeros((1 + int(o.kinds.any()), GROUPS, BINS, SUMS))
+    expected = np.zeros((1 + int(o.kinds.any()), GROUPS, BINS, len(CellSum)))
     index = bin_of(x) + PER_SIGN
     for image in range(3):
         for kind in range(len(expected)):
@@ -59,12 +66,18 @@ def test_cells_hold_count_and_sums_of_every_bin(backend, norm):
                 x[image, chosen].ravel(),
                 z[image, chosen].ravel(),
             )
-            for column, value in enumerate((np.ones_like(xs), xs, zs, zs**2, xs**2, xs * zs)):
+            values = {
+                CellSum.COUNT: np.ones_like(xs),
+                CellSum.X: xs,
+                CellSum.Z: zs,
+                CellSum.ZZ: zs**2,
+                CellSum.XX: xs**2,
+                CellSum.XZ: xs * zs,
+            }
+            for column, value in values.items():
                 expected[kind, image, :, column] = np.bincount(bins, value, BINS)
-    kept = (
-        3 if norm == "lines" else SUMS
-    )  # where every channel is a line, the second moments are not kept
-    np.testing.assert_allclose(cells[..., :kept], expected[..., :kept], rtol=1e-6, atol=2e-6)
+    kept = kept_sums(norm)
+    np.testing.assert_allclose(cells[..., kept], expected[..., kept], rtol=1e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -73,14 +86,20 @@ def test_sums_are_those_of_every_channel(backend, norm):
     o = observed(tokens(3, 10, 12), norm)
     x, z = reference(o)
     sums = reduced(backend, o)[0].sums
-    expected = [
-        f(v, axis=1)
-        for v in (x, z)
-        for f in (np.sum, lambda a, axis: (a**2).sum(axis), np.min, np.max)
-    ]
-    np.testing.assert_allclose(
-        sums, np.stack([*expected, np.full((3, 12), 10.0)], axis=1), rtol=1e-5, atol=1e-5
-    )
+    expected = {
+        ChannelSum.X: x.sum(1),
+        ChannelSum.XX: (x**2).sum(1),
+        ChannelSum.X_MIN: x.min(1),
+        ChannelSum.X_MAX: x.max(1),
+        ChannelSum.Z: z.sum(1),
+        ChannelSum.ZZ: (z**2).sum(1),
+        ChannelSum.Z_MIN: z.min(1),
+        ChannelSum.Z_MAX: z.max(1),
+        ChannelSum.COUNT: np.full((3, 12), 10.0),
+    }
+    assert sums.shape == (3, len(expected), 12)
+    for row, values in expected.items():
+        np.testing.assert_allclose(sums[:, row], values, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -91,11 +110,10 @@ def test_padding_and_non_finite_elements_enter_no_sum(backend, norm):
     valid = np.ones((2, 6), bool)
     valid[1, 5] = False
     got, profile = reduced(backend, observed(x, norm, valid=valid))
-    assert got.not_finite == (
-        16 if norm in ("token", "rms") else 2
-    )  # a token with a NaN has no mean and sigma
-    assert profile.cells[..., 0].sum() == 11 * 8 - got.not_finite
-    assert got.sums[:, 8].sum() == 11 * 8 - got.not_finite
+    # a token with a NaN has no mean and sigma
+    assert got.not_finite == (16 if norm in ("token", "rms") else 2)
+    assert profile.cells[..., CellSum.COUNT].sum() == 11 * 8 - got.not_finite
+    assert got.sums[:, ChannelSum.COUNT].sum() == 11 * 8 - got.not_finite
     assert np.isfinite(profile.cells).all()
 
 
@@ -128,11 +146,10 @@ def test_both_backends_keep_the_same(norm, monkeypatch):
     batches = [observed(tokens(3, 30, 12, seed=i), norm, first=3 * i) for i in range(3)]
     a, b = (gather(backend, batches, monkeypatch) for backend in BACKENDS)
     np.testing.assert_allclose(a.moments.sums, b.moments.sums, rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(a.profile.cells[..., 0], b.profile.cells[..., 0])
-    kept = 3 if norm == "lines" else SUMS
-    np.testing.assert_allclose(
-        a.profile.cells[..., :kept], b.profile.cells[..., :kept], rtol=1e-6, atol=1e-6
-    )
+    left, right = a.profile.cells, b.profile.cells
+    np.testing.assert_array_equal(left[..., CellSum.COUNT], right[..., CellSum.COUNT])
+    kept = kept_sums(norm)
+    np.testing.assert_allclose(left[..., kept], right[..., kept], rtol=1e-6, atol=1e-6)
     for name in ("image", "position", "channel", "value"):
         np.testing.assert_array_equal(a.tail.elements()[name], b.tail.elements()[name])
     for buffers in ((a.uniform, b.uniform), (a.prefix, b.prefix)):
@@ -146,9 +163,10 @@ def test_values_beyond_the_exponents_fall_into_the_end_bins(backend):
     x = tokens(1, 4, 6)
     x[0, 0] = torch.tensor([1e-30, -1e-30, 0.0, 1e20, -1e20, 65536.0])
     cells = folded(reduced(backend, observed(x, "given", prefix=0))[1].cells)[0, 0]
-    assert cells[PER_SIGN, 0] == 3 + int((x[0, 1:] == 0).sum())
-    assert cells[-1, :2].tolist() == [2, pytest.approx(1e20 + 65536, rel=1e-7)]
-    assert cells[0, :2].tolist() == [1, pytest.approx(-1e20, rel=1e-7)]
+    count_and_sum = [CellSum.COUNT, CellSum.X]
+    assert cells[PER_SIGN, CellSum.COUNT] == 3 + int((x[0, 1:] == 0).sum())
+    assert cells[-1, count_and_sum].tolist() == [2, pytest.approx(1e20 + 65536, rel=1e-7)]
+    assert cells[0, count_and_sum].tolist() == [1, pytest.approx(-1e20, rel=1e-7)]
 
 
 @pytest.mark.parametrize("norm", ["token", "planes"])

@@ -8,7 +8,7 @@ import pytest
 from probe.records import Plan
 from probe.stats.layer import LayerStatistics
 from probe.stats.samples import RowChoice
-from probe.stats.tail import REGARDLESS
+from probe.stats.tail import UNCAPPED
 from support.observations import NORMS, observed, tokens
 
 PLAN = Plan(images=12, samples=5, tail=80)
@@ -17,7 +17,7 @@ PLAN = Plan(images=12, samples=5, tail=80)
 def brute_force(x, plan):
     """Values of the tail of x (N, C) by sorting everything."""
     value, channel = x.ravel(), np.tile(np.arange(x.shape[1]), len(x))
-    kept = set(np.argsort(-np.abs(value), kind="stable")[:REGARDLESS].tolist())
+    kept = set(np.argsort(-np.abs(value), kind="stable")[:UNCAPPED].tolist())
     for order in (np.argsort(value, kind="stable"), np.argsort(-value, kind="stable")):
         seen, taken = np.zeros(x.shape[1], int), []
         for index in order:
@@ -76,4 +76,4 @@ def test_merging_gives_the_tail_of_the_union():
 def test_a_layer_of_equal_values_keeps_no_more_than_its_share():
     x = tokens(4, 50, 15) * 0 + 3
     elements = collected([observed(x, "given")]).tail.elements()
-    assert 0 < len(elements) <= PLAN.tail + REGARDLESS
+    assert 0 < len(elements) <= PLAN.tail + UNCAPPED

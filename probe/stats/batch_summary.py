@@ -1,5 +1,5 @@
-"""What one batch of one layer is reduced to beside its profile, and who collects the extreme
-values; shared by the two backends.
+"""What one batch of one layer is reduced to beside its profile, and who collects the extreme values
+meanwhile; shared by the two backends.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 
 @dataclass
-class Summary:
+class BatchSummary:
     """One batch of one layer, reduced."""
 
-    sums: NDArray[np.float64]  # (B, 9, C), see kernels
-    not_finite: int
+    sums: NDArray[np.float64]  # (B, ChannelSum, C)
+    not_finite: int  # elements that entered no sum
     means: NDArray[np.float64] | None  # (B, P) of TokenNorm, NaN at padding
     sigmas: NDArray[np.float64] | None
 
@@ -31,9 +31,7 @@ class Extremes(Protocol):
     def bounds(self) -> Bounds: ...
 
     def start(self, sums: NDArray[np.float64]) -> None:
-        """First bounds from the extremes (B, 9, C) of every image and channel, where there are none
-        yet.
-        """
+        """First bounds from the sums (B, ChannelSum, C) of a batch, where there are none yet."""
 
     def collect(
         self,
@@ -43,10 +41,3 @@ class Extremes(Protocol):
         channel: NDArray[np.int64],
     ) -> None:
         """Take values (n,) with their image in the batch, position and channel."""
-
-
-def new_sums(images: int, channels: int) -> NDArray[np.float64]:
-    sums = np.zeros((images, 9, channels))
-    sums[:, (2, 6)] = np.inf
-    sums[:, (3, 7)] = -np.inf
-    return sums

@@ -1,0 +1,40 @@
+"""How the scale of the tokens of a layer varies: sums over tokens of their sigma (LayerNorm,
+RMSNorm).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass
+class TokenScale:
+    """Streaming sums over tokens; tokens without a positive, finite sigma are left out."""
+
+    tokens: float = 0.0
+    sigma: float = 0.0
+    sigma_squared: float = 0.0
+    inverse_sigma: float = 0.0
+
+    def update(self, sigmas: NDArray[np.float64]) -> None:
+        sigma = sigmas[np.isfinite(sigmas) & (sigmas > 0)]
+        self.merge(TokenScale(len(sigma), sigma.sum(), (sigma**2).sum(), (1 / sigma).sum()))
+
+    def merge(self, other: TokenScale) -> None:
+        self.tokens += other.tokens
+        self.sigma += other.sigma
+        self.sigma_squared += other.sigma_squared
+        self.inverse_sigma += other.inverse_sigma
+
+    def read(self) -> tuple[float, float, float]:
+        """Mean of 1/sigma, mean of sigma, coefficient of variation of sigma; NaN where no token was
+        seen.
+        """
+        if self.tokens == 0:
+            return np.nan, np.nan, np.nan
+        mean = self.sigma / self.tokens
+        variance = max(self.sigma_squared / self.tokens - mean**2, 0)
+        return self.inverse_sigma / self.tokens, mean, np.sqrt(variance) / mean
