@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.records import Plan
+from probe.stats.capacity import with_capacity
 
 Key = NDArray[np.uint64]
 LARGEST = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -110,10 +111,6 @@ class RowChoice:
         return _mix(key[:, self._prefix])
 
 
-# key, image and position (n,), columns (n, C) or (n,)
-_Filled = tuple[Key, NDArray[np.int64], NDArray[np.int64], list[NDArray[np.float32]]]
-
-
 class SampleBuffer:
     """The `size` rows with the smallest keys of one layer, every column (n, C) or (n,) float32."""
 
@@ -153,19 +150,22 @@ class SampleBuffer:
                 self.settle()
 
     def merge(self, other: SampleBuffer) -> None:
-        if other._count:
-            self.add(*other._filled())
+        n = other._count
+        if n:
+            image, position = other._where[:n].astype(np.int64).T
+            self.add(other._key[:n], image, position, [column[:n] for column in other._columns])
 
-    def _filled(self) -> _Filled:
-        """What `add` takes, of the rows that are there."""
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the unused capacity."""
         n = self._count
-        image, position = self._where[:n].astype(np.int64).T
-        return self._key[:n], image, position, [column[:n] for column in self._columns]
+        filled = {"_key": self._key[:n], "_where": self._where[:n]}
+        return self.__dict__ | filled | {"_columns": [column[:n] for column in self._columns]}
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled without the unused capacity."""
-        self.settle()
-        return _restored, (self.size, self.below, self._filled())
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._key = with_capacity(self._key, self._capacity)
+        self._where = with_capacity(self._where, self._capacity)
+        self._columns = [with_capacity(column, self._capacity) for column in self._columns]
 
     def settle(self) -> None:
         """Drop all but the `size` smallest keys."""
@@ -189,12 +189,3 @@ class SampleBuffer:
             where[order, 1],
             [column[: self._count][order] for column in self._columns],
         )
-
-
-def _restored(size: int, below: np.uint64, filled: _Filled) -> SampleBuffer:
-    """The buffer that was pickled."""
-    buffer = SampleBuffer(size)
-    if len(filled[0]):
-        buffer.add(*filled)
-    buffer.below = below
-    return buffer

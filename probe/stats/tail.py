@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from probe.stats import kernels
 from probe.stats.batch_summary import Bounds
+from probe.stats.capacity import with_capacity
 
 UNCAPPED = 50  # largest |input| kept whatever their channel
 
@@ -36,7 +37,7 @@ class Tail:
         self.per_sign, self.per_channel = per_sign, per_channel
         # one block for good: small arrays that come and go between the activations of a model would
         # leave holes in the heap
-        self._records = np.empty(8 * per_sign + UNCAPPED, ELEMENT)
+        self._records = np.empty(_capacity(per_sign), ELEMENT)
         self._count = 0
         self._compact = False
         self.bounds: Bounds = (
@@ -90,10 +91,13 @@ class Tail:
             self._select(self._records[: self._count].copy())
         return self._records[: self._count]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled without the unused capacity."""
-        sizes = len(self.bounds[0]), self.per_sign, self.per_channel
-        return _restored, (sizes, self.elements(), self.bounds)
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the unused capacity."""
+        return self.__dict__ | {"_records": self._records[: self._count]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._records = with_capacity(self._records, _capacity(self.per_sign))
 
     def _select(self, every: NDArray) -> None:
         """Reduce to the kept set of `every` and tighten the bounds."""
@@ -130,10 +134,6 @@ class _Arm(NamedTuple):
     bound: NDArray[np.float32]
 
 
-def _restored(sizes: tuple[int, int, int], elements: NDArray, bounds: Bounds) -> Tail:
-    """The tail that was pickled."""
-    tail = Tail(*sizes)
-    if len(elements):
-        tail.add(elements)
-    tail.bounds = bounds
-    return tail
+def _capacity(per_sign: int) -> int:
+    """Four times what is kept, so that candidates are seldom reduced."""
+    return 8 * per_sign + UNCAPPED
