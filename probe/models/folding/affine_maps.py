@@ -21,7 +21,6 @@ from probe.models.reading.layers import affine_of, channels_of, eval_affine
 from probe.models.reading.norm_types import NormType
 from probe.norms import Norm
 
-_KINDS_WITH_ALPHA = ("dyt", "dyt_2d", "derf", "derf_2d")
 # the values of a layer's parameters at which its maps are the identity
 _NEUTRAL = {"weight": 1.0, "bias": 0.0, "alpha": 1.0, "shift": 0.0}
 
@@ -78,7 +77,7 @@ class NormLayer:
 
     @property
     def has_alpha(self) -> bool:
-        return self.kind in _KINDS_WITH_ALPHA
+        return self.norm_type.has_alpha
 
     @property
     def has_activation(self) -> bool:

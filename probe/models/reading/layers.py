@@ -7,40 +7,43 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from probe.errors import UsageError, nearest
 from probe.layer_names import Patterns, matches, split_patterns
-from probe.models.reading.norm_types import NormType, eps_of, norm_type
-from probe.norms import Norm
+from probe.models.reading import conventions
+from probe.models.reading.conventions import Affine
+from probe.models.reading.norm_types import NormType, norm_type
 from probe.records import Layer
 
 
 def channels_of(module: nn.Module) -> int:
     """Number of channels: the size of what the module normalizes over or applies its affine on."""
-    for name in ("num_features", "num_channels"):
-        if isinstance(value := getattr(module, name, None), int):
-            return value
-    if (shape := getattr(module, "normalized_shape", None)) is not None:
-        return int(torch.Size(shape).numel())
-    weight = getattr(module, "weight", None)
-    return int(weight.numel()) if isinstance(weight, Tensor) else 0
+    kind = norm_type(module)
+    return kind.channels(module) if kind else conventions.channels(module)
 
 
-def affine_of(module: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
+def eps_of(module: nn.Module) -> float | None:
+    """The module's eps; None where it has none."""
+    kind = norm_type(module)
+    return kind.eps(module) if kind else conventions.eps(module)
+
+
+def affine_of(module: nn.Module, channels: int) -> Affine:
     """w and b (C,) of output = w * normalized + b, float64 on the host; ones and zeros where the
     module has none.
     """
-    if isinstance(module, Norm):
-        return module.output_affine()
+    kind = norm_type(module)
+    read = kind.output_affine if kind else conventions.output_affine
+    return read(module, channels)
 
-    def read(name: str, missing: float) -> Tensor:
-        value = getattr(module, name, None)
-        if not isinstance(value, Tensor):
-            return torch.full((channels,), missing, dtype=torch.float64)
-        return value.detach().to("cpu", torch.float64).reshape(-1).expand(channels)
 
-    return read("weight", 1.0), read("bias", 0.0)
+def eval_affine(module: nn.Module) -> Affine | None:
+    """(scale, shift) (C,) float64 on the host if y = scale * x + shift at evaluation: w (x - mean)
+    / sqrt(var + eps) + b; None where the layer is no such line.
+    """
+    kind = norm_type(module)
+    return kind.eval_affine(module) if kind else conventions.eval_affine(module)
 
 
 def norm_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module, NormType]]:
@@ -74,8 +77,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
         if _compiled_in_place(child):
             raise UsageError(
                 f"this model was compiled in place{where}: a compiled call skips hooks added "
-                "later; "
-                "give the model as it was before compiling"
+                "later; give the model as it was before compiling"
             )
     return module
 
@@ -92,36 +94,30 @@ def list_norm_layers(module: nn.Module, layers: Patterns = "*") -> list[Layer]:
     Raises UsageError if the module has no normalization layer, or none that matches.
     """
     module = unwrapped(module)
-    found = [
-        Layer(name, name, depth, kind.kind, channels_of(child), eps_of(child), kind.affine(child))
+    every = [
+        _layer(name, depth, child, kind)
         for depth, (name, child, kind) in enumerate(norm_modules(module))
     ]
-    if not found:
+    if not every:
         raise UsageError(
             f"{type(module).__name__} has no normalization layer that probe knows (LayerNorm, "
             "BatchNorm, GroupNorm, RMSNorm, ...)"
         )
-    chosen = [layer for layer in found if matches(layer.name, layers)]
+    chosen = [layer for layer in every if matches(layer.name, layers)]
     if not chosen:
-        names = [layer.name for layer in found]
-        given = ",".join(split_patterns(layers))
-        close = nearest(given, names) or ", ".join(names[:3])
-        raise UsageError(
-            f"--layers {given!r} matches none of the {len(names)} normalization layers "
-            f"(such as {close}); globs like 'blocks.*' work"
-        )
+        raise _no_match(layers, [layer.name for layer in every])
     return chosen
 
 
-def eval_affine(module: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """(scale, shift) (C,) float64 on the host if y = scale * x + shift at evaluation: w (x - mean)
-    / sqrt(var + eps) + b.
-    """
-    if isinstance(module, Norm):
-        return module.eval_affine()
-    mean, var = getattr(module, "running_mean", None), getattr(module, "running_var", None)
-    if not isinstance(mean, Tensor) or not isinstance(var, Tensor):
-        return None
-    weight, bias = affine_of(module, len(mean))
-    scale = weight * torch.rsqrt(var.to("cpu", torch.float64) + (eps_of(module) or 0.0))
-    return scale, bias - mean.to("cpu", torch.float64) * scale
+def _layer(name: str, depth: int, module: nn.Module, kind: NormType) -> Layer:
+    channels, eps = kind.channels(module), kind.eps(module)
+    return Layer(name, name, depth, kind.kind, channels, eps, kind.affine(module))
+
+
+def _no_match(layers: Patterns, names: list[str]) -> UsageError:
+    pattern = ",".join(split_patterns(layers))
+    close = nearest(pattern, names) or ", ".join(names[:3])
+    return UsageError(
+        f"--layers {pattern!r} matches none of the {len(names)} normalization layers "
+        f"(such as {close}); globs like 'blocks.*' work"
+    )

@@ -5,115 +5,73 @@ The type of the module decides, never the rank of its input: a LayerNorm over NH
 channels-last, a LayerNorm2d over NCHW tensors is not. The zoo of `probe.norms` stands first, each
 class under its registry name; after it torch's own classes and those of libraries that are not
 imported here.
+
+To add a type, add one entry to `NORM_TYPES`; nothing else in the package lists the types.
+
+    NormType(
+        "my_norm",                         # kind, as reports and tables call it
+        lambda m: isinstance(m, MyNorm),   # or _named(r"MyNorm") for a library not imported here
+        lambda m, x: GivenNorm(x / x.abs().amax(-1, keepdim=True)),  # z of an input
+        channels_last=True,                # False: the channels are axis 1
+        affine=lambda m: False,            # True where y = s x + t per channel
+    )
+
+That is all where the module names its parts as torch does: `weight` and `bias`, `eps`,
+`num_features` or `normalized_shape`, `running_mean` and `running_var`. For other names there are
+the fields `channels`, `eps`, `output_affine` and `eval_affine`, whose defaults are in
+`conventions`. A formula longer than a line goes to `formulas`. A norm of the zoo needs no entry
+here: it comes from its registry.
 """
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from probe.norms import LayerNorm, Norm, RMSNorm
+from probe.models.reading import conventions, formulas
+from probe.models.reading.conventions import Affine
+from probe.models.reading.formulas import Formula
+from probe.norms import Norm
 from probe.norms.registry import NORMS, norm_name
-from probe.stats.observed import GivenNorm, PlaneNorm, TokenNorm
 
-Formula = TokenNorm | PlaneNorm | GivenNorm
+Matcher = Callable[[nn.Module], bool]
 
 
 @dataclass(frozen=True)
 class NormType:
-    """A kind of normalization layer.
+    """A kind of normalization layer; its fields say all that the package asks of a module.
 
-    matches: is this module one of it?  norm: z of an input laid out (B, ..., C) if channels_last,
-    else (B, C, ...).
+    norm_type(nn.LayerNorm(8)).kind  # "layer_norm"
     """
 
     kind: str
-    matches: Callable[[nn.Module], bool]
-    norm: Callable[[Any, Tensor], Formula]
+    matches: Matcher  # is this module one of it?
+    # z of an input laid out (B, ..., C) if channels_last, else (B, C, ...)
+    formula: Callable[[Any, Tensor], Formula]
     channels_last: bool = True
-    affine: Callable[[nn.Module], bool] = lambda module: False
+    affine: Matcher = lambda module: False  # is y = s x + t per channel now?
+    # z = f(alpha x + shift): alpha and shift can be folded into what makes x
+    has_alpha: bool = False
+    channels: Callable[[Any], int] = conventions.channels
+    eps: Callable[[Any], float | None] = conventions.eps
+    # w, b of y = w z + b, from the module and its number of channels
+    output_affine: Callable[[Any, int], Affine] = conventions.output_affine
+    # s, t of y = s x + t at evaluation; None where the layer is no such line
+    eval_affine: Callable[[Any], Affine | None] = conventions.eval_affine
 
 
-def eps_of(module: nn.Module) -> float | None:
-    """The module's eps, under the names in use."""
-    for name in ("eps", "variance_epsilon", "epsilon"):
-        value = getattr(module, name, None)
-        if isinstance(value, float):
-            return value
-    # torch's RMSNorm takes eps=None as the machine epsilon of the input
-    return torch.finfo(torch.float32).eps if isinstance(module, nn.RMSNorm) else None
+def _one_of(*classes: type[nn.Module]) -> Matcher:
+    return lambda module: isinstance(module, classes)
 
 
-def _uses_running_statistics(module: Any) -> bool:
-    tracked = getattr(module, "running_mean", None) is not None
-    return tracked and not (isinstance(module, _BatchNorm | _InstanceNorm) and module.training)
-
-
-def _running(module: Any) -> PlaneNorm:
-    scale = torch.rsqrt(module.running_var.double() + module.eps)
-    return PlaneNorm(module.running_mean.float()[None], scale.float()[None], fixed=True)
-
-
-def _batch_norm(module: Any, x: Tensor) -> Formula:
-    if _uses_running_statistics(module):
-        return _running(module)
-    var, mean = torch.var_mean(x.double(), dim=[0, *range(2, x.ndim)], correction=0)
-    return PlaneNorm(mean.float()[None], torch.rsqrt(var + module.eps).float()[None], fixed=False)
-
-
-def _instance_norm(module: Any, x: Tensor) -> Formula:
-    if _uses_running_statistics(module):
-        return _running(module)
-    var, mean = torch.var_mean(x.double().flatten(2), dim=2, correction=0)
-    return PlaneNorm(mean.float(), torch.rsqrt(var + module.eps).float(), fixed=False)
-
-
-def _group_norm(module: Any, x: Tensor) -> Formula:
-    grouped = x.double().reshape(len(x), module.num_groups, -1)
-    var, mean = torch.var_mean(grouped, dim=2, correction=0)
-    each = x.shape[1] // module.num_groups
-    mean, scale = (
-        t.float().repeat_interleave(each, dim=1) for t in (mean, torch.rsqrt(var + module.eps))
-    )
-    return PlaneNorm(mean, scale, fixed=False)
-
-
-def _token_norm(centered: bool) -> Callable[[nn.Module, Tensor], Formula]:
-    def norm(module: nn.Module, x: Tensor) -> Formula:
-        eps = eps_of(module)
-        if isinstance(module, nn.RMSNorm) and module.eps is None:
-            eps = torch.finfo(x.dtype).eps
-        return TokenNorm(eps or 0.0, centered)
-
-    return norm
-
-
-def _simple_norm(module: Any, x: Tensor) -> Formula:
-    """timm's SimpleNorm: x over the unbiased standard deviation of the token, the mean is not
-    subtracted.
-    """
-    axis = 1 if type(module).__name__.startswith("SimpleNorm2d") else -1
-    x = x.float()
-    return GivenNorm(x * torch.rsqrt(x.var(dim=axis, keepdim=True) + module.eps))
-
-
-def _on_planes(module: nn.Module) -> bool:
-    """A token norm over axis 1 of NCHW tensors: by the class name (timm, torchvision) or by its
-    flag (transformers).
-    """
-    return "2d" in type(module).__name__ or getattr(module, "data_format", None) == "channels_first"
-
-
-def _named(pattern: str) -> Callable[[nn.Module], bool]:
+def _named(pattern: str) -> Matcher:
     """Classes of libraries that are not imported here, known by name; they must hold a weight
     vector or none at all.
     """
@@ -121,117 +79,82 @@ def _named(pattern: str) -> Callable[[nn.Module], bool]:
 
     def matches(module: nn.Module) -> bool:
         weight = getattr(module, "weight", None)
-        return bool(compiled.fullmatch(type(module).__name__)) and (
-            weight is None or (isinstance(weight, Tensor) and weight.ndim == 1)
-        )
+        is_vector = isinstance(weight, Tensor) and weight.ndim == 1
+        return bool(compiled.fullmatch(type(module).__name__)) and (weight is None or is_vector)
 
     return matches
 
 
-_is_rms = _named(r"\w*(RMSNorm|RmsNorm|Rmsnorm)(Act)?(2d)?(Fp32)?")
+def _on_planes(matches: Matcher) -> Matcher:
+    """Those that work on axis 1 of NCHW tensors: by the class name (timm, torchvision) or by a flag
+    (transformers).
+    """
+
+    def is_on_planes(module: nn.Module) -> bool:
+        is_flagged = getattr(module, "data_format", None) == "channels_first"
+        return "2d" in type(module).__name__ or is_flagged
+
+    return lambda module: matches(module) and is_on_planes(module)
+
+
+_is_layer_norm = _one_of(nn.LayerNorm)
+_is_named_rms = _named(r"\w*(RMSNorm|RmsNorm|Rmsnorm)(Act)?(2d)?(Fp32)?")
 _is_simple = _named(r"SimpleNorm(2d)?(Fp32)?")
 _is_frozen = _named(r"FrozenBatchNorm(Act)?2d")
-_is_dynamic_tanh = _named(r"DyT|DynamicTanh")
+_is_named_dyt = _named(r"DyT|DynamicTanh")
 
 
-def _is_dyt(module: nn.Module, planes: bool = False) -> bool:
+def _is_rms(module: nn.Module) -> bool:
+    return isinstance(module, nn.RMSNorm) or _is_named_rms(module)
+
+
+def _is_dyt(module: nn.Module, planes: bool) -> bool:
     """One of the published classes by name (DynamicTanh, DyT), which hold alpha."""
-    if not (_is_dynamic_tanh(module) and isinstance(getattr(module, "alpha", None), Tensor)):
+    if not (_is_named_dyt(module) and isinstance(getattr(module, "alpha", None), Tensor)):
         return False
     # the authors' class defaults to channels-last and says so; the ResNet-50 one without the flag
     # works on NCHW
     return getattr(module, "channels_last", False) is not planes
 
 
-def _dyt(module: Any, x: Tensor) -> Formula:
-    return GivenNorm(torch.tanh(module.alpha * x.float()))
-
-
-def _is_zoo(module: nn.Module, name: str) -> bool:
+def _is_of_zoo(module: nn.Module, name: str) -> bool:
     return isinstance(module, Norm) and norm_name(module) == name
 
 
-def _is_line(module: Any) -> bool:
-    return not module.training and module.eval_line() is not None
+def _zoo_type(name: str) -> NormType:
+    return NormType(
+        name,
+        partial(_is_of_zoo, name=name),
+        formulas.zoo_norm,
+        channels_last=not name.endswith("_2d"),
+        affine=formulas.is_line,
+        has_alpha=name.removesuffix("_2d") in ("dyt", "derf"),
+        output_affine=lambda module, _: module.output_affine(),
+        eval_affine=lambda module: module.eval_affine(),
+    )
 
 
-def _zoo(module: Any, x: Tensor) -> Formula:
-    """z of a norm of the zoo: a line per channel where it is one, statistics per token for LN and
-    RMS, else what it says itself.
-    """
-    if isinstance(module, LayerNorm | RMSNorm):
-        return TokenNorm(module.eps, centered=isinstance(module, LayerNorm))
-    if _is_line(module):
-        slope, offset = module.eval_line()
-        # (x - mean) * slope; where the slope is 0 a tiny one gives the offset all the same
-        slope = torch.where(slope.abs() < _TINY, _TINY, slope)
-        mean, scale = (values.float().to(x.device)[None] for values in (-offset / slope, slope))
-        return PlaneNorm(mean, scale, fixed=True)
-    if x.dtype in (torch.float16, torch.bfloat16):
-        module, x = copy.deepcopy(module).float(), x.float()
-    return GivenNorm(module.normalized(x))
+_on_axis_1 = partial(NormType, channels_last=False)
+# statistics of planes that may be running ones, with which the layer is a line per channel
+_with_running = partial(_on_axis_1, affine=formulas.uses_running_statistics)
+_dyt = partial(NormType, formula=formulas.dynamic_tanh, has_alpha=True)
+_centered, _uncentered = formulas.token_norm(centered=True), formulas.token_norm(centered=False)
 
-
-_TINY = 1e-30
-
-
-def _either(*classes: type[nn.Module]) -> Callable[[nn.Module], bool]:
-    return lambda module: isinstance(module, classes)
-
-
-def _planes_of(matches: Callable[[nn.Module], bool]) -> Callable[[nn.Module], bool]:
-    return lambda module: matches(module) and _on_planes(module)
-
-
-# The first that matches counts, so the form on planes stands before the plain one.
+# the first that matches counts, so the form on planes stands before the plain one
 NORM_TYPES: tuple[NormType, ...] = (
-    *(
-        NormType(
-            name,
-            partial(_is_zoo, name=name),
-            _zoo,
-            channels_last=not name.endswith("_2d"),
-            affine=_is_line,
-        )
-        for name in NORMS
-    ),
-    NormType("dyt", _is_dyt, _dyt),
-    NormType("dyt_2d", partial(_is_dyt, planes=True), _dyt, channels_last=False),
-    NormType(
-        "batch_norm",
-        _either(_BatchNorm),
-        _batch_norm,
-        channels_last=False,
-        affine=_uses_running_statistics,
-    ),
-    NormType(
-        "batch_norm",
-        _is_frozen,
-        lambda m, x: _running(m),
-        channels_last=False,
-        affine=_uses_running_statistics,
-    ),
-    NormType(
-        "instance_norm",
-        _either(_InstanceNorm),
-        _instance_norm,
-        channels_last=False,
-        affine=_uses_running_statistics,
-    ),
-    NormType("group_norm", _either(nn.GroupNorm), _group_norm, channels_last=False),
-    NormType(
-        "layer_norm_2d",
-        _planes_of(_either(nn.LayerNorm)),
-        _token_norm(centered=True),
-        channels_last=False,
-    ),
-    NormType("layer_norm", _either(nn.LayerNorm), _token_norm(centered=True)),
-    NormType("rms_norm_2d", _planes_of(_is_rms), _token_norm(centered=False), channels_last=False),
-    NormType(
-        "rms_norm", lambda m: isinstance(m, nn.RMSNorm) or _is_rms(m), _token_norm(centered=False)
-    ),
-    NormType("simple_norm_2d", _planes_of(_is_simple), _simple_norm, channels_last=False),
-    NormType("simple_norm", _is_simple, _simple_norm),
+    *map(_zoo_type, NORMS),
+    _dyt("dyt", partial(_is_dyt, planes=False)),
+    _dyt("dyt_2d", partial(_is_dyt, planes=True), channels_last=False),
+    _with_running("batch_norm", _one_of(_BatchNorm), formulas.batch_norm),
+    _with_running("batch_norm", _is_frozen, formulas.running_norm),
+    _with_running("instance_norm", _one_of(_InstanceNorm), formulas.instance_norm),
+    _on_axis_1("group_norm", _one_of(nn.GroupNorm), formulas.group_norm),
+    _on_axis_1("layer_norm_2d", _on_planes(_is_layer_norm), _centered),
+    NormType("layer_norm", _is_layer_norm, _centered),
+    _on_axis_1("rms_norm_2d", _on_planes(_is_named_rms), _uncentered),
+    NormType("rms_norm", _is_rms, _uncentered),
+    _on_axis_1("simple_norm_2d", _on_planes(_is_simple), formulas.simple_norm),
+    NormType("simple_norm", _is_simple, formulas.simple_norm),
 )
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from probe.models.reading.norm_types import Formula, NormType
+from probe.models.reading.formulas import Formula
+from probe.models.reading.norm_types import NormType
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm
 
 # q/k norms see (B, heads, tokens, head channels): a position is (head, token)
@@ -34,7 +35,7 @@ def observe(
 ) -> Observed:
     """The observation of one call of the norm layer `name`, with x its input and y its output."""
     x, y = _with_batch_axis(module, x, y)
-    norm = kind.norm(module, x)
+    norm = kind.formula(module, x)
     if kind.channels_last:
         x, y, norm = _on_rows(module, x, y, norm)
         channels_last = True

@@ -21,8 +21,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from probe.curves.stand_in import StandIn
 from probe.errors import UsageError, unknown
-from probe.models.reading.layers import channels_of, eval_affine
-from probe.models.reading.norm_types import NormType, eps_of
+from probe.models.reading.layers import channels_of, eps_of, eval_affine
+from probe.models.reading.norm_types import NormType
 from probe.models.replacing.initial_values import FORMS, NotReplaced, match, play
 from probe.norms.registry import NORMS, create_norm, norm_maker, norm_options
 
