@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import pytest
 
 # before torch is imported: two processes run the tests, and threads of each would wait for those of
 # the other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(config, items):
+    """With several processes the files that take longest begin first, so that none of them is left
+    to one process while the others have no work. In one process the order stays random.
+    """
+    if not hasattr(config, "workerinput"):  # what pytest-xdist gives its workers
+        return
+    sizes = Counter(item.path for item in items)
+    marks = {path: set() for path in sizes}
+    for item in items:
+        marks[item.path] |= {mark.name for mark in item.iter_markers()}
+
+    def turn(item):
+        names = marks[item.path]
+        return "notebook" not in names, "long" not in names, -sizes[item.path]
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")
