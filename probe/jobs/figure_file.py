@@ -20,10 +20,10 @@ _METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
     """Writes `stem`.png, .svg, ... each in one step."""
-    paths = []
-    for ending in formats:
-        paths.append(replace_file(stem.with_name(f"{stem.name}.{ending}"), picture(figure, ending)))
-    return paths
+    return [
+        replace_file(stem.with_name(f"{stem.name}.{ending}"), picture(figure, ending))
+        for ending in formats
+    ]
 
 
 def picture(figure: Figure, ending: str = "png") -> bytes:

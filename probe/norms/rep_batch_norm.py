@@ -33,13 +33,13 @@ class RepBatchNorm(RunningNorm):
 
     published_keys: ClassVar = {
         **{f"{place}bn.{name}": name for place in ("", "norm2.") for name in _BATCH},
-        **{
-            "alpha": "eta",
-            "norm2.alpha": "eta",
-            "norm1.weight": "layer_weight",
-            "norm1.bias": "layer_bias",
-        },
-        **{"warm": "warmup_left", "iter": "steps_left", "total_step": "decay_steps"},
+        "alpha": "eta",
+        "norm2.alpha": "eta",
+        "norm1.weight": "layer_weight",
+        "norm1.bias": "layer_bias",
+        "warm": "warmup_left",
+        "iter": "steps_left",
+        "total_step": "decay_steps",
     }
 
     layer_weight: nn.Parameter | None

@@ -48,7 +48,7 @@ def slope_norm(fan: pd.DataFrame) -> Normalize:
     slope = np.abs(fan["slope"].to_numpy(np.float64))
     slope = slope[np.isfinite(slope) & (slope > 0)]
     low, high = (float(v) for v in np.quantile(slope, [0.02, 0.98])) if slope.size else (1.0, 1.0)
-    return LogNorm(low, high if high > low * 1.01 else low * 1.01, clip=True)
+    return LogNorm(low, max(low * 1.01, high), clip=True)
 
 
 def colour_bar(figure: Figure, norm: Normalize | None, top: float) -> None:

@@ -117,7 +117,7 @@ class LayerStatistics:
             mean, scale = self.line
             return SampledRows(image, position, x, (x - mean) * scale, y, None, None)
         z, *token = rest
-        return SampledRows(image, position, x, z, y, *(token if token else (None, None)))
+        return SampledRows(image, position, x, z, y, *(token or (None, None)))
 
 
 @dataclass(frozen=True)

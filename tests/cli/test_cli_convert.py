@@ -98,8 +98,13 @@ def test_defaults_are_dyt_per_channel_on_64_images_of_the_run(cli: Any, jobs: An
         for name in ("out", "layers", "scope", "curves", "data", "num_images", "tolerance")
     }
     assert given == {
-        **{"out": None, "layers": "*", "scope": "channel", "curves": "established"},
-        **{"data": None, "num_images": 64, "tolerance": None},
+        "out": None,
+        "layers": "*",
+        "scope": "channel",
+        "curves": "established",
+        "data": None,
+        "num_images": 64,
+        "tolerance": None,
     }
 
 

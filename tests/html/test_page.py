@@ -142,8 +142,8 @@ def test_nothing_is_loaded_and_no_link_leaves_the_page() -> None:
 def test_the_policy_allows_this_style_and_this_script_alone() -> None:
     html = render(page())
     (style,), (script,) = (
-        re.findall(r"<style>(.*?)</style>", html, re.S),
-        re.findall(r"<script>(.*?)</script>", html, re.S),
+        re.findall(r"<style>(.*?)</style>", html, re.DOTALL),
+        re.findall(r"<script>(.*?)</script>", html, re.DOTALL),
     )
     (told,) = [meta["content"] for meta in Seen(html).all("meta") if "http-equiv" in meta]
     assert told == policy(style, script) == policy(asset("style.css"), asset("table.js"))

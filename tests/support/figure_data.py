@@ -166,14 +166,12 @@ def _fits(name: str, depth: int, status: str) -> pd.DataFrame:
             curved = status == "curved" and family != "linear"
             rows.append(
                 {
-                    **{
-                        "layer": name,
-                        "depth": depth,
-                        "family": family,
-                        "scope": scope,
-                        "weighting": weighting,
-                        "tokens": tokens,
-                    },
+                    "layer": name,
+                    "depth": depth,
+                    "family": family,
+                    "scope": scope,
+                    "weighting": weighting,
+                    "tokens": tokens,
                     "status": "linear" if status == "curved" and family == "linear" else status,
                     "alpha": 0.2 / (1 + depth) * (2 if tokens == "prefix" else 1)
                     if curved
@@ -215,13 +213,11 @@ def _alpha_row(name: str, depth: int, status: str, std: float, slope: np.ndarray
         status in ("not_finite", "not_called"),
     )
     row = {
-        **{
-            "layer": name,
-            "depth": depth,
-            "kind": "batch_norm" if affine else "layer_norm",
-            "channels": CHANNELS,
-            "status": status,
-        },
+        "layer": name,
+        "depth": depth,
+        "kind": "batch_norm" if affine else "layer_norm",
+        "channels": CHANNELS,
+        "status": status,
         "alpha": 0.2 / (1 + depth) if curved else np.nan,
         "alpha_low": 0.15 / (1 + depth) if curved else np.nan,
         "alpha_high": 0.25 / (1 + depth) if curved else np.nan,

@@ -42,7 +42,8 @@ def vit(tmp_path: Path) -> Run:
 
 def text_of(path: Path) -> str:
     """What a reader sees: without tags, style and script."""
-    bare = re.sub(r"<(style|script)>.*?</\1>", "", path.read_text(encoding="utf-8"), flags=re.S)
+    page = path.read_text(encoding="utf-8")
+    bare = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.DOTALL)
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", bare)))
 
 
