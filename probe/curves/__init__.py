@@ -12,17 +12,25 @@ from probe.curves.channel_fit import (
     fit_channels,
     least_squares,
 )
-from probe.curves.families import FAMILIES, Family, families_of, family_of, predict
+from probe.curves.families import (
+    FAMILIES,
+    LINE,
+    Family,
+    families_of,
+    family_of,
+    predict,
+)
 from probe.curves.pooled import pooled_line
 from probe.curves.profile_fit import WEIGHTINGS, fit_profile
 from probe.curves.selection import interval, status_of, tied_with_best, without_curve
-from probe.curves.stand_in import LINE_REACH, StandIn
+from probe.curves.stand_in import Affine, StandIn
 
 __all__ = [
     "CHANNEL_FAMILIES",
     "FAMILIES",
-    "LINE_REACH",
+    "LINE",
     "WEIGHTINGS",
+    "Affine",
     "BinnedMap",
     "ChannelCurve",
     "ChannelScope",

@@ -22,6 +22,8 @@ Array = NDArray[np.floating]
 Jet = tuple[Array, Array, Array]  # f, f', f''
 
 MAX_SHIFT = 3.0  # |shift| of the shifted families
+LINE = "linear"  # the family of a line
+LINE_REACH = 0.05  # f'(0) |u| within which tanh, erf and isru are straight to about 0.1 %
 _ERF = 2 / math.sqrt(math.pi)
 
 
@@ -38,6 +40,7 @@ class Family:
     half_slope: float  # the u > 0 where f' falls under half of f'(0)
     shifted: bool = False  # has a shift to be fitted, f(alpha x + shift)
     smooth: bool = True  # no corners
+    line_reach: float = LINE_REACH  # f'(0) |u| within which f is as good as its tangent
 
     @cached_property
     def slope_at_zero(self) -> float:
@@ -109,7 +112,7 @@ FAMILIES: dict[str, Family] = {
         Family("erf", _erf, special.erf, _ERF_HALF),
         Family("isru", _isru, _isru_value, math.sqrt(2 ** (2 / 3) - 1)),
         Family("arctan", _arctan, np.arctan, 1.0),
-        Family("softsign", _softsign, _softsign_value, math.sqrt(2) - 1),
+        Family("softsign", _softsign, _softsign_value, math.sqrt(2) - 1, line_reach=1e-3),
         Family("hardtanh", _hardtanh, _hardtanh_value, 1.0, smooth=False),
         Family("tanh_shift", _tanh, np.tanh, _TANH_HALF, shifted=True),
         Family("erf_shift", _erf, special.erf, _ERF_HALF, shifted=True),

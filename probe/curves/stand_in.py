@@ -14,15 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.curves.families import family_of
+from probe.curves.families import LINE, LINE_REACH, family_of
 
 Floats = NDArray[np.float64]
 Affine = tuple[Floats, Floats]  # weight and bias of a layer (C,)
-
-LINE = "linear"
-# alpha * max|x| of a line. Inside it a tanh (or erf, or isru) is straight to 0.1 %, so that each of
-# them can stand for the line.
-LINE_REACH = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +62,7 @@ class StandIn:
     ) -> StandIn | None:
         """The line z = slope * x + offset of inputs up to `max_abs`; None where it is not finite.
 
-        It is written with alpha = LINE_REACH / max_abs, so that a curve can take its place.
+        It has alpha = LINE_REACH / max_abs, so that a curve with this alpha can take its place.
         """
         if not max_abs > 0 or not np.isfinite(slope).all() or not np.isfinite(offset).all():
             return None
@@ -81,12 +76,15 @@ class StandIn:
     def as_family(self, name: str) -> StandIn:
         """The same map as a curve of another family: a line as the straight part of that curve.
 
-        f(u) ~ f'(0) u for small u, so alpha / f'(0) takes the place of alpha. Raises ValueError
-        for a curve, which no other family is.
+        f(u) ~ f'(0) u for small u, so alpha / f'(0) takes the place of alpha; a family that bends
+        sooner than tanh gets less of alpha and more of the weight. Raises ValueError for a curve,
+        which no other family is.
         """
         if name == self.family:
             return self
         if not self.is_line:
             raise ValueError(f"a curve of family {self.family} is none of family {name}")
-        alpha = self.alpha / family_of(name).slope_at_zero
-        return dataclasses.replace(self, family=name, alpha=alpha)
+        family = family_of(name)
+        shrink = family.line_reach / LINE_REACH
+        alpha, weight = self.alpha * shrink / family.slope_at_zero, self.weight / shrink
+        return dataclasses.replace(self, family=name, alpha=alpha, weight=weight)

@@ -48,10 +48,13 @@ def test_first_and_second_derivative_agree_with_differences(name: str) -> None:
 @pytest.mark.parametrize("name", ORDER)
 def test_slope_at_zero_and_half_slope_are_those_of_the_curve(name: str) -> None:
     family = FAMILIES[name]
-    assert float(family.derivative(np.array(0.0))) == pytest.approx(family.slope_at_zero, rel=1e-12)
+    expected = 2 / math.sqrt(math.pi) if name.startswith("erf") else 1.0
+    assert family.slope_at_zero == pytest.approx(expected, rel=1e-12)
     if math.isfinite(family.half_slope):
         around = (
-            family.derivative(np.array([family.half_slope * 0.999999, family.half_slope * 1.000001]))
+            family.derivative(
+                np.array([family.half_slope * 0.999999, family.half_slope * 1.000001])
+            )
             / family.slope_at_zero
         )
         assert around[0] >= 0.5 >= around[1]
@@ -81,3 +84,10 @@ def test_predict_is_the_curve_of_a_fit() -> None:
         predict("tanh_shift", x, 0.5, 0.3, 2.0, -1.0), 2 * np.tanh(0.5 * x + 0.3) - 1
     )
     np.testing.assert_allclose(predict("isru", x, 0.5, None, 2.0, 0.0), x / np.sqrt(1 + x * x / 4))
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_curve_is_as_good_as_its_tangent_within_its_line_reach(name: str) -> None:
+    family = FAMILIES[name]
+    u = np.linspace(-1, 1, 41) * family.line_reach / family.slope_at_zero
+    np.testing.assert_allclose(family.value(u), family.slope_at_zero * u, rtol=1.3e-3)

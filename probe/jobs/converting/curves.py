@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from probe.curves import LINE_REACH, StandIn, least_squares
-from probe.curves.stand_in import LINE
+from probe.curves import LINE, StandIn, family_of, least_squares
 from probe.errors import UsageError, unknown
 from probe.jobs.fitting.fit import by_layer, ensure_fitted, image_groups, uniform_rows
 from probe.jobs.fitting.tables import largest_input
@@ -74,12 +73,13 @@ def _of_least_loss(
     moments, groups = by_layer(run.moments()), image_groups(run)
     # a module called several times (`path#k`) is never replaced
     curved = [layer for layer in layers if not is_affine[layer] and "#" not in layer]
+    line_reach = family_of(family).line_reach
     stand_ins: dict[str, StandIn] = {}
     for done, layer in enumerate(curved):
         progress("fit", done, len(curved), layer)
         curve = least_squares(*uniform_rows(run, layer, groups), family)
         max_abs = float(largest_input(moments[layer]).max())
-        if curve is not None and curve.alpha * max_abs > LINE_REACH:
+        if curve is not None and curve.alpha * max_abs > line_reach:
             stand_ins[layer] = StandIn.of_fit(
                 layer,
                 family,

@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 import safetensors
 
-from probe.curves import StandIn
-from probe.curves.stand_in import Affine
+from probe.curves import Affine, StandIn
 from probe.errors import UsageError, first_line
 from probe.jobs.replacing.stand_ins import (
     ALPHA_FAMILY,

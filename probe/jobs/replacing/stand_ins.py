@@ -14,8 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from probe.curves import StandIn, fit_channels
-from probe.curves.stand_in import LINE, Affine
+from probe.curves import LINE, Affine, StandIn, fit_channels
 from probe.errors import UsageError, unknown
 from probe.jobs.fitting.fit import by_layer, image_groups, uniform_rows
 from probe.jobs.fitting.tables import largest_input

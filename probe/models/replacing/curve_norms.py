@@ -11,8 +11,7 @@ from functools import partial
 
 from torch import nn
 
-from probe.curves import family_of
-from probe.curves.stand_in import LINE
+from probe.curves import LINE, family_of
 from probe.errors import UsageError
 from probe.norms.registry import NORMS, norm_families
 

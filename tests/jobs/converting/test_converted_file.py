@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 import probe
@@ -110,3 +111,14 @@ def test_another_file_is_no_converted_model(vit_run, tmp_path):
     (tmp_path / "text.safetensors").write_text("no")
     with pytest.raises(UsageError, match="cannot be read as a converted model"):
         load_converted(tmp_path / "text.safetensors")
+
+
+def test_a_file_with_the_older_names_of_curves_loads_to_the_same(saved, tmp_path):
+    """`line` for the family of a line, `erf` for that of every derf."""
+    path = tmp_path / "older.safetensors"
+    with safe_open(saved.files[0], "pt") as file:
+        metadata = file.metadata()
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    layers = dict.fromkeys(json.loads(metadata["layers"]), "line")
+    save_file(state, path, metadata | {"layers": json.dumps(layers)})
+    assert load_converted(path).fingerprint == saved.model.fingerprint

@@ -15,6 +15,7 @@ from probe.curves import StandIn
 from probe.errors import UsageError
 from probe.jobs.capturing.capture import capture
 from probe.jobs.fitting.fit import fit
+from probe.jobs.replacing.alpha_files import file_stand_ins
 from probe.jobs.replacing.export import export_alphas
 from probe.jobs.replacing.replace import replace_norms
 from probe.jobs.replacing.stand_ins import run_stand_ins
@@ -423,6 +424,27 @@ def test_a_file_without_dyts_is_refused(tmp_path):
     save_file({"norm.weight": np.ones(3, np.float32)}, tmp_path / "model.safetensors")
     with pytest.raises(UsageError, match="holds no <layer>.alpha .weight .bias"):
         replace_norms(nn.Sequential(nn.LayerNorm(3)), "dyt", alphas=tmp_path / "model.safetensors")
+
+
+def test_a_file_may_name_its_curves_as_older_ones_did(tmp_path):
+    """`line` and `erf`, whose shift is in `.shift`; `tanh` where nothing is said."""
+    from safetensors.numpy import save_file
+
+    parts = {"alpha": [0.3], "weight": [1.0, 2.0], "bias": [0.5, 0.5]}
+    state = {
+        f"{layer}.{name}": np.array(value, np.float32)
+        for layer in "abc"
+        for name, value in parts.items()
+    }
+    state["b.shift"] = np.array([0.25], np.float32)
+    names = {"stand_in": json.dumps({"a": "line", "b": "erf"})}
+    save_file(state, tmp_path / "alpha.safetensors", metadata=names)
+    stand_ins, _ = file_stand_ins(tmp_path / "alpha.safetensors")
+    read = {layer: (each.family, each.shift) for layer, each in stand_ins.items()}
+    assert read == {"a": ("linear", 0.0), "b": ("erf_shift", 0.25), "c": ("tanh", 0.0)}
+    module = nn.ModuleDict({layer: nn.LayerNorm(2) for layer in "ab"})
+    replace_norms(module, "derf", alphas=tmp_path / "alpha.safetensors")
+    assert module["b"].shift.item() == 0.25
 
 
 def test_a_file_tells_what_was_left_out(tmp_path):
