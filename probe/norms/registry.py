@@ -98,13 +98,27 @@ def norm_maker(norm: str | Maker) -> Maker:
 def norm_options(norm: str | Maker) -> list[str] | None:
     """Options of a normalizer in the order of its constructor; None if it takes any. The layout is
     fixed by the name.
+
+    A constructor that hands `**options` on to that of its base class takes those of the base too.
     """
-    maker = norm_maker(norm)
-    parameters = list(inspect.signature(_class_of(maker)).parameters.values())[1:]
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        return None
+    names: dict[str, None] = {}
     fixed = {"channels_last"} if isinstance(norm, str) else set()
-    return [parameter.name for parameter in parameters if parameter.name not in fixed]
+    for maker in _constructors(_class_of(norm_maker(norm))):
+        parameters = list(inspect.signature(maker).parameters.values())[1:]
+        open_ended = [each for each in parameters if each.kind is inspect.Parameter.VAR_KEYWORD]
+        names |= dict.fromkeys(each.name for each in parameters if each not in open_ended)
+        if not open_ended:
+            return [name for name in names if name not in fixed]
+    return None
+
+
+def _constructors(maker: Maker) -> list[Maker]:
+    """What is called with the options: the function, or the classes with a constructor, each
+    before its base.
+    """
+    if not isinstance(maker, type):
+        return [maker]
+    return [each for each in maker.__mro__ if "__init__" in vars(each) and each is not object]
 
 
 def norm_families(norm: str | Maker) -> tuple[str, ...]:
