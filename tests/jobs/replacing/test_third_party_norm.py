@@ -17,6 +17,7 @@ from probe.jobs.converting.converted_file import load_converted
 from probe.jobs.fitting.fit import fit
 from probe.jobs.replacing.replace import replace_norms
 from probe.norms.registry import NORMS
+from probe.records import main_fits
 from support.captures import arrays, token_batches
 from support.classifiers import VIT, crops
 from support.third_party import Softsign
@@ -28,46 +29,48 @@ def registered(monkeypatch):
     return "softsign"
 
 
-@pytest.mark.parametrize("given", ["by name", "as class"])
-@pytest.mark.parametrize("scope", ["channel", "layer"])
-def test_it_starts_as_the_curves_of_its_family_in_a_run(given, scope, vit_run, registered):
-    norm = registered if given == "by name" else Softsign
-    fits = vit_run.fits().query("family == 'softsign' and weighting == 'population'")
-    curved = fits.query("scope == 'layer' and tokens == 'all' and alpha.notna()")
+def test_it_starts_as_the_curves_of_its_family_in_a_run(vit_run, registered):
+    """Scope `layer`: alpha, gamma and beta of the run, behind them the affine of the layer."""
+    fits = main_fits(vit_run.fits(), family="softsign")
+    curved = fits[fits["alpha"].notna()]
     vit = probe.load_model(VIT)
-    done = replace_norms(vit, norm, alphas=vit_run, scope=scope)
-    assert set(done.report["status"]) == {"replaced"}
-    curves = done.report.query("reason == ''")["layer"].tolist()
-    assert len(curves) >= 3
-    if scope == "layer":
-        assert curves == curved["layer"].tolist()
-        row, own = curved.iloc[0], vit.module.get_submodule(curves[0])
-        assert own.sharpness.item() == pytest.approx(row["alpha"], rel=1e-6)
-        x = np.linspace(-9, 9, 7)
-        z = predict("softsign", x, row["alpha"], None, row["gamma"], row["beta"])
-        w, b = (vit_run.moments(curves[0])[name].to_numpy() for name in ("weight", "bias"))
-        played = own(torch.from_numpy(x).float()[:, None].expand(7, 128)).detach().numpy()
-        np.testing.assert_allclose(played, z[:, None] * w + b, atol=1e-4, rtol=1e-4)
-    else:
-        x, y = (torch.from_numpy(v.copy()) for v in arrays(vit_run, curves[0], "input", "output"))
-        error = (vit.module.get_submodule(curves[0])(x) - y).detach()
-        assert float(error.var() / y.var()) < 0.2
+    report = replace_norms(vit, registered, alphas=vit_run, scope="layer").report
+    assert report.query("reason == ''")["layer"].tolist() == curved["layer"].tolist()
+    assert len(curved) >= 3
+    row = curved.iloc[0]
+    own = vit.module.get_submodule(row["layer"])
+    x = np.linspace(-9, 9, 7)
+    z = predict("softsign", x, row["alpha"], None, row["gamma"], row["beta"])
+    w, b = (vit_run.moments(row["layer"])[name].to_numpy() for name in ("weight", "bias"))
+    output = own(torch.from_numpy(x).float()[:, None].expand(7, 128)).detach().numpy()
+    np.testing.assert_allclose(output, z[:, None] * w + b, atol=1e-4, rtol=1e-4)
+
+
+def test_its_class_starts_as_the_curve_per_channel(vit_run):
+    """Nearer to the layer than any line per channel; no registration is needed."""
+    fits = vit_run.fits().query("family == 'tanh' and scope == 'channel' and alpha.notna()")
+    layer, vit = fits["layer"].iloc[0], probe.load_model(VIT)
+    report = replace_norms(vit, Softsign, layers=layer, alphas=vit_run).report
+    assert report[["new", "status", "reason"]].values.tolist() == [["Softsign", "replaced", ""]]
+    x, y = arrays(vit_run, layer, "input", "output")
+    error = vit.module.get_submodule(layer)(torch.from_numpy(x.copy())).detach().numpy() - y
+    dx, dy = x - x.mean(0), y - y.mean(0)
+    slope = (dx * dy).sum(0) / (dx * dx).sum(0)
+    assert (error**2).sum() < ((dy - slope * dx) ** 2).sum()
 
 
 def test_its_lines_are_lines(vit_run, registered):
-    """A softsign bends at once: the line of a layer takes a smaller part of it than of a tanh."""
-    vit = probe.load_model(VIT)
-    done = replace_norms(vit, registered, alphas=vit_run)
-    lines = done.report.query("reason == 'line: the layer has no alpha'")["layer"]
-    assert len(lines)
-    for layer in lines:
-        channels, moments = vit_run.channel_fits(layer), vit_run.moments(layer)
-        w, b = (moments[name].to_numpy() for name in ("weight", "bias"))
-        x = torch.from_numpy(arrays(vit_run, layer, "input")[0].copy())
-        slope, offset = (channels[name].to_numpy() for name in ("slope", "offset"))
-        expected = w * slope * x.numpy()
-        rise = vit.module.get_submodule(layer)(x).detach().numpy() - (w * offset + b)
-        np.testing.assert_allclose(rise, expected, rtol=2e-3, atol=2e-4)
+    """A softsign bends at once: a line takes a smaller part of it than of a tanh."""
+    fits = main_fits(vit_run.fits(), family="softsign")
+    row, vit = fits[fits["alpha"].isna()].iloc[0], probe.load_model(VIT)
+    layer = row["layer"]
+    report = replace_norms(vit, registered, layers=layer, alphas=vit_run, scope="layer").report
+    assert report["reason"].tolist() == ["line: the layer has no alpha"]
+    w, b = (vit_run.moments(layer)[name].to_numpy() for name in ("weight", "bias"))
+    x = arrays(vit_run, layer, "input")[0]
+    output = vit.module.get_submodule(layer)(torch.from_numpy(x.copy())).detach().numpy()
+    rise = output - (w * row["beta"] + b)
+    np.testing.assert_allclose(rise, w * row["slope"] * x, rtol=2e-3, atol=2e-3)
 
 
 def test_a_model_is_converted_to_it_saved_and_loaded(vit_run, registered, tmp_path):
@@ -75,7 +78,7 @@ def test_a_model_is_converted_to_it_saved_and_loaded(vit_run, registered, tmp_pa
         vit_run,
         registered,
         out=tmp_path / "m.safetensors",
-        layers="blocks.[01].norm1,norm",
+        layers="blocks.0.norm1,norm",
         num_images=2,
         curves="all",
     )
