@@ -19,7 +19,6 @@ from probe.records import STRATA
 from probe.store.alphas import read_alphas
 from probe.store.disk import replace_file
 from probe.store.encode import table_bytes
-from probe.store.places import is_hidden
 from probe.store.schema import (
     ATTENTION,
     FORMAT,
@@ -32,6 +31,7 @@ from probe.store.schema import (
     missing_columns,
     sample_name,
 )
+from probe.store.staging import is_hidden
 
 
 def open_run(path: str | os.PathLike[str] | Run) -> Run:
@@ -84,7 +84,15 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 class Run:
-    """A finished run. Tables are read anew at each call; every one has a column `layer`."""
+    """A finished run, as `open_run` opens it.
+
+        run = probe.open_run("runs/vit_b")
+        run.layers  # one row per layer
+        run.alphas()  # the fitted alphas, what they should be read with beside them
+        run.samples("blocks.3.norm1", channels=[0, 5], stratum="uniform")
+
+    Tables are read anew at each call; every one has a column `layer`.
+    """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
@@ -239,8 +247,10 @@ class Run:
 
     def _repr_html_(self) -> str:
         facts = {
-            "run": str(self.path),
-            **{name: _short(self.manifest.get(name)) for name in ("model", "data", "seed")},
+            "run": self.path,
+            "model": _short(self.manifest.get("model")),
+            "data": _short(self.manifest.get("data")),
+            "seed": (self.manifest.get("plan") or {}).get("seed"),
         }
         known = {name: escape(str(fact)) for name, fact in facts.items() if fact is not None}
         head = "".join(f"<tr><th>{name}</th><td>{fact}</td></tr>" for name, fact in known.items())

@@ -10,7 +10,7 @@ import pandas as pd
 
 from probe.curves.stand_in import StandIn
 from probe.jobs.converting.evaluate import Comparison, Score
-from probe.layer_names import matches
+from probe.layer_names import Patterns, matches
 from probe.models.replacing.swap import Swap
 from probe.store import Run
 
@@ -23,7 +23,11 @@ COLUMNS = (
 
 
 def layer_rows(
-    run: Run, done: Swap, layers: str, found: Mapping[str, StandIn], left_out: Mapping[str, str]
+    run: Run,
+    done: Swap,
+    layers: Patterns,
+    found: Mapping[str, StandIn],
+    left_out: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """One row per layer of the run that was asked for, in execution order; `reason` says why a
     layer cannot be replaced.

@@ -19,7 +19,8 @@ from probe.plots.compare import Side, compare_grid
 from probe.plots.layout import Frame
 from probe.plots.lines import r2_by_scope
 from probe.records import main_fits
-from probe.store.disk import replace_file, writing
+from probe.store.disk import replace_file
+from probe.store.outputs import output_folder
 from probe.store.run import Run, open_run, run_names
 
 
@@ -36,9 +37,7 @@ def compare(
         [{"run": name} | key_numbers(run) for name, run in zip(run_names(runs), runs, strict=True)]
     )
     if out is not None:
-        folder = Path(out).expanduser()
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        folder = output_folder(out)
         replace_file(
             folder / "compare.csv", table.to_csv(index=False, lineterminator="\n").encode()
         )

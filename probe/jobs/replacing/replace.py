@@ -26,6 +26,7 @@ from probe.jobs.replacing.stand_ins import (
     run_stand_ins,
     table_stand_ins,
 )
+from probe.layer_names import Patterns
 from probe.models.loading.load import Model
 from probe.models.loading.weights import fingerprint
 from probe.models.reading.layers import affine_of, list_norm_layers, norm_modules, unwrapped
@@ -39,7 +40,7 @@ Alphas: TypeAlias = Run | pd.DataFrame | Mapping[str, StandIn] | str | os.PathLi
 def replace_norms(
     module: nn.Module | Model,
     name: str | Callable[..., nn.Module],
-    layers: str = "*",
+    layers: Patterns = "*",
     init: str | None = None,
     alphas: Alphas | None = None,
     scope: str | None = None,
@@ -90,7 +91,7 @@ def _module_of(module: Any) -> nn.Module:
     )
 
 
-def _affines(module: nn.Module, layers: str) -> Affine:
+def _affines(module: nn.Module, layers: Patterns) -> Affine:
     """Weight and bias of the layers that are asked for."""
     channels = {
         layer.name: layer.channels for layer in list_norm_layers(module, layers) if layer.channels
