@@ -287,6 +287,28 @@ def test_an_option_that_the_job_does_not_take_is_found_by_these_tests(jobs: Any)
     jobs.misfits.clear()
 
 
+def test_layers_of_random_weights_by_default_or_of_a_file_with_other_classes(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import safetensors.torch
+
+    from probe.models.loading import hub
+    from probe.models.loading.load import load_model
+
+    file = tmp_path / "three.safetensors"
+    three = load_model("test_vit", weights="random", num_classes=3).module
+    safetensors.torch.save_file(three.state_dict(), file)
+    monkeypatch.setattr(hub, "unreachable", lambda url: pytest.fail(f"{url} was asked"))
+    listed = [
+        cli("layers", "--model", "test_vit", *weights, "-q", "--json").json["layers"]
+        for weights in ([], ["--weights", "random"], ["--weights", str(file)])
+    ]
+    assert listed[0] == listed[1] == listed[2]
+    assert len(listed[0]) > 2
+    assert cli("layers", "--model", "test_vit", "--weights", "none.pth", "-q").code == 2
+    assert "weights 'none.pth' is not a file" in cli.err
+
+
 def test_layers_needs_no_weights(cli: Any, jobs: Any) -> None:
     jobs.answers["load_model"] = SimpleNamespace(module="a module")
     names = ("blocks.0.norm1", "norm")

@@ -83,9 +83,9 @@ def draw_attention(
     rollout through all layers.
 
     query: (row, column) of a patch; None: the middle one, and for the rollout the class token.
-    layers: names or globs of
-    attention layers, None: four at equal steps of depth, of those without windows. options: those
-    of load_model, for a model given by name.
+    layers: globs of attention layers, several joined by commas or in a list; None: four at equal
+    steps of depth, of those without windows.
+    options: those of load_model, for a model given by name.
     Left out, with the reason: layers with windows or pooled keys, and a rollout where layers differ
     in their tokens.
     Raises UsageError for an unknown layer, a patch outside of the grid or a file that is no image.

@@ -18,7 +18,7 @@ from probe.jobs.figure_file import save
 from probe.plots.compare import Side, compare_grid
 from probe.plots.layout import Frame
 from probe.plots.lines import r2_by_scope
-from probe.records import main_fits
+from probe.records import Status, main_fits
 from probe.store.disk import replace_file
 from probe.store.outputs import output_folder
 from probe.store.run import Run, open_run, run_names
@@ -57,7 +57,8 @@ def key_numbers(run: Run) -> dict[str, Any]:
     alphas, fits = run.alphas(), run.fits()
     status = alphas["status"].astype(str)
     model: dict[str, Any] = run.manifest.get("model") or {}
-    counted = {name: int((status == name).sum()) for name in ("curved", "linear", "affine")}
+    shown = (Status.CURVED, Status.LINEAR, Status.AFFINE)
+    counted = {name.value: int((status == name).sum()) for name in shown}
     return {
         "model": str(model.get("name", "")),
         "weights": str(model.get("weights", "")),
@@ -67,7 +68,7 @@ def key_numbers(run: Run) -> dict[str, Any]:
         "other": len(alphas) - sum(counted.values()),
         "median_alpha": _median(alphas, "alpha"),
         "median_r2_line": _median(alphas, "linear_r2"),
-        "median_r2_tanh": _median(alphas[status != "affine"], "r2"),
+        "median_r2_tanh": _median(alphas[status != Status.AFFINE], "r2"),
         "median_r2_line_per_channel": _median(
             main_fits(fits, family="linear", scope="channel"), "r2"
         ),

@@ -36,10 +36,11 @@ def plot(
 ) -> list[Path]:
     """Writes the figures of `run` into `out` (default: its `figures/`) and returns their paths.
 
-    `kinds`: names of KINDS, default all that the run has data for (why another was left out is
-    logged); `layers`: names or globs;
-    `family`: whose curve is drawn; `progress`: called as progress("figures", done, total, name of
-    the next figure).
+    kinds: names of KINDS; None: all that the run has data for (why another was left out is logged).
+    layers: globs, several joined by commas or in a list; None: all, and four at equal steps of
+    depth where a figure shows a selection.
+    family: whose curve is drawn.
+    progress: called as progress("figures", done, total, name of the next figure).
     Raises UsageError for an unknown name, ProbeError if a figure asked for by name has no data.
     """
     run = open_run(run)

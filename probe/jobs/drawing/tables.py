@@ -13,6 +13,7 @@ from probe.errors import UsageError
 from probe.layer_names import Patterns, matches, select, split_patterns
 from probe.plots import Frame, Shape
 from probe.plots.points import thin
+from probe.records import Status
 from probe.store.run import Run
 
 SELECTED = 4  # as figure 2 of DyT
@@ -60,7 +61,7 @@ class FigureTables:
     def fits(self) -> pd.DataFrame:
         """The fits table; UsageError where it lacks the family to draw."""
         fits = self._mine(self.run.fits())
-        fitted = fits.loc[fits["status"] != "affine", "family"].unique()
+        fitted = fits.loc[fits["status"] != Status.AFFINE, "family"].unique()
         if len(fitted) and self.shape.family not in fitted:
             raise UsageError(
                 f"family {self.shape.family!r} was not fitted in run {self.run.path}; fitted: "
@@ -111,8 +112,8 @@ class FigureTables:
 
         def has_samples(name: str) -> bool:
             status = self.statuses[name]
-            return status == "captured" or (
-                status == "not_finite" and not self._one_thin(name).empty
+            return status == Status.CAPTURED or (
+                status == Status.NOT_FINITE and not self._one_thin(name).empty
             )
 
         return [name for name in self.names if has_samples(name)]
@@ -136,7 +137,9 @@ class FigureTables:
     def thin(self, layers: Sequence[str]) -> dict[str, pd.DataFrame]:
         """layer -> what its panel shows; layers that were never called are left out."""
         parts = {
-            name: self._one_thin(name) for name in layers if self.statuses[name] != "not_called"
+            name: self._one_thin(name)
+            for name in layers
+            if self.statuses[name] != Status.NOT_CALLED
         }
         if not parts:
             raise NothingToDraw("no layer has samples")

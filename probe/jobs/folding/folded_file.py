@@ -101,11 +101,8 @@ def _fill(model: Model, known: dict[str, Any], path: Path) -> None:
             like = next(iter(model.module.get_submodule(owner).parameters(recurse=False)))
             edits.set_parameter(model.module, owner, bias, torch.empty(state[name].shape), like)
         difference = mismatch(model.module.state_dict(), state)
-    except (
-        AttributeError,
-        KeyError,
-        StopIteration,
-    ) as error:  # a path that this model does not have
+    except (AttributeError, KeyError, StopIteration) as error:
+        # a path that this model does not have
         difference = f"no place for {error.args[0] if error.args else 'its layers'}"
     if difference:
         edits.undo()

@@ -153,7 +153,7 @@ def _checked(module: Any) -> nn.Module:
     return module
 
 
-def _norm_layers(module: nn.Module, layers: str) -> list[NormLayer]:
+def _norm_layers(module: nn.Module, layers: Patterns) -> list[NormLayer]:
     """The normalization layers of these names that are no part of another one."""
     names = {layer.name for layer in list_norm_layers(module, layers)}
     every = [NormLayer(*path_module_type) for path_module_type in norm_modules(module)]
