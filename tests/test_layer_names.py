@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from probe.layer_names import matches, split_patterns, unmatched
+from probe.errors import UsageError
+from probe.layer_names import matches, select, split_patterns, unmatched
 
 NAMES = ["blocks.0.norm1", "blocks.0.norm2", "blocks.10.norm1", "norm", "odd[0]"]
 
@@ -29,6 +30,31 @@ def test_a_name_matches_globs_and_whole_names_joined_by_commas(patterns, chosen)
 
 def test_patterns_without_a_match_are_told_one_by_one() -> None:
     assert unmatched(NAMES, "norm, head.*, blocks.?.norm3") == ["head.*", "blocks.?.norm3"]
+
+
+def test_the_path_of_a_module_means_all_its_calls() -> None:
+    calls = ["shared#1", "shared#2", "norm"]
+    assert select(calls, "share?", "layers") == calls[:2]
+    assert select(calls, "shared#2", "layers") == ["shared#2"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        ("*,blocks.0.norm3", r"--layers 'blocks.0.norm3' matches none of the 5 norms \(nearest: b"),
+        (["norm", "xyz"], r"--layers 'xyz' matches none of the 5 norms \(such as blocks.0.norm1, "),
+        (" , ", "--layers '' matches none of the 5 norms"),
+        ([], "--layers '' matches none of the 5 norms"),
+    ],
+)
+def test_each_pattern_must_match_something(patterns, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        select(NAMES, patterns, "norms")
+    assert "\n" not in str(caught.value)
+
+
+def test_names_are_selected_in_their_own_order() -> None:
+    assert select(iter(NAMES), "norm,blocks.0.*", "norms") == [*NAMES[:2], "norm"]
 
 
 def test_empty_parts_are_no_patterns() -> None:

@@ -18,7 +18,8 @@ ROOT = Path(probe.__file__).parent
 
 # Parts of the package from the ground up: a part imports from the lines above its own only.
 RANKS = [
-    {"errors", "records", "bins", "formatting", "layer_names"},
+    {"errors", "records", "bins", "formatting"},
+    {"layer_names"},
     {"stats", "curves", "norms", "data", "store", "plots", "wording", "html", "engines"},
     {"models"},
     {"jobs"},

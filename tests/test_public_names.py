@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -73,7 +74,7 @@ def test_no_public_function_is_called_like_a_sub_package() -> None:
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
-    assert probe.__version__ == "0.1.0"
+    assert probe.__version__ == importlib.metadata.version("probe-norms")
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

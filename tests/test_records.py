@@ -7,7 +7,6 @@ import pickle
 import pandas as pd
 import pytest
 
-from probe.errors import first_line, named_first_line
 from probe.records import Fit, Status, main_fits
 
 
@@ -24,23 +23,6 @@ def test_only_layers_with_a_curve_or_a_line_are_fitted() -> None:
     fitted = {status.value for status in Status if status.fitted}
     assert fitted == {"curved", "linear", "affine", "superlinear", "step"}
     assert {status for status in Status if status.shaped} == {Status.CURVED, Status.STEP}
-
-
-@pytest.mark.parametrize(
-    ("error", "line", "named"),
-    [
-        (ValueError("one\ntwo"), "one", "ValueError: one"),
-        (ValueError("\n  one\n"), "one", "ValueError: one"),
-        (KeyError("a"), "'a'", "KeyError: 'a'"),
-        (RuntimeError(), "RuntimeError", "RuntimeError"),
-        (OSError(" \n "), "OSError", "OSError"),
-    ],
-)
-def test_the_first_line_of_an_error_survives_an_empty_message(
-    error: Exception, line: str, named: str
-) -> None:
-    assert first_line(error) == line
-    assert named_first_line(error) == named
 
 
 def test_main_fits_are_of_the_whole_layer_every_element_once_and_all_tokens() -> None:

@@ -55,9 +55,8 @@ def print_table(
     """
     console = stdout_console()
     grid = fit_columns(columns, rows, console.width)
-    with (
-        console.capture() as drawn
-    ):  # rich itself would leave with exit code 1 when the reader has gone
+    # rich itself would leave with exit code 1 when the reader has gone
+    with console.capture() as drawn:
         console.print(draw(grid, styles))
     said = [wrapped(line, console.width) if sys.stdout.isatty() else line for line in lines(grid)]
     text = "\n".join(line.rstrip() for line in drawn.get().splitlines())

@@ -85,10 +85,8 @@ def _strict() -> Iterator[None]:
     """No warnings (PIL warns of odd EXIF, palettes and sizes; what matters is raised), and no grey
     fill for missing pixels.
     """
-    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = (
-        ImageFile.LOAD_TRUNCATED_IMAGES,
-        False,
-    )  # some libraries switch it on for all
+    # some libraries switch it on for all
+    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

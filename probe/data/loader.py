@@ -127,9 +127,8 @@ def _results(dataset: _Batches, workers: int) -> Iterator[Batch | ProbeError]:
     generator = torch.Generator().manual_seed(0)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # torch warns of more workers than cores; it is the user's choice
+            # torch warns of more workers than cores; it is the user's choice
+            warnings.simplefilter("ignore")
             loader = DataLoader(
                 dataset,
                 batch_size=None,

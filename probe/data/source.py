@@ -24,9 +24,8 @@ class ImageSource:
     """Images in a fixed order. Picklable, so that loader workers and engines can read it."""
 
     ids: tuple[str, ...]
-    sources: tuple[
-        str, ...
-    ]  # the photograph that each image came from; its own id where every image is a photograph
+    # the photograph that each image came from; its own id where every image is a photograph
+    sources: tuple[str, ...]
     description: dict[str, Any]  # JSON: kind, location, identity, found, chosen, ...
     read: Reader  # image index -> RGB image; raises BadImage
 

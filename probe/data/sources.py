@@ -179,9 +179,8 @@ def _walk(folder: Path) -> tuple[list[Path], int, list[str]]:
             )
             continue
         for name, is_folder in entries:
-            hidden = name.startswith(
-                "."
-            )  # thumbnails, version control, the `._` twins of some file systems
+            # thumbnails, version control, the `._` twins of some file systems
+            hidden = name.startswith(".")
             if is_folder and not hidden:
                 waiting.append(here / name)
             elif not hidden and os.path.splitext(name)[1].lower() in SUFFIXES:

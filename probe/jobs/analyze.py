@@ -43,9 +43,8 @@ def analyze(
     export_alphas(run, run.path / "alpha.safetensors")
     drawn: list[Path] = []
     if figures:
-        from probe.jobs.drawing.draw import (
-            plot,  # matplotlib and seaborn take their time, which then runs under the progress bar
-        )
+        # matplotlib and seaborn take their time, which then runs under the progress bar
+        from probe.jobs.drawing.draw import plot
 
         drawn = plot(run, progress=progress)
     if report:

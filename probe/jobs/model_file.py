@@ -9,6 +9,7 @@ it holds is told where the files are made.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from probe.jobs.inputs import open_model
 from probe.models.loading.load import Model, load_model
 from probe.store.alphas import sorted_header
 from probe.store.disk import replace_file
+from probe.store.outputs import output_file
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,19 @@ class Format:
     version: int
     called: str  # "converted"
     json: Sequence[str]
+
+
+def model_file(
+    path: str | os.PathLike[str], overwrite: bool = False, beside: Sequence[str] = ()
+) -> Path:
+    """The model file to write; `beside`: endings of what is written with it. Raises UsageError."""
+    return output_file(
+        path,
+        "model.safetensors",
+        endings=(".safetensors",),
+        beside=beside,
+        overwrite=overwrite,
+    )
 
 
 def write_model(module: nn.Module, kind: Format, metadata: Mapping[str, Any], path: Path) -> Path:

@@ -21,7 +21,8 @@ from probe.jobs.figure_file import save
 from probe.jobs.fitting.fit import fit
 from probe.models.loading.load import Model, load_model
 from probe.records import Progress, silent
-from probe.store.disk import replace_file, writing
+from probe.store.disk import replace_file
+from probe.store.outputs import output_folder
 from probe.store.run import Run
 
 VIT, RESNET = "bundled:vit_cifar10", "bundled:resnet_cifar10"
@@ -114,9 +115,7 @@ def published_figures(
     anew and not kept.
     """
     report = progress or silent
-    folder = Path(out).expanduser()
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = output_folder(out)
     options: dict[str, Any] = {
         "num_images": num_images,
         "seed": seed,

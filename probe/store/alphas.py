@@ -18,9 +18,9 @@ import pandas as pd
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from probe.errors import UsageError
 from probe.formatting import json_bytes
 from probe.store.disk import replace_file
+from probe.store.outputs import output_file
 from probe.store.schema import ALPHA_STRINGS, ALPHAS
 
 
@@ -35,16 +35,11 @@ def write_alphas(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     if missing:
         raise ValueError(f"the alpha table lacks the columns {', '.join(missing)}")
     frame = frame[[*ALPHAS, *(name for name in frame.columns if name not in ALPHAS)]]
-    ending = Path(path).suffix.lower()
-    if ending == ".csv":
-        return replace_file(path, frame.to_csv(index=False, lineterminator="\n").encode("utf-8"))
-    if ending == ".json":
-        return replace_file(
-            path, json_bytes(frame.astype(object).where(frame.notna(), None).to_dict("records"))
-        )
-    raise UsageError(
-        f"{path}: alphas are written as .csv, .json or .safetensors, not "
-        f"{ending or 'without an ending'}"
+    file = output_file(path, "alpha.csv", endings=(".csv", ".json"), option="alphas")
+    if file.suffix == ".csv":
+        return replace_file(file, frame.to_csv(index=False, lineterminator="\n").encode("utf-8"))
+    return replace_file(
+        file, json_bytes(frame.astype(object).where(frame.notna(), None).to_dict("records"))
     )
 
 

@@ -1,9 +1,9 @@
 """Tables and samples to parquet bytes: the same arrays give the same bytes.
 
 Floats are split by byte, so that zstd finds the few exponent bytes; counters are delta-packed.
-Image and position repeat from
-channel to channel: a dictionary packs them into a sixth of what deltas need (4 % of a file of
-samples). https://parquet.apache.org/docs/file-format/data-pages/encodings/
+Image and position repeat from channel to channel: a dictionary packs them into a sixth of what
+deltas need (4 % of a file of samples).
+https://parquet.apache.org/docs/file-format/data-pages/encodings/
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ GROUP_ROWS = 1 << 17  # aim of a row group of samples; always whole channels
 # zstd works in blocks of 128 kB; in small pages such a block mixes exponent bytes with mantissa
 # bytes and takes 10 % more.
 PAGE_BYTES = 1 << 21
-_LIMITED = (
-    "max_rows_per_page" in signature(pq.ParquetWriter.__init__).parameters
-)  # newer pyarrow cuts pages at 20,000 rows
+# newer pyarrow cuts pages at 20,000 rows
+_LIMITED = "max_rows_per_page" in signature(pq.ParquetWriter.__init__).parameters
 _WHOLE_PAGES = {"max_rows_per_page": PAGE_BYTES} if _LIMITED else {}
 _SAMPLE_DICTIONARIES = ("layer", "image", "position", "stratum")
 

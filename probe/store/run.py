@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -19,19 +18,17 @@ from probe.records import STRATA
 from probe.store.alphas import read_alphas
 from probe.store.disk import replace_file
 from probe.store.encode import table_bytes
-from probe.store.places import is_hidden
+from probe.store.manifest import model_option, read_manifest, why_no_attention
 from probe.store.schema import (
     ATTENTION,
-    FORMAT,
     LAYERS,
     MADE_BY,
-    MANIFEST,
     SAMPLE_SCHEMA,
     SAMPLES,
-    VERSION,
     missing_columns,
     sample_name,
 )
+from probe.store.staging import is_hidden
 
 
 def open_run(path: str | os.PathLike[str] | Run) -> Run:
@@ -46,7 +43,7 @@ def open_run(path: str | os.PathLike[str] | Run) -> Run:
         raise UsageError(f"{path} {problem}; give the folder of a run (--out of a capture)")
     if is_hidden(folder):
         raise UsageError(f"{path} is an unfinished run: capture it again")
-    return Run(folder, _manifest(folder))
+    return Run(folder, read_manifest(folder))
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
@@ -57,34 +54,16 @@ def run_names(runs: Sequence[Run]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-    except FileNotFoundError:
-        raise UsageError(f"{folder} is no run: it holds no {MANIFEST}") from None
-    except OSError as error:
-        raise ProbeError(f"{folder / MANIFEST} cannot be read ({error.strerror})") from error
-    except ValueError:
-        raise UsageError(
-            f"{folder} is no run: its {MANIFEST} is damaged or of another kind"
-        ) from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UsageError(f"{folder} is no run: its {MANIFEST} is of another kind")
-    version = manifest.get("version")
-    if not isinstance(version, int) or version > VERSION:
-        raise UsageError(
-            f"{folder} has run format {version}; this version reads up to {VERSION}: update "
-            "probe-norms"
-        )
-    if manifest.get("status") != "finished":
-        raise UsageError(
-            f"{folder} is an unfinished run (status {manifest.get('status')!r}): capture it again"
-        )
-    return manifest
-
-
 class Run:
-    """A finished run. Tables are read anew at each call; every one has a column `layer`."""
+    """A finished run, as `open_run` opens it.
+
+        run = probe.open_run("runs/vit_b")
+        run.layers  # one row per layer
+        run.alphas()  # the fitted alphas, what they should be read with beside them
+        run.samples("blocks.3.norm1", channels=[0, 5], stratum="uniform")
+
+    Tables are read anew at each call; every one has a column `layer`.
+    """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
@@ -140,7 +119,7 @@ class Run:
         path = self.path / f"{ATTENTION}.parquet"
         if not path.exists() and path.name not in self.manifest.get("files", {}):
             raise UsageError(
-                f"run {self.path} has no attention table: {_no_attention(self.manifest)}"
+                f"run {self.path} has no attention table: {why_no_attention(self.manifest)}"
             )
         return self._table(ATTENTION, None)
 
@@ -215,7 +194,7 @@ class Run:
         if path.exists():
             return path
         if self.attention_only and name != ATTENTION:
-            model = _model_option(self.manifest)
+            model = model_option(self.manifest)
             raise UsageError(
                 f"run {self.path} holds attention distances only, no {name}: `probe-norms "
                 f"{model}` makes a whole run"
@@ -239,8 +218,10 @@ class Run:
 
     def _repr_html_(self) -> str:
         facts = {
-            "run": str(self.path),
-            **{name: _short(self.manifest.get(name)) for name in ("model", "data", "seed")},
+            "run": self.path,
+            "model": _short(self.manifest.get("model")),
+            "data": _short(self.manifest.get("data")),
+            "seed": (self.manifest.get("plan") or {}).get("seed"),
         }
         known = {name: escape(str(fact)) for name, fact in facts.items() if fact is not None}
         head = "".join(f"<tr><th>{name}</th><td>{fact}</td></tr>" for name, fact in known.items())
@@ -248,31 +229,6 @@ class Run:
             max_rows=12, index=False
         )
         return f"<table>{head}</table>{table}"
-
-
-def _no_attention(manifest: dict[str, Any]) -> str:
-    """Why a run has no attention table, and what makes one."""
-    told = manifest.get("attention") or {}
-    if told.get("status") == "none":
-        return "no attention was seen in its model"
-    if told.get("status") == "unreadable":
-        reasons = [f"{path}: {reason}" for path, reason in (told.get("unreadable") or {}).items()]
-        return (
-            "none of its model's attention can be read "
-            f"({'; '.join(reasons[:3])}{'; ...' if len(reasons) > 3 else ''})"
-        )
-    return (
-        f"it was captured without; `probe-norms attention {_model_option(manifest)} --out DIR` "
-        "measures it"
-    )
-
-
-def _model_option(manifest: dict[str, Any]) -> str:
-    """The option that names the model of a run again; `--model M` where it has no name."""
-    model = manifest.get("model") or {}
-    return (
-        "--model M" if model.get("origin") in (None, "module") else f"--model {model.get('name')}"
-    )
 
 
 def _default(value: Any, default: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Names, columns and types of the files of a run (DESIGN 6): the one place where they are spelled.
+"""Names, columns and types of the files of a run: the one place where they are spelled.
 
 The layer is a column and never a folder name: hive paths would turn layers named `0`, `1` into
 numbers.
@@ -10,15 +10,14 @@ import re
 
 import pyarrow as pa
 
+from probe.records import Status
+
 FORMAT = "probe-run"
 VERSION = 1  # a reader refuses runs of a higher version
 MANIFEST = "manifest.json"
 SAMPLES = "samples"
-CAPTURED = (
-    "moments",
-    "profile",
-    "rows",
-)  # tables that a capture writes; the others come later, from `Run.save_table`
+# tables that a capture writes; the others come later, from `Run.save_table`
+CAPTURED = ("moments", "profile", "rows")
 # a table that a capture writes where it was asked to; the only one of a run whose job it is
 ATTENTION = "attention"
 
@@ -160,7 +159,7 @@ LAYERS: dict[str, object] = {
     "affine": False,
     "positions": 0,  # per image
     "prefix_tokens": 0,
-    "status": "captured",  # captured, not_called, not_finite
+    "status": Status.CAPTURED.value,  # or not_called, not_finite
     "not_finite": 0,
     "count": 0,  # elements
     "inverse_sigma_mean": float("nan"),

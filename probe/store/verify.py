@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from probe.errors import ProbeError, first_line
+from probe.records import Status
 from probe.store.run import Run, open_run
 from probe.store.schema import ATTENTION, CAPTURED, MADE_BY, SAMPLES, VALUES, missing_columns
 
@@ -36,7 +37,7 @@ def verify_run(path: str | os.PathLike[str] | Run) -> list[str]:
         return problems
     problems += _derived(run)
     moments, profile = run.moments(), run.profile()
-    captured = run.layers[run.layers["status"] == "captured"].set_index("layer")
+    captured = run.layers[run.layers["status"] == Status.CAPTURED].set_index("layer")
     problems += _moments(moments, captured)
     problems += _profile(profile, moments, captured)
     for layer in captured.index:

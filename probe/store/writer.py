@@ -5,7 +5,6 @@ manifest last, then one rename.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import threading
@@ -17,75 +16,31 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from probe.errors import UsageError
 from probe.formatting import json_bytes
 from probe.store.disk import FULL, sync_folder, write_error, write_file, writing
 from probe.store.encode import sample_bytes, table_bytes
-from probe.store.places import clean, is_hidden, sibling
+from probe.store.outputs import output_run
 from probe.store.schema import (
     ATTENTION,
     CAPTURED,
-    CONTENTS,
     FORMAT,
     MANIFEST,
     SAMPLES,
     VERSION,
     sample_name,
 )
-
-
-def check_out(out: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """The absolute path of a run that may be written. Raises UsageError for a place that is
-    taken.
-    """
-    path = Path(os.path.realpath(Path(out).expanduser()))
-    if is_hidden(path):
-        raise UsageError(
-            f"{out}: names of this form belong to runs that are being written; choose another name"
-        )
-    if not path.exists():
-        return path
-    if not path.is_dir():
-        raise UsageError(f"{out} is a file; a run needs a folder: choose another name")
-    with writing(path):
-        names = sorted(entry.name for entry in path.iterdir() if entry.name != ".DS_Store")
-    if not names:
-        return path
-    if not _is_run(path):
-        raise UsageError(
-            f"{out} is a folder with other files in it ({_some(names)}) and no run: choose a new "
-            "or an empty folder"
-        )
-    if not overwrite:
-        raise UsageError(
-            f"{out} already holds a run: choose another folder, or overwrite it (--overwrite, "
-            "overwrite=True)"
-        )
-    foreign = [name for name in names if name not in CONTENTS]
-    if foreign:
-        raise UsageError(
-            f"{out} holds files that are no part of a run ({_some(foreign)}): move them before "
-            "overwriting it"
-        )
-    return path
-
-
-def _is_run(path: Path) -> bool:
-    try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+from probe.store.staging import clean, sibling
 
 
 class RunWriter:
-    """Context manager that writes one run. Leaving it before `finish`, by an exception or not,
-    leaves nothing behind.
+    """Writes one run.
 
+        with RunWriter("runs/vit_b") as writer:
+            writer.write_samples(0, "blocks.0.norm1", uniform=rows, tail=elements)
+            writer.write_table("moments", moments)
+            path = writer.finish({"model": {"name": "vit_b"}, "layers": [...]})
+
+    Leaving it before `finish`, by an exception or not, leaves nothing behind.
     Entering raises UsageError where `out` is taken (with overwrite: by anything but a run) and
     ProbeError where it cannot be written; the methods raise ProbeError when the disk is full. All
     but `finish` may be called from several threads.
@@ -100,12 +55,12 @@ class RunWriter:
         self._temporary: Path | None = None
 
     def __enter__(self) -> RunWriter:
-        target = check_out(self.out, self.overwrite)
+        target = output_run(self.out, self.overwrite)
         temporary = sibling(target, "unfinished")
         with writing(self.out):
             target.parent.mkdir(parents=True, exist_ok=True)
             clean(target)
-            check_out(self.out, self.overwrite)  # cleaning may have put an old run back
+            output_run(self.out, self.overwrite)  # cleaning may have put an old run back
             temporary.mkdir()
             self._target, self._temporary = target, temporary
             (temporary / SAMPLES).mkdir()
@@ -163,11 +118,8 @@ class RunWriter:
         schema.LAYERS); format, version, status and files are added here. NaN becomes null.
         """
         temporary = self._open()
-        head = {
-            "format": FORMAT,
-            "version": VERSION,
-            "status": "finished",
-        }  # first in the file, and not the caller's to change
+        # first in the file, and not the caller's to change
+        head = {"format": FORMAT, "version": VERSION, "status": "finished"}
         files = {name: self._files[name] for name in sorted(self._files)}
         with writing(self.out):
             sync_folder(temporary / SAMPLES)
@@ -175,7 +127,7 @@ class RunWriter:
                 temporary / MANIFEST, json_bytes({**head, **manifest, **head, "files": files})
             )
             sync_folder(temporary)
-            check_out(self.out, self.overwrite)  # somebody else may have been faster
+            output_run(self.out, self.overwrite)  # somebody else may have been faster
             _swap(temporary, self._target)
             sync_folder(self._target.parent)
         self._temporary = None

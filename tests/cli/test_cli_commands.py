@@ -198,7 +198,7 @@ def test_plot_lists_the_figures_that_it_drew(cli: Any, jobs: Any) -> None:
     assert cli(*line.split()).out == "f/a.png\nf/b.png\n"
     given = jobs.last("plot").options
     assert given["kinds"] == ["s_curves", "alpha"]
-    assert given["layers"] == ["blocks.0.*", "norm"]
+    assert given["layers"] == "blocks.0.*,norm"
     assert given["formats"] == ("png",)
     assert given["out"] == "f"
     assert cli("plot", "runs/a", "--json", "-q").json == {
@@ -215,6 +215,7 @@ def test_export_says_where_the_alphas_are(cli: Any, jobs: Any) -> None:
         cli("export", "runs/a", "--to", "x.safetensors", "--scope", "layer").out
         == "x.safetensors\n"
     )
+    assert jobs.last("export_alphas").args == ("runs/a", "x.safetensors")
     assert jobs.last("export_alphas").options == {"scope": "layer"}
     assert cli("export", "runs/a", "--to", "x.csv", "--json").json == {
         "run": "runs/a",
@@ -263,6 +264,51 @@ def test_verify_tells_each_problem_and_fails(cli: Any, jobs: Any) -> None:
     assert cli.code == 1
 
 
+def test_figures_hands_its_options_to_the_job(cli: Any, jobs: Any) -> None:
+    jobs.answers["published_figures"] = [Path("f/a.png")]
+    line = "figures --out f --vit v --resnet r --data d --num-images 3 --seed 4 --device cpu -q"
+    assert cli(*line.split()).out == "f/a.png\n"
+    assert jobs.last("published_figures").args == ("f",)
+    given = jobs.last("published_figures").options
+    expected = {"vit": "v", "resnet": "r", "data": "d", "num_images": 3, "seed": 4, "device": "cpu"}
+    assert {name: given[name] for name in expected} == expected
+    assert cli("figures", "--json", "-q").json == {"figures": ["f/a.png"]}
+
+
+def test_an_option_that_the_job_does_not_take_is_found_by_these_tests(jobs: Any) -> None:
+    analyze = jobs.job("analyze")
+    analyze("model", None, out="runs/a", samples=3)
+    for wrong in ({"sampels": 3}, {"out": "runs/a", "sampels": 3}, {}):
+        with pytest.raises(TypeError):
+            analyze("model", None, **wrong)
+    with pytest.raises(TypeError):
+        jobs.job("draw_attention")("model", "image", "out", wieghts="random")
+    assert len(jobs.misfits) == 4
+    jobs.misfits.clear()
+
+
+def test_layers_of_random_weights_by_default_or_of_a_file_with_other_classes(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import safetensors.torch
+
+    from probe.models.loading import hub
+    from probe.models.loading.load import load_model
+
+    file = tmp_path / "three.safetensors"
+    three = load_model("test_vit", weights="random", num_classes=3).module
+    safetensors.torch.save_file(three.state_dict(), file)
+    monkeypatch.setattr(hub, "unreachable", lambda url: pytest.fail(f"{url} was asked"))
+    listed = [
+        cli("layers", "--model", "test_vit", *weights, "-q", "--json").json["layers"]
+        for weights in ([], ["--weights", "random"], ["--weights", str(file)])
+    ]
+    assert listed[0] == listed[1] == listed[2]
+    assert len(listed[0]) > 2
+    assert cli("layers", "--model", "test_vit", "--weights", "none.pth", "-q").code == 2
+    assert "weights 'none.pth' is not a file" in cli.err
+
+
 def test_layers_needs_no_weights(cli: Any, jobs: Any) -> None:
     jobs.answers["load_model"] = SimpleNamespace(module="a module")
     names = ("blocks.0.norm1", "norm")
@@ -272,6 +318,10 @@ def test_layers_needs_no_weights(cli: Any, jobs: Any) -> None:
     out = cli("layers", "--model", "vit_tiny", "-q").out
     assert jobs.last("load_model").options["weights"] == "random"
     assert jobs.last("list_norm_layers").args == ("a module", "*")
+    cli("layers", "--weights", "pretrained", "--layers", "a*", "--offline", "-q")
+    assert jobs.last("load_model").options["weights"] == "pretrained"
+    assert jobs.last("load_model").options["offline"] is True
+    assert jobs.last("list_norm_layers").args == ("a module", "a*")
     assert "vit_tiny: 2 normalization layers: 2 layer_norm of 192 channels\n" in out
     assert out.splitlines()[2].split() == ["blocks.0.norm1", "layer_norm", "192", "1e-6", "no"]
     assert cli("layers", "-q", "--json").json["layers"][1]["name"] == "norm"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,18 +59,10 @@ DONE = {
 
 
 @pytest.fixture
-def job(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
+def job(jobs: Any) -> list[SimpleNamespace]:
     """The calls of the job, which answers with DONE."""
-    calls: list[SimpleNamespace] = []
-
-    def fold_model(*args: Any, **options: Any) -> Any:
-        calls.append(SimpleNamespace(args=args, options=options))
-        return SimpleNamespace(as_dict=lambda: DONE)
-
-    stand_in = ModuleType("probe.jobs.folding.fold_model")
-    stand_in.fold_model = fold_model  # type: ignore[attr-defined]
-    monkeypatch.setitem(__import__("sys").modules, "probe.jobs.folding.fold_model", stand_in)
-    return calls
+    jobs.answers["fold_model"] = SimpleNamespace(as_dict=lambda: DONE)
+    return jobs.calls
 
 
 def test_the_options_reach_the_job(cli: Any, job: Any) -> None:

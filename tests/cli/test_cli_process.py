@@ -14,6 +14,7 @@ import pytest
 import probe
 
 ROOT = Path(probe.__file__).parents[1]
+TESTS = Path(__file__).parents[1]
 HEAVY = (
     "torch",
     "torchvision",
@@ -27,13 +28,12 @@ HEAVY = (
 )
 
 # stands in for the jobs: the command line alone, with a run of many layers
-FAKE = f"""
+FAKE = """
 import sys
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from types import ModuleType
 from support.fake_runs import FakeRun, resnet_alphas
 module = ModuleType("probe.jobs.analyze")
-{{}}
+{}
 sys.modules["probe.jobs.analyze"] = module
 from probe.cli.main import main
 sys.exit(main(sys.argv[1:]))
@@ -41,7 +41,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def python(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, TESTS)))}
     given = {
         "capture_output": True,
         "text": True,

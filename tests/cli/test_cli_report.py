@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 
 @pytest.fixture
-def reporting(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    stand_in = ModuleType("probe.jobs.reporting.report")
-    stand_in.report = jobs.job("report")  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "probe.jobs.reporting.report", stand_in)
+def reporting(jobs: Any) -> Any:
     jobs.answers["report"] = [Path("runs/a/report.html")]
     jobs.answers["open_run"] = lambda path: f"opened {path}"
     return jobs

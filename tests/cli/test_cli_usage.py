@@ -35,7 +35,6 @@ WRONG = {
     "fit": "RUN is missing; see probe-norms fit --help",
     "compare runs/a": "RUN is missing; see probe-norms compare --help",
     "export runs/a": "--to FILE is missing; see probe-norms export --help",
-    "export runs/a --to x.txt": "--to x.txt: must end in .csv, .json, .safetensors",
     "export runs/a --to x.csv --scope pixel": "--scope pixel: must be one of channel, layer",
     "plot runs/a --format "
     "gif,png": "--format gif,png: must be one or more of png, svg, pdf, with commas between",
@@ -58,6 +57,11 @@ def test_wrong_usage_is_one_line_and_exit_code_2(cli: Any, jobs: Any, line: str)
     assert cli.err.count("\n") == 1
     assert cli.out == ""
     assert jobs.calls == []
+
+
+def test_a_file_of_an_unknown_ending_is_wrong_usage_before_the_run_is_opened(cli: Any) -> None:
+    assert cli("export", "runs/none", "--to", "x.txt").code == 2
+    assert cli.err == "probe-norms: error: --to x.txt: must end in .csv, .json or .safetensors\n"
 
 
 def test_an_empty_value_is_refused(cli: Any, jobs: Any) -> None:

@@ -36,9 +36,8 @@ def test_photographs_that_the_wheel_lacks_are_left_out(
 ) -> None:
     real = bundled_photos._wheel_folder()
     (tmp_path / "coffee.png").symlink_to(real / "coffee.png")
-    (tmp_path / "motorcycle_left.png").symlink_to(
-        real / "motorcycle_left.png"
-    )  # without its right view
+    # without its right view
+    (tmp_path / "motorcycle_left.png").symlink_to(real / "motorcycle_left.png")
     monkeypatch.setattr(bundled_photos, "_wheel_folder", lambda: tmp_path)
     assert {crop.photograph for crop in bundled_crops()} == {"coffee"}
     (tmp_path / "coffee.png").unlink()

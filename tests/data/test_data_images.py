@@ -92,10 +92,8 @@ CASES = {
     ),
     "cmyk tiff": (lambda: encoded(plain("CMYK", (0, 255, 255, 0)), "TIFF"), (255, 0, 0)),
     "ycbcr tiff": (lambda: encoded(plain().convert("YCbCr"), "TIFF"), RED),
-    "lab tiff": (
-        lambda: encoded(plain("LAB", (136, 208, 195)), "TIFF"),
-        (255, 0, 0),
-    ),  # L 53, a +80, b +67
+    # L 53, a +80, b +67
+    "lab tiff": (lambda: encoded(plain("LAB", (136, 208, 195)), "TIFF"), (255, 0, 0)),
     "animated gif": (lambda: animated("GIF"), RED),
     "animated webp": (lambda: animated("WEBP"), RED),
     "animated png": (lambda: animated("PNG"), RED),
@@ -127,9 +125,8 @@ def test_every_pixel_format_becomes_rgb_of_the_right_colour(case: str) -> None:
 def test_exif_orientation_is_applied_once(kind: str, orientation: int) -> None:
     upright = np.zeros((16, 32, 3), np.uint8)
     upright[:8, :16] = 255  # the top left quarter is white
-    turns = {1: 0, 2: 0, 3: 2, 4: 2, 5: 3, 6: 1, 7: 1, 8: 3}[
-        orientation
-    ]  # quarter turns to the left, then a mirror
+    # quarter turns to the left, then a mirror
+    turns = {1: 0, 2: 0, 3: 2, 4: 2, 5: 3, 6: 1, 7: 1, 8: 3}[orientation]
     stored = np.rot90(upright, turns)
     stored = (
         stored[:, ::-1]
@@ -194,9 +191,8 @@ def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_large_image_under_the_limit_gives_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        Image, "MAX_IMAGE_PIXELS", 90
-    )  # 96 pixels: PIL warns from here, refuses from twice as many
+    # 96 pixels: PIL warns from here, refuses from twice as many
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90)
     assert read_image(encoded(plain(), "PNG")).size == (12, 8)
 
 

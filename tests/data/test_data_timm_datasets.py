@@ -60,9 +60,8 @@ def test_a_local_hugging_face_dataset_opens_offline(parquet: str) -> None:
     assert source.ids == tuple(f"hfds/pictures:test#{i}" for i in range(4))
     assert source.description["split"] == "test"
     assert source.load(3).getpixel((0, 0)) == (3, 0, 0)
-    with pytest.raises(
-        BadImage, match="not an image"
-    ):  # timm's own reading would give the next image instead
+    # timm's own reading would give the next image instead
+    with pytest.raises(BadImage, match="not an image"):
         source.load(1)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from probe.jobs import published
 from probe.jobs.published import FIGURES, published_figures
+from probe.models.loading.load import load_model
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +35,15 @@ def test_the_page_names_models_images_and_a_command_for_each(folder: Path) -> No
     assert all(f"| `{name}.png` |" in page for name in FIGURES)
 
 
-def test_only_the_bundled_networks_are_called_toys() -> None:
-    assert "toys" in published._page([published.VIT, published.RESNET], "8 images", 0)
-    assert "toys" not in published._page(
-        ["timm:vit_base_patch16_224", "timm:resnet50"], "64 images", 0
-    )
+def test_only_the_bundled_networks_are_called_toys(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "The bundled networks are toys" in (folder / "README.md").read_text()
+    monkeypatch.setattr(published, "FIGURES", {})  # the page alone
+    published_figures(tmp_path, vit=load_model("test_vit", weights="random"), num_images=2)
+    page = (tmp_path / "README.md").read_text()
+    assert "timm:test_vit (`vit`) and bundled:resnet_cifar10 (`resnet`), 2 images" in page
+    assert "toys" not in page
 
 
 def test_the_commands_on_the_page_exist() -> None:

@@ -136,8 +136,7 @@ def fill(writer: RunWriter, layers: list[Population]) -> None:
 def manifest(layers: list[Population]) -> dict[str, Any]:
     return {
         "model": {"name": "toy <b>"},
-        "seed": 0,
-        "plan": {"samples": SAMPLES},
+        "plan": {"samples": SAMPLES, "seed": 11},
         "layers": [layer.record() for layer in layers],
     }
 

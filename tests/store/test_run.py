@@ -234,4 +234,5 @@ def test_the_notebook_view_is_escaped_and_short(run_path: Path) -> None:
     assert "toy &lt;b&gt;" in html
     assert "toy <b>" not in html
     assert "blocks.0.norm1#2" in html
+    assert "<th>seed</th><td>11</td>" in html
     assert repr(open_run(run_path)) == f"Run({str(run_path)!r}, 3 layers)"

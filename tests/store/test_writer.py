@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,9 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from probe.errors import ProbeError, UsageError
-from probe.store import RunWriter, check_out, open_run, verify_run
-from probe.store import places as places_module
-from probe.store import writer as writer_module
+from probe.store import RunWriter, open_run, verify_run
+from probe.store.outputs import output_run
 from probe.store.schema import TABLES
 
 
@@ -124,11 +124,10 @@ def test_an_existing_run_is_refused_at_entry_and_replaced_with_overwrite(
     with pytest.raises(UsageError, match="already holds a run.*--overwrite"), RunWriter(run_path):
         pytest.fail("entered")
     with RunWriter(run_path, overwrite=True) as writer:
-        assert (
-            open_run(run_path).manifest["seed"] == 0
-        )  # the old one stays while the new one is written
-        writer.finish({"seed": 1, "layers": []})
-    assert open_run(run_path).manifest["seed"] == 1
+        # the old one stays while the new one is written
+        assert len(open_run(run_path).layers) == 3
+        writer.finish({"layers": []})
+    assert open_run(run_path).layers.empty
     assert contents(tmp_path) == ["run"]
 
 
@@ -263,28 +262,51 @@ def dead_pid() -> int:
     return process.pid
 
 
-def test_an_old_run_set_aside_by_a_killed_writer_comes_back(
-    tmp_path: Path, run_path: Path, monkeypatch
-) -> None:
-    pid = dead_pid()
-    with monkeypatch.context() as patch:
-        patch.setattr(places_module.os, "getpid", lambda: pid)
-        aside = places_module.sibling(run_path, "replaced")
-    run_path.rename(aside)
+KILLED_WHILE_SWAPPING = """
+import os, signal, sys
+from pathlib import Path
+from probe.store import RunWriter
+rename = Path.rename
+def die_once_the_old_run_is_aside(self, target):
+    rename(self, target)
+    if self == Path(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+Path.rename = die_once_the_old_run_is_aside
+with RunWriter(sys.argv[1], overwrite=True) as writer:
+    writer.finish({"layers": []})
+"""
+
+
+def test_an_old_run_set_aside_by_a_killed_writer_comes_back(tmp_path: Path, run_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_SWAPPING, run_path], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not run_path.exists()
     with pytest.raises(UsageError, match="already holds a run"), RunWriter(run_path):
         pytest.fail("entered")
     assert verify_run(run_path) == []
     assert contents(tmp_path) == ["run"]
 
 
+def hidden_name(out: Path) -> str:
+    """What the folder is called in which a run is written."""
+    with RunWriter(out):
+        (hidden,) = set(contents(out.parent)) - {out.name}
+    return hidden
+
+
 def test_leftovers_of_other_machines_and_other_runs_are_left_alone(tmp_path: Path, kit) -> None:
-    host, pid = places_module._host(), dead_pid()
+    pattern = r"\.run\.(\d+)-([0-9a-f]{8})-[0-9a-f]{8}\.unfinished"
+    match = re.fullmatch(pattern, hidden_name(tmp_path / "run"))
+    assert match
+    assert match[1] == str(os.getpid())
+    dead = match[0].replace(match[1], str(dead_pid()), 1)
     foreign = [
-        f".run.{pid}-00000000-00000000.unfinished",
-        f".other.{pid}-{host}-00000000.unfinished",
+        dead.replace(match[2], "00000000"),
+        dead.replace(".run.", ".other."),
+        match[0],  # its process runs
         ".run.old",
     ]
-    for name in foreign:
+    for name in (*foreign, dead):
         (tmp_path / name).mkdir()
     kit.write_run(tmp_path / "run")
     assert contents(tmp_path) == sorted([*foreign, "run"])
@@ -296,8 +318,8 @@ def test_a_name_as_long_as_the_file_system_allows_works(tmp_path: Path, kit) -> 
 
 
 def test_hidden_names_of_unfinished_runs_cannot_be_chosen(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="choose another name"):
-        check_out(places_module.sibling(tmp_path / "run", "unfinished"))
+    with pytest.raises(UsageError, match="belong to runs that are being written"):
+        output_run(tmp_path / hidden_name(tmp_path / "run"))
 
 
 def test_a_closed_writer_refuses(tmp_path: Path, kit) -> None:
@@ -340,15 +362,16 @@ def test_a_table_without_rows_keeps_its_types(tmp_path: Path) -> None:
 
 def test_the_manifest_is_the_last_file(tmp_path: Path, kit, monkeypatch) -> None:
     written: list[str] = []
-    write_file = writer_module.write_file
-    monkeypatch.setattr(
-        writer_module,
-        "write_file",
-        lambda path, data: (written.append(path.name), write_file(path, data)),
-    )
+    opened = Path.open
+
+    def spy(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        written.extend([self.name] if "w" in mode else [])
+        return opened(self, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", spy)
     kit.write_run(tmp_path / "run")
-    assert len(written) == 7
-    assert written.index("manifest.json") == 6
+    assert len(written) == len(set(written)) == 7
+    assert written[-1] == "manifest.json"
 
 
 def test_the_working_directory_may_change_while_a_run_is_written(

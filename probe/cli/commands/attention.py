@@ -44,11 +44,11 @@ Query = Annotated[
 ]
 Layers = Annotated[
     str | None,
-    typer.Option(
+    opt.text_option(
         "--layers",
-        metavar="GLOBS",
-        parser=opt.listed("--layers"),
-        help="Layers whose maps are drawn, with commas between.  [default: four at equal steps]",
+        "GLOBS",
+        "Layers whose maps are drawn, by name, with commas between.  [default: four at equal "
+        "steps]",
     ),
 ]
 

@@ -4,15 +4,11 @@ layers.
 
 from __future__ import annotations
 
-from pathlib import PurePath
 from typing import Annotated
 
 import typer
 
 from probe.cli import options as opt
-from probe.errors import UsageError
-
-FORMATS = (".csv", ".json", ".safetensors")
 
 Target = Annotated[
     str,
@@ -38,13 +34,10 @@ def export(run: opt.Run, to: Target, scope: Scope = "channel", json: opt.Json = 
     A table (.csv, .json), or alpha, weight and bias of a DyT layer in place of each normalization
     layer (.safetensors). Fits first if the run has no fits yet.
     """
-    if PurePath(to).suffix not in FORMATS:
-        raise UsageError(f"--to {to}: must end in {', '.join(FORMATS)}")
     from probe.cli.terminal import print_json, print_lines
     from probe.jobs.replacing.export import export_alphas
-    from probe.store.run import open_run
 
-    path = export_alphas(open_run(run), to, scope=scope)
+    path = export_alphas(run, to, scope=scope)
     if json:
         print_json({"run": run, "file": str(path), "scope": scope})
     else:

@@ -12,6 +12,7 @@ from probe.formatting import number
 
 def layers(
     model: opt.Model = opt.MODEL,
+    weights: opt.Weights = "random",
     layers: opt.Layers = "*",
     offline: opt.Offline = False,
     quiet: opt.Quiet = False,
@@ -19,8 +20,8 @@ def layers(
 ) -> None:
     """List the normalization layers of a model.
 
-    Name, kind, channels, eps, and whether a layer is affine per channel by construction. No weights
-    are downloaded.
+    Name, kind, channels, eps, and whether a layer is affine per channel by construction. Layers do
+    not depend on the weights, so none are downloaded unless --weights asks for them.
     """
     from probe.cli.progress import progress_bar
     from probe.cli.terminal import print_json
@@ -29,8 +30,7 @@ def layers(
         from probe.models.loading.load import load_model
         from probe.models.reading.layers import list_norm_layers
 
-        # which layers a model has does not depend on its weights
-        loaded = load_model(model, weights="random", device="cpu", offline=offline)
+        loaded = load_model(model, weights=weights, device="cpu", offline=offline)
         found = [layer.as_dict() for layer in list_norm_layers(loaded.module, layers)]
     if json:
         print_json({"model": model, "layers": found})

@@ -19,11 +19,10 @@ Kinds = Annotated[
 ]
 Chosen = Annotated[
     str | None,
-    typer.Option(
+    opt.text_option(
         "--layers",
-        metavar="GLOBS",
-        parser=opt.listed("--layers"),
-        help="Layers to draw, with commas between.  [default: all]",
+        "GLOBS",
+        "Layers to draw, by name, with commas between, e.g. 'blocks.*.norm1,norm'.  [default: all]",
     ),
 ]
 Formats = Annotated[
@@ -60,7 +59,7 @@ def plot(
         paths = job(
             open_run(run),
             kinds=list(kind) if kind else None,
-            layers=list(layers) if layers else None,
+            layers=layers,
             formats=tuple(format),
             out=out,
             progress=progress,

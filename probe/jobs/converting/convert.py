@@ -13,7 +13,6 @@ import glob
 import itertools
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -24,10 +23,12 @@ from probe.errors import UsageError, unknown
 from probe.jobs.converting.curves import conversion_curves
 from probe.jobs.converting.eval_data import EvalData, read_eval_data
 from probe.jobs.converting.evaluate import Comparison, activate
-from probe.jobs.converting.result import Conversion, target_file, write
+from probe.jobs.converting.result import BESIDE, Conversion, write
 from probe.jobs.converting.table import choose, layer_rows, measured, passes
 from probe.jobs.inputs import check_images
+from probe.jobs.model_file import model_file
 from probe.jobs.reopen import run_model
+from probe.layer_names import Patterns
 from probe.models.loading.load import Model
 from probe.models.loading.weights import fingerprint
 from probe.models.replacing.curve_norms import curve_norms, fitted_family
@@ -41,7 +42,7 @@ def convert(
     to: str = "dyt",
     *,
     out: str | os.PathLike[str] | None = None,
-    layers: str = "*",
+    layers: Patterns = "*",
     scope: str = "channel",
     curves: str = "established",
     data: Any = None,
@@ -81,7 +82,7 @@ def convert(
     report = progress or silent
     _check(to, tolerance)
     check_images(num_images)
-    target = target_file(Path(out), overwrite) if out is not None else None
+    target = None if out is None else model_file(out, overwrite, beside=BESIDE)
     run = open_run(run)
     stand_ins, left_out = conversion_curves(
         run,

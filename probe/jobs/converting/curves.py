@@ -15,7 +15,7 @@ from probe.errors import UsageError, unknown
 from probe.jobs.fitting.fit import by_layer, ensure_fitted, image_groups, uniform_rows
 from probe.jobs.fitting.tables import largest_input
 from probe.jobs.replacing.stand_ins import SCOPES, StandIns, run_stand_ins
-from probe.layer_names import matches
+from probe.layer_names import Patterns, matches
 from probe.records import Progress
 from probe.store import Run
 
@@ -26,7 +26,7 @@ def conversion_curves(
     run: Run,
     family: str,
     *,
-    layers: str = "*",
+    layers: Patterns = "*",
     scope: str = "channel",
     curves: str = "established",
     progress: Progress,
@@ -52,7 +52,7 @@ def conversion_curves(
     return stand_ins, left_out
 
 
-def _of_layers(by_layer: Mapping[str, Any], layers: str) -> dict[str, Any]:
+def _of_layers(by_layer: Mapping[str, Any], layers: Patterns) -> dict[str, Any]:
     """Those whose module (`path` of a layer `path`, or of its k-th call `path#k`) matches the
     globs.
     """

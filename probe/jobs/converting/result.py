@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from probe.errors import UsageError
 from probe.jobs.converting.converted_file import save_converted
 from probe.jobs.converting.evaluate import Score
 from probe.jobs.figure_file import save
@@ -19,6 +18,8 @@ from probe.jobs.inputs import shown_name
 from probe.models.loading.load import Model
 from probe.models.replacing.swap import Swap
 from probe.store.disk import replace_file
+
+BESIDE = (".csv", ".png", ".svg")  # endings of the files beside the model
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,6 @@ class Conversion:
     tolerance: float | None
     notes: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
-
-
-def target_file(out: Path, overwrite: bool) -> Path:
-    """The safetensors file to write. Raises UsageError for another ending, and for files that would
-    be replaced unasked.
-    """
-    path = out.expanduser()
-    if path.suffix != ".safetensors":
-        raise UsageError(f"--out {str(path)!r}: must end in .safetensors")
-    for each in (path, *(path.with_suffix(ending) for ending in (".csv", ".png", ".svg"))):
-        if each.exists() and not overwrite:
-            raise UsageError(
-                f"{each} exists: choose another --out, or give --overwrite to replace it"
-            )
-    return path
 
 
 def write(result: Conversion, original: Model, path: Path) -> list[Path]:

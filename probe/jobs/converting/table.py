@@ -10,7 +10,7 @@ import pandas as pd
 
 from probe.curves import StandIn
 from probe.jobs.converting.evaluate import Comparison, Score
-from probe.layer_names import matches
+from probe.layer_names import Patterns, matches
 from probe.models.replacing.swap import Swap
 from probe.store import Run
 
@@ -25,7 +25,7 @@ COLUMNS = (
 def layer_rows(
     run: Run,
     swapped: Swap,
-    layers: str,
+    layers: Patterns,
     stand_ins: Mapping[str, StandIn],
     left_out: Mapping[str, str],
 ) -> list[dict[str, Any]]:

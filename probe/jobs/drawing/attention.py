@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,15 +18,17 @@ from torch import Tensor, nn
 
 from probe import plots
 from probe.data import BadImage, open_images
-from probe.errors import ProbeError, UsageError, nearest
+from probe.errors import ProbeError, UsageError
 from probe.jobs.capturing.attention import nothing_read
 from probe.jobs.drawing.tables import evenly, frame_of
 from probe.jobs.figure_file import save
 from probe.jobs.inputs import open_model, shown_name
+from probe.layer_names import Patterns, select
 from probe.models.attention import AttentionMap, attention_maps
 from probe.models.loading.load import Model
 from probe.stats.rollout import attention_rollout
-from probe.store.disk import replace_file, writing
+from probe.store.disk import replace_file
+from probe.store.outputs import output_folder
 from probe.store.run import Run, open_run, run_names
 
 SELECTED = 4  # layers whose maps are drawn where none are named
@@ -55,7 +56,7 @@ def draw_runs(runs: Sequence[Run | str | Path], out: str | Path) -> list[Path]:
     )
     heading = next(iter(frames.values())).heading if len(frames) == 1 else ""
     figure = plots.attention_distance(tables, frame=plots.Frame(heading, warning))
-    folder = _made(out)
+    folder = output_folder(out)
     rows = "".join(
         table.assign(run=name).to_csv(index=False, header=index == 0, lineterminator="\n")
         for index, (name, table) in enumerate(tables.items())
@@ -72,7 +73,7 @@ def draw_attention(
     out: str | Path,
     *,
     query: tuple[int, int] | None = None,
-    layers: Sequence[str] | None = None,
+    layers: Patterns | None = None,
     prefix_tokens: int | None = None,
     patch_size: int | tuple[int, int] | None = None,
     grid: tuple[int, int] | None = None,
@@ -82,9 +83,9 @@ def draw_attention(
     rollout through all layers.
 
     query: (row, column) of a patch; None: the middle one, and for the rollout the class token.
-    layers: names or globs of
-    attention layers, None: four at equal steps of depth, of those without windows. options: those
-    of load_model, for a model given by name.
+    layers: globs of attention layers, several joined by commas or in a list; None: four at equal
+    steps of depth, of those without windows.
+    options: those of load_model, for a model given by name.
     Left out, with the reason: layers with windows or pooled keys, and a rollout where layers differ
     in their tokens.
     Raises UsageError for an unknown layer, a patch outside of the grid or a file that is no image.
@@ -98,7 +99,7 @@ def draw_attention(
         raise nothing_read(loaded, {})
     chosen = _chosen(found, layers)
     picture, frame = _picture(inputs[0], loaded.transform), _frame(loaded, image)
-    folder = _made(out)
+    folder = output_folder(out)
     drawn = Drawn([], {})
     for one in chosen:
         reason = _not_drawable(one)
@@ -151,17 +152,13 @@ def _not_drawable(one: AttentionMap) -> str:
     return ""
 
 
-def _chosen(found: list[AttentionMap], layers: Sequence[str] | None) -> list[AttentionMap]:
+def _chosen(found: list[AttentionMap], layers: Patterns | None) -> list[AttentionMap]:
     """The maps of the layers that the patterns name, in execution order."""
     if layers is None:
         drawable = [one.layer for one in found if not _not_drawable(one)]
         return [one for one in found if one.layer in evenly(drawable or [found[0].layer], SELECTED)]
-    known = [one.layer for one in found]
-    for pattern in layers:
-        if not any(fnmatchcase(name, pattern) for name in known):
-            close = nearest(pattern, known) or ", ".join(known[:4])
-            raise UsageError(f"--layers {pattern!r} is no attention layer; nearest: {close}")
-    return [one for one in found if any(fnmatchcase(one.layer, pattern) for pattern in layers)]
+    chosen = select((one.layer for one in found), layers, "attention layers")
+    return [one for one in found if one.layer in chosen]
 
 
 def _inputs(model: Model, image: str | Path) -> Tensor:
@@ -200,10 +197,3 @@ def _picture(pixels: Tensor, transform: Any) -> NDArray[np.float32]:
 def _frame(model: Model, image: str | Path) -> plots.Frame:
     warning = "random weights: nothing was learned" if model.weights == "random" else ""
     return plots.Frame(f"{shown_name(model)}, {Path(image).name}", warning)
-
-
-def _made(out: str | Path) -> Path:
-    folder = Path(out).expanduser()
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -18,8 +18,9 @@ from probe.jobs.figure_file import save
 from probe.plots.compare import Side, compare_grid
 from probe.plots.layout import Frame
 from probe.plots.lines import r2_by_scope
-from probe.records import main_fits
-from probe.store.disk import replace_file, writing
+from probe.records import Status, main_fits
+from probe.store.disk import replace_file
+from probe.store.outputs import output_folder
 from probe.store.run import Run, open_run, run_names
 
 
@@ -36,9 +37,7 @@ def compare(
         [{"run": name} | key_numbers(run) for name, run in zip(run_names(runs), runs, strict=True)]
     )
     if out is not None:
-        folder = Path(out).expanduser()
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        folder = output_folder(out)
         replace_file(
             folder / "compare.csv", table.to_csv(index=False, lineterminator="\n").encode()
         )
@@ -58,7 +57,8 @@ def key_numbers(run: Run) -> dict[str, Any]:
     alphas, fits = run.alphas(), run.fits()
     status = alphas["status"].astype(str)
     model: dict[str, Any] = run.manifest.get("model") or {}
-    counted = {name: int((status == name).sum()) for name in ("curved", "linear", "affine")}
+    shown = (Status.CURVED, Status.LINEAR, Status.AFFINE)
+    counted = {name.value: int((status == name).sum()) for name in shown}
     return {
         "model": str(model.get("name", "")),
         "weights": str(model.get("weights", "")),
@@ -68,7 +68,7 @@ def key_numbers(run: Run) -> dict[str, Any]:
         "other": len(alphas) - sum(counted.values()),
         "median_alpha": _median(alphas, "alpha"),
         "median_r2_line": _median(alphas, "linear_r2"),
-        "median_r2_tanh": _median(alphas[status != "affine"], "r2"),
+        "median_r2_tanh": _median(alphas[status != Status.AFFINE], "r2"),
         "median_r2_line_per_channel": _median(
             main_fits(fits, family="linear", scope="channel"), "r2"
         ),

@@ -15,10 +15,11 @@ from probe.curves.families import family_of
 from probe.errors import ProbeError, UsageError, unknown
 from probe.jobs.drawing.tables import FigureTables, NothingToDraw
 from probe.jobs.figure_file import FORMATS, save
+from probe.layer_names import Patterns
 from probe.plots.alpha import drawable
 from probe.plots.families import layer_fits
 from probe.records import Progress, silent
-from probe.store.disk import writing
+from probe.store.outputs import output_folder
 from probe.store.run import Run, open_run
 
 _log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ _log = logging.getLogger(__name__)
 def plot(
     run: Run | str | Path,
     kinds: Sequence[str] | None = None,
-    layers: str | Sequence[str] | None = None,
+    layers: Patterns | None = None,
     formats: Sequence[str] = ("png", "svg"),
     out: str | Path | None = None,
     family: str = "tanh",
@@ -35,10 +36,11 @@ def plot(
 ) -> list[Path]:
     """Writes the figures of `run` into `out` (default: its `figures/`) and returns their paths.
 
-    `kinds`: names of KINDS, default all that the run has data for (why another was left out is
-    logged); `layers`: names or globs;
-    `family`: whose curve is drawn; `progress`: called as progress("figures", done, total, name of
-    the next figure).
+    kinds: names of KINDS; None: all that the run has data for (why another was left out is logged).
+    layers: globs, several joined by commas or in a list; None: all, and four at equal steps of
+    depth where a figure shows a selection.
+    family: whose curve is drawn.
+    progress: called as progress("figures", done, total, name of the next figure).
     Raises UsageError for an unknown name, ProbeError if a figure asked for by name has no data.
     """
     run = open_run(run)
@@ -50,9 +52,7 @@ def plot(
     endings = _known("format", formats, FORMATS)
     report = progress or silent
     tables = FigureTables(run, layers, plots.Shape(family, family_of(family).value))
-    folder = Path(out).expanduser() if out is not None else run.path / "figures"
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = output_folder(run.path / "figures" if out is None else out)
     paths: list[Path] = []
     for done, kind in enumerate(chosen):
         report("figures", done, len(chosen), kind)
@@ -71,7 +71,7 @@ def plot(
 def figure(
     run: Run | str | Path,
     kind: str,
-    layers: str | Sequence[str] | None = None,
+    layers: Patterns | None = None,
     family: str = "tanh",
 ) -> Figure:
     """One figure of `run`, not written anywhere; in a notebook it shows itself. Arguments and

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from probe.errors import UsageError, nearest
+from probe.errors import UsageError
+from probe.layer_names import Patterns, matches, select, split_patterns
 from probe.plots import Frame, Shape
 from probe.plots.points import thin
+from probe.records import Status
 from probe.store.run import Run
 
 SELECTED = 4  # as figure 2 of DyT
@@ -24,15 +25,20 @@ class NothingToDraw(Exception):
 
 
 class FigureTables:
-    """Tables of `run` restricted to `layers` (names or globs; None: all)."""
+    """Tables of `run` restricted to `layers` (globs; None: all).
+
+    tables = FigureTables(run, "blocks.*.norm1")
+    tables.selected  # names of the four layers that stand for all
+    tables.thin(tables.selected)  # layer -> the samples that its panel shows
+    """
 
     def __init__(
-        self, run: Run, layers: str | Sequence[str] | None = None, shape: Shape | None = None
+        self, run: Run, layers: Patterns | None = None, shape: Shape | None = None
     ) -> None:
         self.run = run
         self.shape = shape or Shape()
-        self._patterns = [layers] if isinstance(layers, str) else list(layers or ())
-        self.layers = _matching(run, self._patterns)
+        self._patterns = layers
+        self.layers = run.layers if layers is None else _matching(run, layers)
         self.names = [str(name) for name in self.layers["layer"]]
         self._all_selected = layers is not None and len(self.names) <= AT_MOST
         self._thin: dict[str, pd.DataFrame] = {}
@@ -55,7 +61,7 @@ class FigureTables:
     def fits(self) -> pd.DataFrame:
         """The fits table; UsageError where it lacks the family to draw."""
         fits = self._mine(self.run.fits())
-        fitted = fits.loc[fits["status"] != "affine", "family"].unique()
+        fitted = fits.loc[fits["status"] != Status.AFFINE, "family"].unique()
         if len(fitted) and self.shape.family not in fitted:
             raise UsageError(
                 f"family {self.shape.family!r} was not fitted in run {self.run.path}; fitted: "
@@ -80,12 +86,12 @@ class FigureTables:
             heads = self.run.attention()
         except UsageError as reason:
             raise NothingToDraw(str(reason)) from None
-        named = heads["layer"].map(
-            lambda name: any(_is(name, pattern) for pattern in self._patterns)
-        )
-        heads = heads[named] if self._patterns else heads
+        if self._patterns is None:
+            return heads
+        heads = heads[[matches(name, self._patterns) for name in heads["layer"]]]
         if heads.empty:
-            raise NothingToDraw(f"no attention layer is called {', '.join(self._patterns)}")
+            named = ", ".join(split_patterns(self._patterns))
+            raise NothingToDraw(f"no attention layer is called {named}")
         return heads
 
     @cached_property
@@ -106,8 +112,8 @@ class FigureTables:
 
         def has_samples(name: str) -> bool:
             status = self.statuses[name]
-            return status == "captured" or (
-                status == "not_finite" and not self._one_thin(name).empty
+            return status == Status.CAPTURED or (
+                status == Status.NOT_FINITE and not self._one_thin(name).empty
             )
 
         return [name for name in self.names if has_samples(name)]
@@ -131,7 +137,9 @@ class FigureTables:
     def thin(self, layers: Sequence[str]) -> dict[str, pd.DataFrame]:
         """layer -> what its panel shows; layers that were never called are left out."""
         parts = {
-            name: self._one_thin(name) for name in layers if self.statuses[name] != "not_called"
+            name: self._one_thin(name)
+            for name in layers
+            if self.statuses[name] != Status.NOT_CALLED
         }
         if not parts:
             raise NothingToDraw("no layer has samples")
@@ -203,29 +211,10 @@ def is_prefix(position: np.ndarray, layer: Any, model_prefix: int) -> np.ndarray
     return (position % tokens) < seen // max(heads, 1)
 
 
-def _matching(run: Run, patterns: Sequence[str]) -> pd.DataFrame:
-    """The rows of run.layers that the patterns name, in execution order; none: all. A pattern may
-    name attention layers alone.
+def _matching(run: Run, patterns: Patterns) -> pd.DataFrame:
+    """The rows of run.layers that the patterns name, in execution order. A pattern may name
+    attention layers alone.
     """
-    if not patterns:
-        return run.layers
-    known = [str(name) for name in run.layers["layer"]]
-    chosen: set[str] = set()
-    for pattern in patterns:
-        found = {name for name in known if _is(name, pattern)}
-        if not found and not any(_is(name, pattern) for name in _attention_layers(run)):
-            close = nearest(pattern, [*known, *_attention_layers(run)]) or ", ".join(known[:4])
-            raise UsageError(f"layer {pattern!r} is not in run {run.path}; nearest: {close}")
-        chosen |= found
-    return run.layers[[name in chosen for name in known]]
-
-
-def _is(name: str, pattern: str) -> bool:
-    return name == pattern or fnmatchcase(name, pattern)
-
-
-def _attention_layers(run: Run) -> list[str]:
-    try:
-        return list(dict.fromkeys(run.attention()["layer"]))
-    except UsageError:
-        return []
+    heads = run.attention()["layer"].unique() if run.has("attention") else ()
+    chosen = select([*run.layers["layer"], *heads], patterns, f"layers of run {run.path}")
+    return run.layers[run.layers["layer"].isin(chosen)]

@@ -23,7 +23,7 @@ from probe.curves import (
 )
 from probe.errors import unknown
 from probe.jobs.fitting.tables import alpha_row, channel_rows
-from probe.records import GROUPS, Fit, Progress, silent
+from probe.records import GROUPS, Fit, Progress, Status, silent
 from probe.store import Run, open_run, write_alphas
 from probe.store.schema import TABLES
 
@@ -79,7 +79,7 @@ def fit(
     for done, layer in enumerate(layers):
         name = layer["layer"]
         report("fit", done, len(layers), name)
-        if layer["status"] == "captured" and name in moments and name in profiles:
+        if layer["status"] == Status.CAPTURED and name in moments and name in profiles:
             data = LayerData(moments[name], profiles[name], *uniform_rows(run, name, groups))
             results.append(_fit_layer(layer, data, chosen))
         else:
@@ -165,7 +165,8 @@ def _without_fit(
     """A layer that was never called, saw infinities, or nothing at all (everything masked): rows
     that say so.
     """
-    status = layer["status"] if layer["status"] != "captured" else "too_few"
+    captured = layer["status"] == Status.CAPTURED
+    status = Status.TOO_FEW if captured else str(layer["status"])
     fits = [
         Fit(family, "layer", "population", status, count=int(layer["count"] or 0))
         for family in families
@@ -183,7 +184,7 @@ def _lines(data: LayerData, binned: BinnedMap) -> tuple[list[Fit], ChannelScope]
         for name in ("count", "mean_input", "var_input", "slope", "offset")
     )
     pooled = pooled_line(count, mean, var, slope, offset, binned)
-    return [pooled, *(replace(row, status="affine", alpha=None) for row in scope.fits)], scope
+    return [pooled, *(replace(row, status=Status.AFFINE, alpha=None) for row in scope.fits)], scope
 
 
 def _curves(

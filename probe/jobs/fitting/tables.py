@@ -12,34 +12,18 @@ from numpy.typing import NDArray
 from probe.curves import FAMILIES, BinnedMap, ChannelScope, beyond_linear, median_abs, saturation
 from probe.records import Fit, main_fits
 
-MASSIVE = (
-    100.0,
-    1000.0,
-)  # |x| above both: this, and this times the layer's median |x| (Sun et al. 2024, arXiv 2402.17762)
+# |x| above both: this, and this times the layer's median |x| (Sun et al. 2024, arXiv 2402.17762)
+MASSIVE = (100.0, 1000.0)
 
 _OF_THE_LAYER = ("layer", "depth", "kind", "channels", "count", "sigma_cv")
 _OF_THE_FIT = (
-    "alpha",
-    "gamma",
-    "beta",
-    "slope",
-    "r2",
-    "linear_r2",
-    "r2_ceiling",
-    "alpha_low",
-    "alpha_high",
-    "status",
+    *("alpha", "gamma", "beta", "slope", "r2", "linear_r2", "r2_ceiling"),
+    *("alpha_low", "alpha_high", "status"),
 )
 _WHERE_KNOWN = (
-    *(
-        "beyond_linear",
-        "saturation",
-        "input_std",
-        "inverse_std",
-        "max_abs_input",
-        "massive_channels",
-    ),
-    *("slope_min", "slope_median", "slope_max", "slope_cv", "mean_std_spread"),
+    *("beyond_linear", "saturation", "input_std", "inverse_std", "max_abs_input"),
+    *("massive_channels", "slope_min", "slope_median", "slope_max", "slope_cv"),
+    "mean_std_spread",
 )
 
 

@@ -16,8 +16,10 @@ import torch
 from torch import nn
 
 from probe.errors import ProbeError, UsageError
-from probe.jobs.folding.folded_file import free_path, save_folded
+from probe.jobs.folding.folded_file import save_folded
 from probe.jobs.inputs import Inputs, describe, open_model, open_stream
+from probe.jobs.model_file import model_file
+from probe.layer_names import Patterns
 from probe.models.folding.fold import Fold, fold
 from probe.models.loading.load import Model
 from probe.models.reading.layers import affine_of, channels_of, norm_modules
@@ -86,7 +88,7 @@ def fold_model(
     *,
     out: str | os.PathLike[str],
     weights: str = "pretrained",
-    layers: str = "*",
+    layers: Patterns = "*",
     num_images: int | None = 8,
     device: str | None = None,
     seed: int = 0,
@@ -102,7 +104,7 @@ def fold_model(
     bundled photographs. A module or a loaded model is folded in place. Raises UsageError for wrong
     arguments, ProbeError where nothing can be folded.
     """
-    path = free_path(out, overwrite)
+    path = model_file(out, overwrite)
     if repeats < 1:
         raise UsageError(f"--repeats {repeats}: must be at least 1")
     report = progress or silent

@@ -17,7 +17,14 @@ import torch
 from torch import nn
 
 from probe.errors import UsageError
-from probe.jobs.model_file import Format, constructor_options, original, read_metadata, write_model
+from probe.jobs.model_file import (
+    Format,
+    constructor_options,
+    model_file,
+    original,
+    read_metadata,
+    write_model,
+)
 from probe.models.folding.edits import Edits
 from probe.models.folding.fold import Fold, mark_folded
 from probe.models.loading.load import Model, resolve_device
@@ -35,27 +42,13 @@ def save_folded(
     Raises UsageError for another ending than .safetensors and for an existing file without
     overwrite.
     """
-    path = free_path(path, overwrite)
+    path = model_file(path, overwrite)
     moved = [outcome for outcome in fold.outcomes if outcome.status == "folded"]
     known = {**_identity(fold, model), "removed": fold.removed, "biases": fold.biases}
     known["folded"] = [
         {"layer": one.layer, "into": one.into, "direction": one.direction} for one in moved
     ]
     return write_model(fold.module, FOLDED, known, path)
-
-
-def free_path(path: str | os.PathLike[str], overwrite: bool) -> Path:
-    """The file to write. Raises UsageError where it has another ending, or exists and may not be
-    replaced.
-    """
-    path = Path(path).expanduser()
-    if path.suffix != ".safetensors":
-        raise UsageError(f"--out {path}: must end in .safetensors")
-    if path.is_dir():
-        raise UsageError(f"--out {path} is a folder; give a file")
-    if path.exists() and not overwrite:
-        raise UsageError(f"--out {path} exists; give another file, or --overwrite")
-    return path
 
 
 def load_folded(
@@ -108,11 +101,8 @@ def _fill(model: Model, known: dict[str, Any], path: Path) -> None:
             like = next(iter(model.module.get_submodule(owner).parameters(recurse=False)))
             edits.set_parameter(model.module, owner, bias, torch.empty(state[name].shape), like)
         difference = mismatch(model.module.state_dict(), state)
-    except (
-        AttributeError,
-        KeyError,
-        StopIteration,
-    ) as error:  # a path that this model does not have
+    except (AttributeError, KeyError, StopIteration) as error:
+        # a path that this model does not have
         difference = f"no place for {error.args[0] if error.args else 'its layers'}"
     if difference:
         edits.undo()
@@ -124,4 +114,4 @@ def _fill(model: Model, known: dict[str, Any], path: Path) -> None:
     mark_folded(model.module, known["removed"])
 
 
-__all__ = ["free_path", "load_folded", "read_metadata", "save_folded"]
+__all__ = ["load_folded", "read_metadata", "save_folded"]

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from probe.errors import UsageError, unknown
+from probe.errors import unknown
 from probe.jobs.fitting.fit import ensure_fitted
 from probe.jobs.replacing.stand_ins import SCOPES, run_stand_ins
-from probe.store import Run, open_run, write_alphas, write_state
+from probe.store import Run, write_alphas, write_state
+from probe.store.outputs import output_file
+
+ENDINGS = (".csv", ".json", ".safetensors")
 
 
 def export_alphas(run: Run | str, path: str | os.PathLike[str], scope: str = "channel") -> Path:
@@ -23,15 +26,10 @@ def export_alphas(run: Run | str, path: str | os.PathLike[str], scope: str = "ch
     Fits first if nothing is fitted yet. scope, for safetensors: `channel` (one gamma and beta per
     channel) or `layer` (one of each). Raises UsageError for another scope or ending.
     """
-    run = open_run(run)
-    path = Path(path)
     if scope not in SCOPES:
         raise unknown("--scope", scope, SCOPES)
-    if path.suffix not in (".csv", ".json", ".safetensors"):
-        raise UsageError(
-            f"--to {str(path)!r}: accepted: a file ending in .csv, .json or .safetensors"
-        )
-    ensure_fitted(run)
+    path = output_file(path, "alpha.csv", endings=ENDINGS, option="--to")
+    run = ensure_fitted(run)
     if path.suffix != ".safetensors":
         return write_alphas(run.alphas(), path)
     arrays, metadata = dyt_state(run, scope)

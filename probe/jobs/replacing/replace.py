@@ -18,6 +18,7 @@ from probe.errors import UsageError, unknown
 from probe.jobs.fitting.fit import ensure_fitted
 from probe.jobs.replacing.alpha_files import TABLES, file_stand_ins, read_table, table_stand_ins
 from probe.jobs.replacing.stand_ins import ALPHA_FAMILY, SCOPES, Affines, StandIns, run_stand_ins
+from probe.layer_names import Patterns
 from probe.models.loading.load import Model
 from probe.models.loading.weights import fingerprint
 from probe.models.reading.layers import affine_of, list_norm_layers, norm_modules, unwrapped
@@ -32,7 +33,7 @@ Alphas: TypeAlias = Run | pd.DataFrame | Mapping[str, StandIn] | str | os.PathLi
 def replace_norms(
     module: nn.Module | Model,
     name: NormChoice,
-    layers: str = "*",
+    layers: Patterns = "*",
     init: str | None = None,
     alphas: Alphas | None = None,
     scope: str | None = None,
@@ -82,7 +83,7 @@ def _module_of(module: Any) -> nn.Module:
     )
 
 
-def _affines(module: nn.Module, layers: str) -> Affines:
+def _affines(module: nn.Module, layers: Patterns) -> Affines:
     """Weight and bias of the layers that are asked for."""
     channels = {
         layer.name: layer.channels for layer in list_norm_layers(module, layers) if layer.channels

@@ -34,6 +34,7 @@ from probe.jobs.reporting.sentences import layer_findings
 from probe.jobs.reporting.tables import attention_table, comparison_table, layer_table
 from probe.records import Progress, silent
 from probe.store.disk import replace_file
+from probe.store.outputs import output_file
 from probe.store.run import Run, open_run, run_names
 from probe.wording import attention as attention_findings
 from probe.wording import layers as findings
@@ -71,9 +72,7 @@ def report(
         raise UsageError("no run given; give the folder of at least one finished run")
     if out is None:
         return [write_report(run, progress=progress) for run in opened]
-    target = Path(out).expanduser()
-    if target.is_dir():
-        raise UsageError(f"--out {out} is a folder; give a file, such as {target / NAME}")
+    target = output_file(out, NAME)
     return [replace_file(target, _page(opened, progress or silent).encode())]
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from probe.errors import ProbeError, UsageError
+from probe.layer_names import Patterns
 from probe.models.folding.affine_maps import NormLayer
 from probe.models.folding.edits import Edits
 from probe.models.folding.example import deviation, example_of
@@ -96,7 +97,7 @@ class Fold:
         return f"Fold({name}, {folded} of {count} affine maps folded)"
 
 
-def fold(module: nn.Module | Model, example: Any = None, *, layers: str = "*") -> Fold:
+def fold(module: nn.Module | Model, example: Any = None, *, layers: Patterns = "*") -> Fold:
     """Fold in place what can be folded exactly; the answer has `.module`, `.report` and `.undo()`.
 
     example: an input to trace and to check on, a tensor, a tuple whose first item is the input, or
@@ -152,7 +153,7 @@ def _checked(module: Any) -> nn.Module:
     return module
 
 
-def _norm_layers(module: nn.Module, layers: str) -> list[NormLayer]:
+def _norm_layers(module: nn.Module, layers: Patterns) -> list[NormLayer]:
     """The normalization layers of these names that are no part of another one."""
     names = {layer.name for layer in list_norm_layers(module, layers)}
     every = [NormLayer(*path_module_type) for path_module_type in norm_modules(module)]

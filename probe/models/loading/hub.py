@@ -71,9 +71,8 @@ def url_file(url: str, offline: bool = False, name: str | None = None) -> Path:
         return path
     _need_network(name, url, offline)
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = torch.hub.HASH_REGEX.search(
-        name
-    )  # torch's rule: name-<first digits of its SHA-256>.pth
+    # torch's rule: name-<first digits of its SHA-256>.pth
+    prefix = torch.hub.HASH_REGEX.search(name)
     try:
         torch.hub.download_url_to_file(
             url, str(path), prefix and prefix.group(1), progress=sys.stderr.isatty()

@@ -31,9 +31,8 @@ class Model:
     name: str  # within its origin: "resnet50", "vit_cifar10"
     origin: str  # timm, torchvision, bundled
     weights: str  # pretrained, random, or the file's name
-    transform: (
-        Callable[[Any], Tensor] | None
-    )  # PIL image -> (C, H, W) float32: its own evaluation transform; None: unknown
+    # PIL image -> (C, H, W) float32: its own evaluation transform; None: unknown
+    transform: Callable[[Any], Tensor] | None
     input_size: tuple[int, ...]  # (C, H, W); empty: unknown
     prefix_tokens: int  # class, distillation and register tokens before the patches
     fingerprint: str  # "sha256:..." of the weights as they are used
@@ -110,11 +109,8 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
         if wanted.type in ("meta", "mps"):
             raise RuntimeError("holds no values that could be read")
         torch.zeros(1, device=wanted)
-    except (
-        RuntimeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:  # torch raises each, by device type
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # torch raises each, by device type
         raise UsageError(
             f"--device {str(device)!r} {problem}; available: {', '.join(here)}"
         ) from error

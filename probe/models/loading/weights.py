@@ -26,18 +26,10 @@ from torch import Tensor, nn
 from probe.errors import UsageError, named_first_line
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
-NESTS = (
-    "state_dict_ema",
-    "model_ema",
-    "state_dict",
-    "model",
-    "module",
-)  # averaged weights first, as timm does
-WRAPPERS = (
-    "_orig_mod.",
-    "module.",
-    "_orig_mod.",
-)  # torch.compile and data-parallel wrappers, in either order
+# averaged weights first, as timm does
+NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
+# torch.compile and data-parallel wrappers, in either order
+WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.")
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:
@@ -128,17 +120,14 @@ def seeded(seed: int) -> Iterator[None]:
     they were.
     """
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(
-            seed
-        )  # of the CPU alone: torch.manual_seed would reseed the GPUs too
+        # of the CPU alone: torch.manual_seed would reseed the GPUs too
+        torch.default_generator.manual_seed(seed)
         yield
 
 
 def _read_pickle(path: Path) -> Any:
-    with (
-        warnings.catch_warnings(),
-        torch.serialization.safe_globals([argparse.Namespace]),
-    ):  # options in training checkpoints
+    # options in training checkpoints
+    with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
         warnings.simplefilter("ignore")
         return torch.load(path, map_location="cpu", weights_only=True)
 

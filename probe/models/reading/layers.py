@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from probe.errors import UsageError, nearest
-from probe.layer_names import Patterns, matches, split_patterns
+from probe.errors import UsageError
+from probe.layer_names import Patterns, select
 from probe.models.reading import conventions
 from probe.models.reading.conventions import Affine
 from probe.models.reading.norm_types import NormType, norm_type
@@ -103,21 +103,10 @@ def list_norm_layers(module: nn.Module, layers: Patterns = "*") -> list[Layer]:
             f"{type(module).__name__} has no normalization layer that probe knows (LayerNorm, "
             "BatchNorm, GroupNorm, RMSNorm, ...)"
         )
-    chosen = [layer for layer in every if matches(layer.name, layers)]
-    if not chosen:
-        raise _no_match(layers, [layer.name for layer in every])
-    return chosen
+    chosen = set(select((layer.name for layer in every), layers, "normalization layers"))
+    return [layer for layer in every if layer.name in chosen]
 
 
 def _layer(name: str, depth: int, module: nn.Module, kind: NormType) -> Layer:
     channels, eps = kind.channels(module), kind.eps(module)
     return Layer(name, name, depth, kind.kind, channels, eps, kind.affine(module))
-
-
-def _no_match(layers: Patterns, names: list[str]) -> UsageError:
-    pattern = ",".join(split_patterns(layers))
-    close = nearest(pattern, names) or ", ".join(names[:3])
-    return UsageError(
-        f"--layers {pattern!r} matches none of the {len(names)} normalization layers "
-        f"(such as {close}); globs like 'blocks.*' work"
-    )

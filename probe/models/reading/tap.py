@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from probe.layer_names import matches
+from probe.layer_names import Patterns, matches
 from probe.models.reading.layers import NormType, norm_modules, unwrapped
 from probe.models.reading.observe import BatchContext, first_tensor, observe
 from probe.stats.observed import Observed
@@ -139,7 +139,7 @@ class _FunctionalNorms(TorchFunctionMode):
 
 
 @contextmanager
-def tap(module: nn.Module, layers: str, receive: Receive) -> Iterator[Tap]:
+def tap(module: nn.Module, layers: Patterns, receive: Receive) -> Iterator[Tap]:
     """Hand every call of the norm layers of `module` that match the glob `layers` to `receive`,
     until the block ends.
     """

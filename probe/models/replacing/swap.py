@@ -20,6 +20,7 @@ from torch import nn
 
 from probe.curves import StandIn
 from probe.errors import UsageError
+from probe.layer_names import Patterns
 from probe.models.reading.layers import list_norm_layers, norm_modules, unwrapped
 from probe.models.reading.norm_types import NormType
 from probe.models.replacing.build import build
@@ -133,7 +134,7 @@ def swap(
     module: nn.Module,
     name: str | Callable[..., nn.Module],
     *,
-    layers: str = "*",
+    layers: Patterns = "*",
     init: str = "default",
     stand_ins: Mapping[str, StandIn] | None = None,
     left_out: Mapping[str, str] | None = None,

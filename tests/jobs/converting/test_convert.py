@@ -241,7 +241,7 @@ ERRORS = [
     ({"to": "dyt2"}, "--to 'dyt2' is unknown .*known: dyt, derf, dyisru, learnable_scaler"),
     ({"to": "layer_norm"}, "--to 'layer_norm' is unknown"),
     ({"tolerance": 1.5}, "--tolerance 1.5: must be a share of the images, from 0 to 1"),
-    ({"out": "model.pth"}, r"--out 'model.pth': must end in .safetensors"),
+    ({"out": "model.pth"}, r"--out model.pth: must end in .safetensors"),
     ({"scope": "token"}, "--scope 'token' is unknown"),
     ({"curves": "some"}, "--curves 'some' is unknown"),
     ({"curves": "all", "scope": "layer"}, "--curves all: .*use --scope channel"),

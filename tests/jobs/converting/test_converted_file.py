@@ -96,9 +96,7 @@ def test_a_plain_module_is_converted_in_place_saved_and_loaded_into_another(tmp_
 
 def test_files_are_replaced_only_when_asked(vit_run, tmp_path):
     (tmp_path / "m.png").write_text("mine")
-    with pytest.raises(
-        UsageError, match=r"m\.png exists: choose another --out, or give --overwrite"
-    ):
+    with pytest.raises(UsageError, match=r"m\.png exists; give another file, or --overwrite"):
         convert(vit_run, out=tmp_path / "m.safetensors")
     convert(vit_run, out=tmp_path / "m.safetensors", layers="norm", num_images=1, overwrite=True)
     assert (tmp_path / "m.png").stat().st_size > 1000

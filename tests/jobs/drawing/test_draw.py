@@ -169,7 +169,7 @@ def test_another_family_can_be_drawn_if_it_was_fitted(vit: Run, tmp_path: Path) 
             r"s_curves_selected",
         ),
         ({"formats": ["gif"]}, "format 'gif' is unknown.*known: png, svg, pdf"),
-        ({"layers": ["blocks.9.*"]}, "layer 'blocks.9.*' is not in run"),
+        ({"layers": ["blocks.9.*"]}, r"'blocks.9.\*' matches none of the \d+ layers of run"),
         ({"family": "sigmoid"}, "family 'sigmoid' is unknown"),
         ({"formats": []}, "no format given"),
     ],
@@ -191,8 +191,10 @@ def test_a_run_that_is_not_fitted_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_one_line(vit: Run, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(ProbeError, match="cannot be written"):
+    with pytest.raises(UsageError, match="taken is a file; give a folder"):
         plot(vit, out=tmp_path / "taken")
+    with pytest.raises(ProbeError, match="cannot be written"):
+        plot(vit, out=tmp_path / "taken" / "figures")
 
 
 def test_nothing_to_show_at_all(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_export_fits_first_where_nothing_is_fitted(tmp_path):
 @pytest.mark.parametrize(
     ("path", "scope", "message"),
     [
-        ("a.txt", "channel", r"accepted: a file ending in \.csv, \.json or \.safetensors"),
+        ("a.txt", "channel", r"--to .*a\.txt: must end in \.csv, \.json or \.safetensors"),
         ("a.csv", "token", "--scope 'token' is unknown"),
     ],
 )

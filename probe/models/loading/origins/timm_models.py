@@ -211,9 +211,8 @@ def _create(
             pretrained_cfg_overlay=overlay or None,
             **options,
         )
-    getattr(module, "pretrained_cfg", {}).pop(
-        "state_dict", None
-    )  # timm keeps a second copy of all weights there
+    # timm keeps a second copy of all weights there
+    getattr(module, "pretrained_cfg", {}).pop("state_dict", None)
     return module
 
 

@@ -72,9 +72,8 @@ def _create(name: str, request: Request, weights: Any = None, **more: Any) -> nn
     from torchvision.models import get_model
 
     with warnings.catch_warnings(), seeded(request.seed):
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # two networks announce that their random initialization will change
+        # two networks announce that their random initialization will change
+        warnings.simplefilter("ignore", FutureWarning)
         return constructed(
             request.name, get_model, name, weights=weights, **{**request.options, **more}
         )

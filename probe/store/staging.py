@@ -64,9 +64,8 @@ def _host() -> str:
 
 
 def _alive(pid: int) -> bool:
-    if (
-        os.name == "nt"
-    ):  # signal 0 is not a question there; rather leave a folder behind than end a process
+    # signal 0 is not a question there; rather leave a folder behind than end a process
+    if os.name == "nt":
         return True
     try:
         os.kill(pid, 0)

@@ -1,0 +1,112 @@
+"""Where something may be written: one check of every path that a user gives, before any work."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from probe.errors import UsageError
+from probe.store.disk import writing
+from probe.store.schema import CONTENTS, FORMAT, MANIFEST
+from probe.store.staging import is_hidden
+
+OVERWRITE = "--overwrite (overwrite=True)"
+NO_CONTENT = (".DS_Store",)  # what a file manager leaves in a folder that is empty for people
+
+
+def output_file(
+    path: str | os.PathLike[str],
+    example: str,
+    *,
+    endings: Sequence[str] = (),
+    beside: Sequence[str] = (),
+    overwrite: bool = True,
+    option: str = "--out",
+) -> Path:
+    """The file to write, `~` expanded.
+
+    example: a file name that would do. endings: those accepted, none: all. beside: endings of files
+    that are written with it. Raises UsageError for another ending and for a folder, and without
+    `overwrite` where one of the files is there.
+    """
+    file = Path(path).expanduser()
+    if endings and file.suffix not in endings:
+        raise UsageError(f"{option} {path}: must end in {_either(endings)}")
+    if file.is_dir():
+        raise UsageError(f"{option} {path} is a folder; give a file, such as {file / example}")
+    for each in (file, *(file.with_suffix(ending) for ending in beside)):
+        if each.exists() and not overwrite:
+            raise UsageError(f"{option} {each} exists; give another file, or {OVERWRITE}")
+    return file
+
+
+def output_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder to write files into, `~` expanded, made where it is not there.
+
+    Raises UsageError for a file, ProbeError where it cannot be made.
+    """
+    folder = Path(path).expanduser()
+    _refuse_file(folder, path)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def output_run(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """The absolute path of a run that may be written. Raises UsageError for a place that is taken:
+    by anything at all, with `overwrite` by anything but a run.
+    """
+    folder = Path(os.path.realpath(Path(path).expanduser()))
+    if is_hidden(folder):
+        raise UsageError(
+            f"{path}: names of this form belong to runs that are being written; give another folder"
+        )
+    _refuse_file(folder, path)
+    names = _contents(folder)
+    if not names:
+        return folder
+    if not _is_run(folder):
+        raise UsageError(
+            f"{path} is no run and holds other files ({_first(names)}); give a new or an empty "
+            "folder"
+        )
+    if not overwrite:
+        raise UsageError(f"{path} already holds a run; give another folder, or {OVERWRITE}")
+    foreign = [name for name in names if name not in CONTENTS]
+    if foreign:
+        raise UsageError(
+            f"{path} holds files that are no part of a run ({_first(foreign)}); move them before "
+            "overwriting it"
+        )
+    return folder
+
+
+def _refuse_file(folder: Path, path: str | os.PathLike[str]) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{path} is a file; give a folder")
+
+
+def _contents(folder: Path) -> list[str]:
+    if not folder.exists():
+        return []
+    with writing(folder):
+        return sorted(each.name for each in folder.iterdir() if each.name not in NO_CONTENT)
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
+
+
+def _either(words: Sequence[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
