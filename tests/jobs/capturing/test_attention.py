@@ -21,7 +21,6 @@ from probe.jobs.drawing.compare import compare
 from probe.jobs.fitting.fit import fit
 from probe.jobs.inputs import open_model, open_stream
 from probe.jobs.replacing.export import export_alphas
-from probe.models.attention import AttentionProbe
 from probe.models.loading.load import load_model
 from probe.store import open_run, verify_run
 from probe.store.schema import TABLES
@@ -147,7 +146,7 @@ def test_a_capture_without_attention_sets_no_hook_for_it(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("attention was not asked for")
 
-    monkeypatch.setattr("probe.jobs.capturing.capture.AttentionProbe", refuse)
+    monkeypatch.setattr("probe.jobs.capturing.worker.AttentionProbe", refuse)
     run = capture(Tokens(), token_batches(), out=tmp_path / "run")
     with pytest.raises(
         UsageError,
@@ -274,7 +273,7 @@ def test_workers_merge_to_what_one_of_them_sees():
             mask=None,
             transform=None,
         )
-        with AttentionWorker(model, AttentionProbe(model.module, **GRID)) as worker:
+        with AttentionWorker(model, GRID) as worker:
             for batch in stream.batches:
                 worker.update(batch)
         workers.append(worker)
