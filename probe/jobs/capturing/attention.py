@@ -88,8 +88,8 @@ def attention_distance(
             transform=transform,
         )
         started, began = datetime.now(UTC), time.perf_counter()
-        given = {"prefix_tokens": prefix_tokens, "patch_size": patch_size, "grid": grid}
-        make_worker = partial(AttentionWorker, loaded, given)
+        overrides = {"prefix_tokens": prefix_tokens, "patch_size": patch_size, "grid": grid}
+        make_worker = partial(AttentionWorker, loaded, overrides)
         worker = run_stream(
             find_engine("local"), make_worker, stream, progress or silent, stage="attention"
         )
@@ -99,7 +99,7 @@ def attention_distance(
             manifest = attention_manifest(loaded, stream, seed, batch_size)
             seen = {
                 "images_seen": worker.images,
-                "attention": write_attention(writer, worker.probe, given),
+                "attention": write_attention(writer, worker.probe, overrides),
             }
             writer.finish(manifest | seen | {"times": times(started, seconds, worker.images)})
     return table
@@ -113,13 +113,13 @@ class AttentionWorker:
                 worker.update(batch)
         worker.probe.rows(), worker.probe.unreadable
 
-    A context manager: hooks are there inside of the block only. `options` are those of
-    AttentionProbe. A worker that was pickled keeps what it read, without the model.
+    A context manager: hooks are there inside of the block only. `overrides` are what
+    AttentionProbe takes. A worker that was pickled keeps what it read, without the model.
     """
 
-    def __init__(self, model: Model, options: dict[str, Any]) -> None:
+    def __init__(self, model: Model, overrides: dict[str, Any]) -> None:
         self.images = 0
-        self.probe = AttentionProbe(model.module, **options)
+        self.probe = AttentionProbe(model.module, **overrides)
         self._model = model
 
     def __enter__(self) -> AttentionWorker:

@@ -109,15 +109,15 @@ def capture(
         # out
         plan = Plan(None if mask else stream.images, samples, tail, seed, batch_size)
         started, began = datetime.now(UTC), time.perf_counter()
-        given = {"prefix_tokens": prefix_tokens, "patch_size": patch_size, "grid": grid}
-        make_worker = partial(Worker, loaded, plan, layers, cast, given if attention else None)
+        overrides = {"prefix_tokens": prefix_tokens, "patch_size": patch_size, "grid": grid}
+        make_worker = partial(Worker, loaded, plan, layers, cast, overrides if attention else None)
         worker = run_stream(run_batches, make_worker, stream, report)
         seconds = time.perf_counter() - began
         records = _write(writer, loaded.module, worker.layers(chosen), report)
         seen = {
             "not_captured": worker.functional,
             "images_seen": worker.images,
-            "attention": write_attention(writer, worker.attention, given),
+            "attention": write_attention(writer, worker.attention, overrides),
         }
         manifest = manifest_of(loaded, autocast, stream, plan, layers, engine, records)
         writer.finish(manifest | seen | {"times": times(started, seconds, worker.images)})
@@ -170,15 +170,15 @@ def times(started: datetime, seconds: float, images: int) -> dict[str, Any]:
 
 
 def write_attention(
-    writer: RunWriter, probe: AttentionProbe | None, given: dict[str, Any]
+    writer: RunWriter, probe: AttentionProbe | None, overrides: dict[str, Any]
 ) -> dict[str, Any]:
     """The attention table, where there is anything to write. Returns the manifest's entry
-    `attention`; `given` is what was asked.
+    `attention`; `overrides` is what the user said of the tokens.
     """
     rows = probe.rows() if probe is not None else []
     if rows:
         writer.write_table("attention", tables.attention_columns(rows))
-    return attention_record(probe, rows) | ({"given": given} if probe is not None else {})
+    return attention_record(probe, rows) | ({"given": overrides} if probe is not None else {})
 
 
 def _write(
