@@ -34,6 +34,11 @@ class Inputs:
     groups: NDArray[np.int64]  # (B,) jackknife group
     valid: NDArray[np.bool_] | None = None  # (B, T)
 
+    @property
+    def place(self) -> int:
+        """Where the batch stands among all: the index of its first image."""
+        return int(self.images[0]) if len(self.images) else -1
+
     def __len__(self) -> int:
         return len(self.images)
 

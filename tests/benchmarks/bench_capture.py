@@ -5,8 +5,8 @@ machine:
 
 Time: 64 images of noise in batches of 8, samples=256, store included; alternating pairs, the best
 of each. Random weights: the cost does not depend on them. Memory: peak of a fresh process with 64
-and with 256 images, the least of three, as the allocator's own spread
-is about 100 MB. Disk: a default run (samples=512).
+and with 256 images, the least of three, as the allocator's own spread is about 100 MB. Disk: a
+default run (samples=512).
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault(
-    "GOMP_SPINCOUNT", "10000"
-)  # before torch, as the command line does; it holds for the bare forward pass too
+# before torch, as the command line does; it holds for the bare forward pass too
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import torch
 

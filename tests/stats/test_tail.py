@@ -39,9 +39,8 @@ def collected(batches, plan=PLAN):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("batch", [1, 5, 12])
 def test_the_tail_is_the_capped_top_of_everything(norm, batch, monkeypatch):
-    monkeypatch.setattr(
-        "probe.stats.summary.CANDIDATES", 64
-    )  # many tightenings of the bounds within one image
+    # many tightenings of the bounds within one image
+    monkeypatch.setattr("probe.stats.summary.CANDIDATES", 64)
     x = tokens(12, 40, 15)
     statistics = collected([observed(x[i : i + batch], norm, first=i) for i in range(0, 12, batch)])
     np.testing.assert_array_equal(

@@ -1,4 +1,4 @@
-"""Small models and data for the pipeline's tests."""
+"""Small models and data for the tests of captures."""
 
 from __future__ import annotations
 
@@ -21,10 +21,50 @@ class Tokens(nn.Module):
         return self.head_norm(self.norm2(x).mean(1))
 
 
-def token_batches(images: int = 40, size: int = 8, seed: int = 0) -> list[torch.Tensor]:
+class Everything(nn.Module):
+    """All that a worker keeps of tokens (B, 12, 8), the first of them a prefix token of a 1 x 11
+    grid: a LayerNorm called twice, attention, a norm that some batches skip, one with running
+    statistics, a functional one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.attn, self.sometimes = nn.LayerNorm(8), TwoHeads(), nn.RMSNorm(8)
+        self.batch_norm, self.head = nn.BatchNorm1d(8), nn.Linear(8, 3)
+        self.batch_norm.running_mean += torch.linspace(-1, 1, 8)
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attn(self.norm(x))
+        if x[0, 0, 0] > 0:
+            x = self.sometimes(x)
+        x = self.batch_norm(self.norm(x).transpose(1, 2)).transpose(1, 2)
+        return self.head(nn.functional.layer_norm(x, (8,)))
+
+
+class TwoHeads(nn.Module):
+    """Attention over tokens (B, T, 8), in two heads, by scaled_dot_product_attention."""
+
+    def __init__(self, uniform: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.qkv = nn.Linear(8, 24)
+        if uniform:
+            nn.init.zeros_(self.qkv.weight)
+            nn.init.zeros_(self.qkv.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        return nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def token_batches(
+    images: int = 40, size: int = 8, seed: int = 0, positions: int = 10
+) -> list[torch.Tensor]:
     rng = torch.Generator().manual_seed(seed)
-    x = torch.randn(images, 10, 8, generator=rng) * torch.rand(images, 10, 1, generator=rng) * 4
-    return list(x.split(size))
+    x = torch.randn(images, positions, 8, generator=rng)
+    return list((x * torch.rand(images, positions, 1, generator=rng) * 4).split(size))
 
 
 def arrays(run, layer: str, *columns: str) -> list[np.ndarray]:

@@ -12,20 +12,23 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from torch import Tensor, nn
 
+from probe.engines import find_engine
 from probe.errors import ProbeError
-from probe.jobs.capturing.capture import Progress, run_stream, times, write_attention
+from probe.jobs.capturing.capture import run_stream, times, write_attention
+from probe.jobs.capturing.forward import forward, input_size
 from probe.jobs.capturing.manifest import attention_manifest, attention_record
 from probe.jobs.capturing.tables import attention_columns
-from probe.jobs.capturing.worker import forward, input_size
 from probe.jobs.inputs import Inputs, Mask, check_images, open_model, open_stream, shown_name
 from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
+from probe.records import Progress, silent
 from probe.store import RunWriter
 
 
@@ -85,33 +88,38 @@ def attention_distance(
             transform=transform,
         )
         started, began = datetime.now(UTC), time.perf_counter()
-        given: dict[str, Any] = {
-            "prefix_tokens": prefix_tokens,
-            "patch_size": patch_size,
-            "grid": grid,
-        }
-        with AttentionWorker(loaded, AttentionProbe(loaded.module, **given)) as worker:
-            run_stream(worker, stream, progress or (lambda *args: None), stage="attention")
+        overrides = {"prefix_tokens": prefix_tokens, "patch_size": patch_size, "grid": grid}
+        make_worker = partial(AttentionWorker, loaded, overrides)
+        worker = run_stream(
+            find_engine("local"), make_worker, stream, progress or silent, stage="attention"
+        )
         seconds = time.perf_counter() - began
         table = _table(loaded, worker.probe)
         if writer is not None:
             manifest = attention_manifest(loaded, stream, seed, batch_size)
             seen = {
                 "images_seen": worker.images,
-                "attention": write_attention(writer, worker.probe, given),
+                "attention": write_attention(writer, worker.probe, overrides),
             }
             writer.finish(manifest | seen | {"times": times(started, seconds, worker.images)})
     return table
 
 
 class AttentionWorker:
-    """Runs batches and reads their attention, nothing else. A context manager: hooks are there
-    inside of the block only.
+    """Runs batches and reads their attention, nothing else.
+
+        with AttentionWorker(model, {"grid": (14, 14)}) as worker:
+            for batch in stream.batches:
+                worker.update(batch)
+        worker.probe.rows(), worker.probe.unreadable
+
+    A context manager: hooks are there inside of the block only. `overrides` are what
+    AttentionProbe takes. A worker that was pickled keeps what it read, without the model.
     """
 
-    def __init__(self, model: Model, probe: AttentionProbe) -> None:
+    def __init__(self, model: Model, overrides: dict[str, Any]) -> None:
         self.images = 0
-        self.probe = probe
+        self.probe = AttentionProbe(model.module, **overrides)
         self._model = model
 
     def __enter__(self) -> AttentionWorker:
@@ -125,7 +133,7 @@ class AttentionWorker:
         """One forward pass. Raises ProbeError where the first one shows that there is nothing to
         read.
         """
-        self.probe.begin(len(batch), input_size(batch), batch.valid)
+        self.probe.begin(len(batch), input_size(batch), batch.valid, batch.place)
         forward(self._model, batch)
         self.images += len(batch)
         if not self.probe.calls:
@@ -135,6 +143,10 @@ class AttentionWorker:
         """Take over what another worker saw of other batches."""
         self.probe.merge(other.probe)
         self.images += other.images
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was read; the model stays behind."""
+        return {"images": self.images, "probe": self.probe}
 
 
 def nothing_read(model: Model, unreadable: dict[str, str]) -> ProbeError:

@@ -10,25 +10,28 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from probe.engines import local
-from probe.errors import ProbeError, UsageError, unknown
+from probe.engines import Engine, find_engine
+from probe.engines import Worker as EngineWorker
+from probe.errors import ProbeError, UsageError
 from probe.jobs.capturing import tables
+from probe.jobs.capturing.forward import autocast_dtype
 from probe.jobs.capturing.manifest import attention_record, layer_record, manifest_of
-from probe.jobs.capturing.worker import Found, Worker, autocast_dtype
-from probe.jobs.inputs import Mask, Stream, check_images, open_model, open_stream
+from probe.jobs.capturing.worker import CapturedLayers, Worker
+from probe.jobs.inputs import Inputs, Mask, Stream, check_images, open_model, open_stream
 from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
 from probe.models.reading.layers import affine_of, list_norm_layers, norm_modules
-from probe.records import Layer, Plan
+from probe.records import Layer, Plan, Progress, silent
 from probe.stats.layer import LayerStatistics
 from probe.store import Run, RunWriter, open_run
 
-Progress = Callable[..., None]
+W = TypeVar("W", bound=EngineWorker)
 
 
 def capture(
@@ -67,8 +70,7 @@ def capture(
     iterable of batches: tensors, tuples whose first item is the input, or mappings passed as
     keyword arguments.
     num_images: how many of the images, chosen by the seed; None: all of them (the command line's
-    default is 64). Of an
-    iterable: batches are read until so many were seen.
+    default is 64). Of an iterable: batches are read until so many were seen.
     mask: for padded batches, a function of the batch that returns a boolean (B, T) tensor, True at
     valid positions.
     samples: rows per layer. tail: extreme elements per layer. autocast: dtype of torch.autocast.
@@ -77,14 +79,15 @@ def capture(
     attention: read the attention distance of every head in the same forward passes, too (table
     `attention`); patch_size (pixels) and grid (rows, columns) say for that what a plain module does
     not.
+    engine: who deals out the batches (`probe.engines`); every engine gives the same run.
     progress: called as progress(stage, done, total).
 
     Raises UsageError for wrong arguments and ProbeError where the job fails; `out` then holds no
     run.
     """
-    _check(samples, tail, engine, num_images)
-    cast = autocast_dtype(autocast)
-    report = progress or (lambda *args: None)
+    _check(samples, tail, num_images)
+    run_batches, cast = find_engine(engine), autocast_dtype(autocast)
+    report = progress or silent
     with RunWriter(Path(out), overwrite) as writer:
         loaded = open_model(
             model, weights=weights, device=device, dtype=dtype, seed=seed, offline=offline
@@ -106,27 +109,22 @@ def capture(
         # out
         plan = Plan(None if mask else stream.images, samples, tail, seed, batch_size)
         started, began = datetime.now(UTC), time.perf_counter()
-        given: dict[str, Any] = {
-            "prefix_tokens": prefix_tokens,
-            "patch_size": patch_size,
-            "grid": grid,
-        }
-        heads = AttentionProbe(loaded.module, **given) if attention else None
-        with Worker(loaded, plan, layers, cast, heads) as worker:
-            run_stream(worker, stream, report)
+        overrides = {"prefix_tokens": prefix_tokens, "patch_size": patch_size, "grid": grid}
+        make_worker = partial(Worker, loaded, plan, layers, cast, overrides if attention else None)
+        worker = run_stream(run_batches, make_worker, stream, report)
         seconds = time.perf_counter() - began
         records = _write(writer, loaded.module, worker.layers(chosen), report)
         seen = {
             "not_captured": worker.functional,
             "images_seen": worker.images,
-            "attention": write_attention(writer, heads, given),
+            "attention": write_attention(writer, worker.attention, overrides),
         }
-        manifest = manifest_of(loaded, autocast, stream, plan, layers, records)
+        manifest = manifest_of(loaded, autocast, stream, plan, layers, engine, records)
         writer.finish(manifest | seen | {"times": times(started, seconds, worker.images)})
     return open_run(out)
 
 
-def _check(samples: int, tail: int, engine: str, num_images: int | None) -> None:
+def _check(samples: int, tail: int, num_images: int | None) -> None:
     if samples < 1:
         raise UsageError(f"--samples {samples}: must be at least 1")
     if tail < 2:
@@ -135,20 +133,30 @@ def _check(samples: int, tail: int, engine: str, num_images: int | None) -> None
             "inputs)"
         )
     check_images(num_images)
-    if engine != "local":
-        raise unknown("--engine", engine, ("local",))
 
 
-def run_stream(worker: Any, stream: Stream, report: Progress, stage: str = "capture") -> None:
-    """Every batch of the stream through the worker, which counts its `images`. Raises ProbeError
-    where there was none.
+def run_stream(
+    engine: Engine,
+    make_worker: Callable[[], W],
+    stream: Stream,
+    report: Progress,
+    stage: str = "capture",
+) -> W:
+    """Every batch of the stream through the workers of an engine; the one that holds it all.
+    Raises ProbeError where there was no image.
     """
+    images = 0
+
+    def count(batch: Inputs) -> None:
+        nonlocal images
+        images += len(batch)
+        report(stage, images, stream.images)
+
     report(stage, 0, stream.images)
-    local.run(
-        lambda: worker, stream.batches, lambda _batch: report(stage, worker.images, stream.images)
-    )
-    if not worker.images:
+    worker = engine(make_worker, stream.batches, count)
+    if not images:
         raise ProbeError("no image went through the model: the data gave no batch")
+    return worker
 
 
 def times(started: datetime, seconds: float, images: int) -> dict[str, Any]:
@@ -162,24 +170,24 @@ def times(started: datetime, seconds: float, images: int) -> dict[str, Any]:
 
 
 def write_attention(
-    writer: RunWriter, probe: AttentionProbe | None, given: dict[str, Any]
+    writer: RunWriter, probe: AttentionProbe | None, overrides: dict[str, Any]
 ) -> dict[str, Any]:
     """The attention table, where there is anything to write. Returns the manifest's entry
-    `attention`; `given` is what was asked.
+    `attention`; `overrides` is what the user said of the tokens.
     """
     rows = probe.rows() if probe is not None else []
     if rows:
         writer.write_table("attention", tables.attention_columns(rows))
-    return attention_record(probe, rows) | ({"given": given} if probe is not None else {})
+    return attention_record(probe, rows) | ({"given": overrides} if probe is not None else {})
 
 
 def _write(
-    writer: RunWriter, module: nn.Module, found: Found, report: Progress
+    writer: RunWriter, module: nn.Module, captured: CapturedLayers, report: Progress
 ) -> list[dict[str, Any]]:
     """Samples by two threads, whose compression releases the GIL, and the tables meanwhile. Returns
     the manifest's layer records.
     """
-    called = [(layer, statistics) for layer, statistics in found if statistics is not None]
+    called = [(layer, statistics) for layer, statistics in captured if statistics is not None]
     report("store", 0, len(called))
     for _, statistics in called:
         statistics.settle()
@@ -189,30 +197,31 @@ def _write(
 
     with ThreadPoolExecutor(2) as pool:
         written = [pool.submit(write_samples, *item) for item in called]
-        records = _write_tables(writer, module, found)
-        for done, sample in enumerate(written, start=1):
+        records = _write_tables(writer, module, captured)
+        for count, sample in enumerate(written, start=1):
             sample.result()
-            report("store", done, len(called))
+            report("store", count, len(called))
     return records
 
 
-def _write_tables(writer: RunWriter, module: nn.Module, found: Found) -> list[dict[str, Any]]:
+def _write_tables(
+    writer: RunWriter, module: nn.Module, captured: CapturedLayers
+) -> list[dict[str, Any]]:
     modules = {name: child for name, child, _ in norm_modules(module)}
     parts: dict[str, list[Any]] = {"moments": [], "profile": [], "rows": []}
     records = []
-    for layer, statistics in found:
+    for layer, statistics in captured:
         if statistics is None:
             records.append(layer_record(layer, None))
             continue
-        weight, bias = (
-            values.numpy() for values in affine_of(modules[layer.module], layer.channels)
-        )
+        affine = affine_of(modules[layer.module], layer.channels)
+        weight, bias = (values.numpy() for values in affine)
         parts["moments"].append(tables.moments_columns(layer, statistics, weight, bias))
         parts["profile"].append(tables.profile_columns(layer, statistics))
         parts["rows"].append(tables.token_columns(layer, statistics))
-        records.append(
-            layer_record(layer, statistics, tables.affine_error(statistics, weight, bias))
-        )
-    for name, some in parts.items():
-        writer.write_table(name, tables.joined(name, [part for part in some if part is not None]))
+        error = tables.affine_error(statistics, weight, bias)
+        records.append(layer_record(layer, statistics, error))
+    for name, of_layers in parts.items():
+        there = [part for part in of_layers if part is not None]
+        writer.write_table(name, tables.joined(name, there))
     return records

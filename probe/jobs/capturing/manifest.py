@@ -14,7 +14,7 @@ import torch
 from probe.jobs.inputs import Stream, describe
 from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
-from probe.records import Layer, Plan, finite_or_none
+from probe.records import Layer, Plan, Status, finite_or_none
 from probe.stats.layer import LayerStatistics
 from probe.store.schema import ATTENTION
 
@@ -27,15 +27,16 @@ def manifest_of(
     stream: Stream,
     plan: Plan,
     layers: str,
+    engine: str,
     records: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Everything but the counts and times of the run. `layers` is the glob, `records` one
-    `layer_record` per layer.
+    """Everything but the counts and times of the run. `layers` is the glob, `engine` the name of
+    who ran it, `records` one `layer_record` per layer.
     """
     return {
         "model": describe(model) | {"autocast": autocast},
         "data": _data(stream),
-        "plan": _plan(plan, stream) | {"layers": layers, "engine": "local"},
+        "plan": _plan(plan, stream) | {"layers": layers, "engine": engine},
         "layers": records,
         "versions": _versions(),
     }
@@ -88,10 +89,10 @@ def layer_record(
     facts = layer.as_dict()
     record: dict[str, Any] = {"layer": facts.pop("name"), **facts}
     if statistics is None:
-        return record | {"status": "not_called"}
+        return record | {"status": Status.NOT_CALLED}
     inverse, sigma, cv = statistics.scale.read()
     return record | {
-        "status": "not_finite" if statistics.not_finite else "captured",
+        "status": Status.NOT_FINITE if statistics.not_finite else Status.CAPTURED,
         "positions": statistics.positions,
         "prefix_tokens": statistics.prefix_tokens,
         "not_finite": statistics.not_finite,

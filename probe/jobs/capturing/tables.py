@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 
 from probe.records import TOKENS, Layer
 from probe.stats.layer import LayerStatistics, SampledRows
+from probe.stats.sums import CellSum
 from probe.store.schema import TABLES
 
 Columns = dict[str, NDArray[Any]]
-SUM_COLUMNS = (
-    "sum_input",
-    "sum_normalized",
-    "sum_normalized_sq",
-    "sum_input_sq",
-    "sum_product",
-)  # of a cell, after its count
+PROFILE_SUMS = {
+    "sum_input": CellSum.X,
+    "sum_normalized": CellSum.Z,
+    "sum_normalized_sq": CellSum.ZZ,
+    "sum_input_sq": CellSum.XX,
+    "sum_product": CellSum.XZ,
+}
+SECOND_MOMENTS = [CellSum.ZZ, CellSum.XX, CellSum.XZ]
 
 
 def moments_columns(
@@ -36,10 +38,8 @@ def moments_columns(
         "channel": np.arange(layer.channels, dtype=np.int32),
         "count": moments.count,
     }
-    for side, spread in (
-        ("input", moments.input),
-        ("output", moments.normalized.scaled(weight, bias)),
-    ):
+    spreads = {"input": moments.input, "output": moments.normalized.scaled(weight, bias)}
+    for side, spread in spreads.items():
         columns |= {
             f"{name}_{side}": getattr(spread, name) for name in ("mean", "var", "min", "max")
         }
@@ -57,22 +57,18 @@ def profile_columns(layer: Layer, statistics: LayerStatistics) -> pa.Table:
     """
     kind, group, index, cells = statistics.profile.rows()
     if layer.affine:
-        cells[:, 3:] = np.nan
-    tokens = pa.DictionaryArray.from_arrays(kind.astype(np.int8), pa.array(TOKENS)).cast(
-        pa.string()
-    )
+        cells[:, SECOND_MOMENTS] = np.nan
+    tokens = pa.DictionaryArray.from_arrays(kind.astype(np.int8), pa.array(TOKENS))
     columns = {
-        "tokens": tokens,
+        "tokens": tokens.cast(pa.string()),
         "group": group,
         "bin": index,
-        "count": cells[:, 0].astype(np.int64),
+        "count": cells[:, CellSum.COUNT].astype(np.int64),
     }
-    return _table(
-        layer, columns | {name: cells[:, i] for i, name in enumerate(SUM_COLUMNS, start=1)}
-    )
+    return _table(layer, columns | {name: cells[:, at] for name, at in PROFILE_SUMS.items()})
 
 
-class Strata(TypedDict):
+class SampleColumns(TypedDict):
     """What RunWriter.write_samples takes."""
 
     uniform: Columns
@@ -80,7 +76,7 @@ class Strata(TypedDict):
     tail: Columns
 
 
-def sample_columns(statistics: LayerStatistics) -> Strata:
+def sample_columns(statistics: LayerStatistics) -> SampleColumns:
     """Uniform rows, prefix rows that the uniform draw did not take, and tail elements."""
     uniform, prefix = statistics.rows(statistics.uniform), statistics.rows(statistics.prefix)
     taken = set(zip(uniform.image.tolist(), uniform.position.tolist(), strict=True))
@@ -122,9 +118,8 @@ def token_columns(layer: Layer, statistics: LayerStatistics) -> pa.Table | None:
         name: np.concatenate([getattr(rows, name) for rows in parts])
         for name in ("image", "position", "mean", "sigma")
     }
-    _, first = np.unique(
-        np.stack([columns["image"], columns["position"]]), axis=1, return_index=True
-    )
+    places = np.stack([columns["image"], columns["position"]])
+    _, first = np.unique(places, axis=1, return_index=True)
     return _table(layer, {name: values[first] for name, values in columns.items()})
 
 

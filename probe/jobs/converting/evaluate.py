@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from probe.errors import ProbeError, UsageError
-from probe.jobs.capturing.worker import forward
+from probe.jobs.capturing.forward import forward
 from probe.jobs.converting.eval_data import EvalData
 from probe.jobs.inputs import Inputs
 from probe.models.loading.load import Model

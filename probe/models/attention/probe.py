@@ -19,6 +19,7 @@ from probe.models.attention.watch import Watch
 from probe.models.reading.layers import unwrapped
 from probe.stats.attention import VALUES, Geometry, HeadSums, attention_sums
 from probe.stats.attention_scores import Scores
+from probe.stats.execution_order import ExecutionOrder
 
 Key = tuple[str, int]  # module path, call in a forward pass
 
@@ -41,7 +42,9 @@ class AttentionProbe:
     ) -> None:
         module = unwrapped(module)
         self._watch = Watch(module, tokens_of(module, prefix_tokens, patch_size, grid), self._take)
-        self._layers: dict[Key, tuple[Geometry, HeadSums]] = {}  # in execution order
+        self._layers: dict[Key, tuple[Geometry, HeadSums]] = {}
+        self._order = ExecutionOrder()
+        self._passes = 0
         self._mixed: dict[
             str, str
         ] = {}  # layers left out, as their grid changed: module path -> reason
@@ -64,10 +67,13 @@ class AttentionProbe:
         images: int,
         input_size: tuple[int, int] | None,
         valid: NDArray[np.bool_] | None = None,
+        place: int | None = None,
     ) -> None:
         """Say what the next forward pass runs: number of images, (height, width) in pixels (None:
         as the model was given it), and `valid` (B, tokens), with or without prefix tokens, False at
-        padding tokens."""
+        padding tokens. Where several probes share the batches, `place` says which comes first."""
+        self._order.begin(self._passes if place is None else place)
+        self._passes += 1
         self._watch.begin(images, input_size)
         self._images, self._valid = images, valid
 
@@ -89,7 +95,13 @@ class AttentionProbe:
             if (mine := self._sums(key, geometry, len(sums.images))) is not None:
                 mine.merge(sums)
         self._mixed |= other._mixed
+        self._order.merge(other._order)
+        self._passes += other._passes
         self._watch.merge(other._watch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was read; it can be merged, but watches no model."""
+        return self.__dict__ | {"_block": None, "_valid": None}
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per layer and head, in execution order. The std is over images, divided by their
@@ -98,14 +110,15 @@ class AttentionProbe:
         several = {name for name, call in self._layers if call > 1}
         return [
             row
-            for depth, ((name, call), (geometry, sums)) in enumerate(self._layers.items())
+            for depth, (name, call) in enumerate(self._order)
             for row in _layer_rows(
-                f"{name}#{call}" if name in several else name, depth, geometry, sums
+                f"{name}#{call}" if name in several else name, depth, *self._layers[name, call]
             )
             if name not in self._mixed
         ]
 
     def _take(self, key: Key, scores: Scores, geometry: Geometry) -> None:
+        self._order.see(key)
         sums = self._sums(key, geometry, scores.shape[1])
         if sums is not None:
             sums.update(

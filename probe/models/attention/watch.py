@@ -85,6 +85,12 @@ class Watch:
             for name, child in module.named_modules()
             if next(child.parameters(), None) is not None
         }
+        # all that is named like attention, with the reason where its kind has no distance
+        self._attention = {
+            name: kind_of(child)
+            for name, child in module.named_modules()
+            if name and named_like_attention(child)
+        }
         self._frames: list[Frame] = []
         self._count: Counter[str] = Counter()
         self._read: set[str] = set()
@@ -115,23 +121,15 @@ class Watch:
 
     def _silent(self) -> Iterator[tuple[str, str]]:
         """Attention modules in which no call was seen, the innermost of nested ones."""
-        names = [
-            name
-            for name, child in self._module.named_modules()
-            if name and named_like_attention(child)
-        ]
         layers = self._read | set(self.reasons) | set(self._doubts)
-        for name in names:
+        for name, reason in self._attention.items():
             inside = any(name.startswith(f"{layer}.") for layer in layers)
             if (
                 name not in self._seen
                 and not inside
-                and not any(other.startswith(f"{name}.") for other in names)
+                and not any(other.startswith(f"{name}.") for other in self._attention)
             ):
-                yield (
-                    name,
-                    kind_of(self._module.get_submodule(name)) or "no attention call was seen in it",
-                )
+                yield name, reason or "no attention call was seen in it"
 
     def merge(self, other: Watch) -> None:
         self.calls += other.calls
@@ -140,6 +138,11 @@ class Watch:
         self._seen |= other._seen
         self.reasons |= other.reasons
         self._doubts |= other._doubts
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was seen; the model, and what was learned of its running, stay behind."""
+        left = ("_module", "_take", "_frames", "_places")
+        return {name: value for name, value in self.__dict__.items() if name not in left}
 
     @contextmanager
     def running(self) -> Iterator[None]:

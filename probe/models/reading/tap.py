@@ -2,11 +2,11 @@
 capture.
 
 1. Names are resolved first, hooks are registered under try/finally, and none is left afterwards,
-also after an exception.
+   also after an exception.
 2. A forward hook sees input and output before a later in-place ReLU or residual add can overwrite
    them, and hands them on at once; no reference is kept.
 3. A norm+activation module of timm applies its activation inside: there the output is read where it
-enters the module's `drop`.
+   enters the module's `drop`.
 """
 
 from __future__ import annotations
@@ -20,28 +20,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from probe.layer_names import Patterns, matches
 from probe.models.reading.layers import NormType, norm_modules, unwrapped
 from probe.models.reading.observe import BatchContext, first_tensor, observe
 from probe.stats.observed import Observed
 
-Receive = Callable[
-    [str, int, Observed], None
-]  # module path, call in this forward pass (from 1), what it saw
+# module path, call in this forward pass (from 1), what it saw
+Receive = Callable[[str, int, Observed], None]
 
 
 class Tap:
-    """Hooks of one `tap`; `begin` is called before each forward pass."""
+    """Hooks of one `tap`; `begin` is called before each forward pass.
+
+    def receive(name: str, call: int, observed: Observed) -> None: ...
+
+    with tap(module, "blocks.*", receive) as hooks, torch.no_grad():
+        hooks.begin(BatchContext(images=np.arange(8), groups=np.arange(8) % 16))
+        module(batch)
+    """
 
     def __init__(self, modules: dict[str, tuple[nn.Module, NormType]], receive: Receive) -> None:
         self.modules = modules
         self.calls: Counter[str] = Counter()
-        self.functional: Counter[str] = Counter()
         self._receive = receive
         self._context: BatchContext | None = None
         self._inputs: dict[str, Tensor] = {}
-        self._inside: list[str] = []
+        self._running: list[str] = []  # paths of the modules that are running, outermost first
 
     def begin(self, context: BatchContext) -> None:
         """Say which images the next forward pass runs."""
@@ -51,35 +57,24 @@ class Tap:
 
     def attach(self, stack: ExitStack) -> None:
         for name, (module, kind) in self.modules.items():
-            drop = getattr(module, "drop", None)
-            if isinstance(drop, nn.Module) and hasattr(module, "act"):
-                stack.callback(
-                    module.register_forward_pre_hook(
-                        self._keep_input(name), with_kwargs=True
-                    ).remove
-                )
-                stack.callback(
-                    drop.register_forward_pre_hook(
-                        self._read_before_activation(name, module, kind)
-                    ).remove
-                )
-            else:
-                stack.callback(
-                    module.register_forward_hook(
-                        self._read(name, module, kind), with_kwargs=True
-                    ).remove
-                )
+            for handle in self._hooks(name, module, kind):
+                stack.callback(handle.remove)
+
+    def _hooks(self, name: str, module: nn.Module, kind: NormType) -> Iterator[RemovableHandle]:
+        drop = getattr(module, "drop", None)
+        if isinstance(drop, nn.Module) and hasattr(module, "act"):
+            yield module.register_forward_pre_hook(self._keep_input(name), with_kwargs=True)
+            yield drop.register_forward_pre_hook(self._read_before_activation(name, module, kind))
+        else:
+            yield module.register_forward_hook(self._read(name, module, kind), with_kwargs=True)
 
     def _emit(self, name: str, module: nn.Module, kind: NormType, x: Tensor | None, y: Any) -> None:
         if self._context is None or x is None or not isinstance(y, Tensor):
             return
         self.calls[name] += 1
         with torch.no_grad():
-            self._receive(
-                name,
-                self.calls[name],
-                observe(name, module, kind, x.detach(), y.detach(), self._context),
-            )
+            observed = observe(name, module, kind, x.detach(), y.detach(), self._context)
+            self._receive(name, self.calls[name], observed)
 
     def _read(self, name: str, module: nn.Module, kind: NormType) -> Callable:
         def hook(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
@@ -102,39 +97,40 @@ class Tap:
         return hook
 
     def _leave(self, *_: Any) -> None:
-        if self._inside:  # an exception may call this twice for one module
-            self._inside.pop()
+        if self._running:  # an exception may call this twice for one module
+            self._running.pop()
 
     @contextmanager
-    def counting_functional(self, root: nn.Module) -> Iterator[None]:
-        """Count functional norm calls (`F.layer_norm` outside any norm module), by the module they
-        are made in.
+    def counting_functional(self, root: nn.Module) -> Iterator[Counter[str]]:
+        """Count functional norm calls (`F.layer_norm` outside any norm module) inside of the block,
+        by the module they are made in: {"blocks.0: layer_norm": 1}.
         """
         norms = {name for name, _, _ in norm_modules(root)}
+        counts: Counter[str] = Counter()
         with ExitStack() as stack:
+            stack.callback(self._running.clear)
             for name, module in root.named_modules():
-                stack.callback(
-                    module.register_forward_pre_hook(
-                        lambda *_, name=name: self._inside.append(name)
-                    ).remove
+                enter = module.register_forward_pre_hook(
+                    lambda *_, name=name: self._running.append(name)
                 )
-                stack.callback(module.register_forward_hook(self._leave, always_call=True).remove)
-            stack.enter_context(_FunctionalNorms(self._inside, norms, self.functional))
-            yield
-        self._inside.clear()
+                leave = module.register_forward_hook(self._leave, always_call=True)
+                stack.callback(enter.remove)
+                stack.callback(leave.remove)
+            stack.enter_context(_FunctionalNorms(self._running, norms, counts))
+            yield counts
 
 
 _FUNCTIONAL = {F.layer_norm, F.batch_norm, F.group_norm, F.instance_norm, F.rms_norm}
 
 
 class _FunctionalNorms(TorchFunctionMode):
-    def __init__(self, inside: list[str], norms: set[str], counts: Counter[str]) -> None:
+    def __init__(self, running: list[str], norms: set[str], counts: Counter[str]) -> None:
         super().__init__()
-        self._inside, self._norms, self._counts = inside, norms, counts
+        self._running, self._norms, self._counts = running, norms, counts
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _FUNCTIONAL and not any(name in self._norms for name in self._inside):
-            self._counts[f"{self._inside[-1] if self._inside else ''}: {func.__name__}"] += 1
+        if func in _FUNCTIONAL and self._norms.isdisjoint(self._running):
+            self._counts[f"{self._running[-1] if self._running else ''}: {func.__name__}"] += 1
         return func(*args, **(kwargs or {}))
 
 

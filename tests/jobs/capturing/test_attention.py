@@ -21,31 +21,14 @@ from probe.jobs.drawing.compare import compare
 from probe.jobs.fitting.fit import fit
 from probe.jobs.inputs import open_model, open_stream
 from probe.jobs.replacing.export import export_alphas
-from probe.models.attention import AttentionProbe
 from probe.models.loading.load import load_model
 from probe.store import open_run, verify_run
 from probe.store.schema import TABLES
-from support.captures import Tokens, token_batches
+from support.captures import Tokens, TwoHeads, token_batches
 
 MODEL = "bundled:vit_cifar10"
 FEW = {"samples": 16, "tail": 8}
 COLUMNS = TABLES["attention"].names
-
-
-class Attending(nn.Module):
-    """Attention over tokens (B, T, 8), in two heads, by scaled_dot_product_attention."""
-
-    def __init__(self, uniform: bool = False) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.qkv = nn.Linear(8, 24)
-        if uniform:
-            nn.init.zeros_(self.qkv.weight)
-            nn.init.zeros_(self.qkv.bias)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
-        return nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 class LinearAttention(nn.Module):
@@ -147,7 +130,7 @@ def test_a_capture_without_attention_sets_no_hook_for_it(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("attention was not asked for")
 
-    monkeypatch.setattr("probe.jobs.capturing.capture.AttentionProbe", refuse)
+    monkeypatch.setattr("probe.jobs.capturing.worker.AttentionProbe", refuse)
     run = capture(Tokens(), token_batches(), out=tmp_path / "run")
     with pytest.raises(
         UsageError,
@@ -190,7 +173,7 @@ def test_out_makes_a_finished_run_of_the_table_alone_with_the_same_bytes_each_ti
     ids=["fit", "export", "compare", "profile"],
 )
 def test_other_jobs_on_such_a_run_say_in_one_line_what_it_is(job, tmp_path):
-    attention_distance(Attending(), tokens(), out=tmp_path / "run", **GRID)
+    attention_distance(TwoHeads(), tokens(), out=tmp_path / "run", **GRID)
     with pytest.raises(
         UsageError,
         match=r"holds attention distances only, no .*: `probe-norms --model M` makes a whole run",
@@ -202,7 +185,7 @@ def test_other_jobs_on_such_a_run_say_in_one_line_what_it_is(job, tmp_path):
 @pytest.mark.parametrize("size", [1, 4, 6])
 def test_numbers_do_not_depend_on_the_batch_size(size):
     a, b = (
-        attention_distance(Block(attn=Attending()), tokens(size=size), **GRID) for size in (3, size)
+        attention_distance(Block(attn=TwoHeads()), tokens(size=size), **GRID) for size in (3, size)
     )
     pd.testing.assert_frame_equal(a, b, rtol=1e-5)
 
@@ -212,7 +195,7 @@ def test_numbers_do_not_depend_on_the_batch_size(size):
 )
 def test_batches_may_be_tuples_or_mappings_as_in_a_capture(wrap):
     a, b = (
-        attention_distance(Attending(), data, **GRID)
+        attention_distance(TwoHeads(), data, **GRID)
         for data in (tokens(), list(map(wrap, tokens())))
     )
     pd.testing.assert_frame_equal(a, b, check_exact=True)
@@ -225,7 +208,7 @@ def test_what_the_user_says_of_a_plain_module_reaches_the_probe_and_the_manifest
         4 * np.hypot(np.subtract.outer(rows, rows), np.subtract.outer(columns, columns)).mean()
     )
     given = {**GRID, "prefix_tokens": 1}
-    table = attention_distance(Attending(uniform=True), tokens(13), out=tmp_path / "run", **given)
+    table = attention_distance(TwoHeads(uniform=True), tokens(13), out=tmp_path / "run", **given)
     np.testing.assert_allclose(table["distance_px"], expected, rtol=1e-6)
     np.testing.assert_allclose(table["distance_px_raw"], expected * 12 / 13, rtol=1e-6)
     np.testing.assert_allclose(table["prefix_mass"], 1 / 13, rtol=1e-6)
@@ -239,7 +222,7 @@ def test_padding_tokens_are_neither_queries_nor_keys():
     data = tokens(8)
     mask = torch.arange(8)[None] < 4
     table = attention_distance(
-        Attending(uniform=True),
+        TwoHeads(uniform=True),
         data,
         grid=(2, 4),
         patch_size=4,
@@ -251,19 +234,17 @@ def test_padding_tokens_are_neither_queries_nor_keys():
 def test_a_mask_of_a_capture_counts_for_attention_too(tmp_path):
     mask = torch.arange(12)[None] < 8
     options = {"mask": lambda batch: mask.expand(len(batch), -1), **GRID}
-    run = capture(
-        Block(attn=Attending()), tokens(), out=tmp_path / "run", attention=True, **options
-    )
+    run = capture(Block(attn=TwoHeads()), tokens(), out=tmp_path / "run", attention=True, **options)
     pd.testing.assert_frame_equal(
-        run.attention(), attention_distance(Block(attn=Attending()), tokens(), **options)
+        run.attention(), attention_distance(Block(attn=TwoHeads()), tokens(), **options)
     )
 
 
 def test_workers_merge_to_what_one_of_them_sees():
-    whole = attention_distance(Attending(), tokens(), **GRID)
+    whole = attention_distance(TwoHeads(), tokens(), **GRID)
     workers = []
     for part in tokens():
-        model = open_model(Attending())
+        model = open_model(TwoHeads())
         stream = open_stream(
             model,
             [part],
@@ -274,7 +255,7 @@ def test_workers_merge_to_what_one_of_them_sees():
             mask=None,
             transform=None,
         )
-        with AttentionWorker(model, AttentionProbe(model.module, **GRID)) as worker:
+        with AttentionWorker(model, GRID) as worker:
             for batch in stream.batches:
                 worker.update(batch)
         workers.append(worker)
@@ -330,11 +311,11 @@ def test_attention_that_cannot_be_read_is_named_with_its_reason():
             {"attn": "linear attention: no scores between tokens"},
         ),
         (
-            Block(a=Attending(), b=LinearAttention()),
+            Block(a=TwoHeads(), b=LinearAttention()),
             "partial",
             {"b": "linear attention: no scores between tokens"},
         ),
-        (Block(a=Attending()), "captured", {}),
+        (Block(a=TwoHeads()), "captured", {}),
     ],
     ids=["none", "unreadable", "partial", "captured"],
 )
@@ -352,7 +333,7 @@ def test_a_capture_never_fails_for_its_attention_and_says_what_it_read(
 
 
 def test_a_partial_table_names_what_it_lacks():
-    table = attention_distance(Block(a=Attending(), b=LinearAttention()), tokens(), **GRID)
+    table = attention_distance(Block(a=TwoHeads(), b=LinearAttention()), tokens(), **GRID)
     assert set(table["head"]) == {0, 1}
     assert table.attrs["unreadable"] == {"b": "linear attention: no scores between tokens"}
 
@@ -363,7 +344,7 @@ class AnySize(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.patch_size = 4
-        self.stem, self.norm, self.attn = nn.Conv2d(3, 8, 4, 4), nn.LayerNorm(8), Attending()
+        self.stem, self.norm, self.attn = nn.Conv2d(3, 8, 4, 4), nn.LayerNorm(8), TwoHeads()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.attn(self.norm(self.stem(x).flatten(2).transpose(1, 2)))
@@ -412,7 +393,7 @@ def hooks_left(module: nn.Module) -> int:
     ids=["alone", "capture"],
 )
 def test_a_failing_model_leaves_no_hook_and_no_run(job, tmp_path):
-    module = Block(attn=Attending())
+    module = Block(attn=TwoHeads())
 
     def batches():
         yield tokens()[0]
@@ -439,27 +420,27 @@ def test_a_failing_model_leaves_no_hook_and_no_run(job, tmp_path):
 def test_wrong_arguments_get_one_line(options, message, tmp_path):
     data = options.pop("data", tokens())
     with pytest.raises(UsageError, match=message) as error:
-        attention_distance(Attending(), data, out=tmp_path / "run", **options)
+        attention_distance(TwoHeads(), data, out=tmp_path / "run", **options)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_batch_at_all_is_an_error():
     with pytest.raises(ProbeError, match="no image went through the model"):
-        attention_distance(Attending(), [], **GRID)
+        attention_distance(TwoHeads(), [], **GRID)
 
 
 def test_an_existing_run_is_refused_before_the_model_is_loaded(tmp_path):
-    attention_distance(Attending(), tokens(), out=tmp_path / "run", **GRID)
+    attention_distance(TwoHeads(), tokens(), out=tmp_path / "run", **GRID)
     with pytest.raises(UsageError, match="already holds a run"):
         attention_distance("no such model", out=tmp_path / "run")
-    again = attention_distance(Attending(), tokens(), out=tmp_path / "run", overwrite=True, **GRID)
+    again = attention_distance(TwoHeads(), tokens(), out=tmp_path / "run", overwrite=True, **GRID)
     assert len(again) == 2
 
 
 def test_progress_counts_the_images():
     said: list[tuple] = []
-    attention_distance(Attending(), tokens(), progress=lambda *report: said.append(report), **GRID)
+    attention_distance(TwoHeads(), tokens(), progress=lambda *report: said.append(report), **GRID)
     assert said == [("attention", 0, 6), ("attention", 3, 6), ("attention", 6, 6)]
 
 

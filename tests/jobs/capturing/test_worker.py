@@ -1,0 +1,217 @@
+"""Workers merge to what one worker would have seen, however the batches are dealt out."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import astuple
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from probe.engines import ENGINES, local
+from probe.jobs.capturing.attention import AttentionWorker
+from probe.jobs.capturing.capture import capture
+from probe.jobs.capturing.worker import Worker
+from probe.jobs.inputs import open_model, open_stream
+from probe.models.reading.layers import list_norm_layers
+from probe.records import Plan
+from probe.store import verify_run
+from support.captures import Everything, token_batches
+
+GRID = {"grid": (1, 11), "patch_size": 4, "prefix_tokens": 1}
+FEW = {"samples": 40, "tail": 80}
+BATCHES = token_batches(images=36, size=3, positions=12)
+LAYERS = ["norm#1", "norm#2", "batch_norm", "sometimes"]  # the first batch skips `sometimes`
+
+
+def inputs(batches=BATCHES):
+    stream = open_stream(
+        open_model(Everything()),
+        batches,
+        num_images=None,
+        batch_size=3,
+        workers=0,
+        seed=0,
+        mask=None,
+        transform=None,
+    )
+    return list(stream.batches)
+
+
+def factory(module=None):
+    model = open_model(Everything() if module is None else module)
+    model.prefix_tokens = 1
+    return partial(Worker, model, Plan(images=36, **FEW), attention=GRID)
+
+
+def ran(make_worker, batches):
+    with make_worker() as worker:
+        for batch in batches:
+            worker.update(batch)
+    return worker
+
+
+def assert_close(got, expected):
+    """Sums in another order: equal to 1e-12 of the largest of them."""
+    largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12 * largest)
+
+
+def assert_same_statistics(got, expected):
+    assert len(expected.rows(expected.uniform).image) > 10  # some images skip a layer
+    for name in ("uniform", "prefix"):
+        a, b = (vars(s.rows(getattr(s, name))) for s in (got, expected))
+        for column, values in b.items():
+            assert values is a[column] is None or a[column].tobytes() == values.tobytes(), column
+    assert got.tail.elements().tobytes() == expected.tail.elements().tobytes()
+    assert_close(got.moments.sums, expected.moments.sums)
+    assert_close(got.profile.cells, expected.profile.cells)
+    np.testing.assert_allclose(astuple(got.scale), astuple(expected.scale), rtol=1e-12)
+    for name in ("not_finite", "positions", "prefix_tokens"):
+        assert getattr(got, name) == getattr(expected, name)
+
+
+def assert_same_worker(got, expected):
+    """Everything that a run is written from."""
+    chosen = list_norm_layers(Everything())
+    layers, others = dict(got.layers(chosen)), dict(expected.layers(chosen))
+    assert [layer.name for layer in others] == LAYERS
+    assert list(layers) == list(others)
+    for layer, statistics in others.items():
+        assert_same_statistics(layers[layer], statistics)
+    assert got.images == expected.images == 36
+    assert got.functional == expected.functional == {": layer_norm": 1}
+    rows, other_rows = (pd.DataFrame(worker.attention.rows()) for worker in (got, expected))
+    assert len(other_rows) == 2
+    pd.testing.assert_frame_equal(rows, other_rows, rtol=1e-12, atol=0)
+    assert got.attention.unreadable == expected.attention.unreadable
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return ran(factory(), inputs())
+
+
+def merged(workers, random):
+    """In a random order and grouping: any two of them become one until one is left."""
+    while len(workers) > 1:
+        first, second = random.choice(len(workers), 2, replace=False)
+        workers[first].merge(workers[second])
+        del workers[second]
+    return workers[0]
+
+
+@pytest.mark.parametrize("pickled", [False, True], ids=["as they are", "pickled"])
+@pytest.mark.parametrize("parts", [1, 2, 3, 5])
+def test_any_split_order_and_grouping_of_the_batches_gives_the_same(parts, pickled, whole):
+    random = np.random.default_rng(parts)
+    dealt, batches, make_worker = random.integers(0, parts, len(BATCHES)), inputs(), factory()
+    workers = []
+    for part in range(parts):
+        own = random.permutation(np.flatnonzero(dealt == part))
+        workers.append(ran(make_worker, [batches[index] for index in own]))
+    if pickled:
+        workers = [pickle.loads(pickle.dumps(worker)) for worker in workers]
+    assert_same_worker(merged(workers, random), whole)
+
+
+def test_a_worker_pickled_half_way_is_taken_up_by_another(whole):
+    batches, make_worker = inputs(), factory()
+    with make_worker() as worker:
+        for batch in batches[:5]:
+            worker.update(batch)
+        stored = pickle.dumps(worker)  # its hooks are still there
+    with make_worker() as another:
+        another.merge(pickle.loads(stored))
+        for batch in batches[5:]:
+            another.update(batch)
+    assert_same_worker(another, whole)
+
+
+class Unpicklable(Everything):
+    """A model that cannot travel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.function = lambda: None
+
+
+def test_the_model_does_not_travel_with_what_was_seen(whole):
+    worker = ran(factory(Unpicklable()), inputs())
+    assert_same_worker(pickle.loads(pickle.dumps(worker)), whole)
+
+
+def test_a_pickled_factory_makes_a_worker_with_a_model_of_its_own(whole):
+    make_worker = factory()
+    copied = pickle.loads(pickle.dumps(make_worker))
+    assert copied.args[0].module is not make_worker.args[0].module
+    assert_same_worker(ran(copied, inputs()), whole)
+
+
+@pytest.mark.parametrize("name", ["bundled:vit_cifar10", "bundled:resnet_cifar10"])
+def test_loaded_models_travel_with_their_factory(name):
+    model = open_model(name)
+    make_worker = pickle.loads(pickle.dumps(partial(Worker, model, Plan(images=2))))
+    assert make_worker().images == 0
+    assert make_worker.args[0].fingerprint == model.fingerprint
+
+
+def test_a_worker_that_merges_nothing_or_into_nothing_is_unchanged(whole):
+    empty = factory()()
+    full = pickle.loads(pickle.dumps(whole))
+    full.merge(pickle.loads(pickle.dumps(empty)))
+    assert_same_worker(full, whole)
+    empty.merge(pickle.loads(pickle.dumps(whole)))
+    assert_same_worker(empty, whole)
+
+
+def test_functional_norms_are_those_of_the_first_batch_whoever_ran_it():
+    batches, make_worker = inputs(), factory()
+    first, second = ran(make_worker, batches[:1]), ran(make_worker, batches[1:])
+    second.functional = {"another pass": 3}
+    second.merge(first)
+    assert second.functional == {": layer_norm": 1}
+
+
+def test_attention_workers_travel_and_merge_to_one():
+    model, batches = open_model(Everything()), inputs()
+    make_worker = partial(AttentionWorker, model, GRID)
+    alone = ran(make_worker, batches)
+    parts = [ran(make_worker, batches[part::3]) for part in (2, 0, 1)]
+    first, *others = (pickle.loads(pickle.dumps(part)) for part in parts)
+    for other in others:
+        first.merge(other)
+    assert first.images == 36
+    rows, expected = (pd.DataFrame(worker.probe.rows()) for worker in (first, alone))
+    pd.testing.assert_frame_equal(rows, expected, rtol=1e-12, atol=0)
+    assert first.probe.unreadable == alone.probe.unreadable
+
+
+def elsewhere(make_worker, batches, report, share):
+    """The local engine as an engine of other processes sees it: what goes and comes is pickled."""
+    worker = local.run(pickle.loads(pickle.dumps(make_worker)), batches, report, share)
+    return pickle.loads(pickle.dumps(worker))
+
+
+@pytest.mark.parametrize("share", [12, 6, 4], ids=["1 part", "2 parts", "3 parts"])
+@pytest.mark.parametrize("engine", [local.run, elsewhere], ids=["here", "elsewhere"])
+def test_a_plan_run_in_parts_is_the_same_run(engine, share, tmp_path, monkeypatch):
+    options = {**GRID, **FEW, "attention": True}
+    expected = capture(Everything(), BATCHES, out=tmp_path / "local", **options)
+    monkeypatch.setitem(ENGINES, "parts", partial(engine, share=share))
+    run = capture(Everything(), BATCHES, out=tmp_path / "parts", engine="parts", **options)
+    samples = sorted(path.name for path in (run.path / "samples").iterdir())
+    assert len(samples) == len(LAYERS)
+    for name in samples:
+        a, b = ((r.path / "samples" / name).read_bytes() for r in (run, expected))
+        assert a == b, name
+    for table in ("moments", "profile", "rows", "attention"):
+        left, right = getattr(run, table)(), getattr(expected, table)()
+        pd.testing.assert_frame_equal(left, right, rtol=1e-11, atol=1e-11)
+    pd.testing.assert_frame_equal(run.layers, expected.layers, rtol=1e-12)
+    for entry in ("attention", "not_captured", "images_seen"):
+        assert run.manifest[entry] == expected.manifest[entry]
+    assert run.manifest["plan"] == expected.manifest["plan"] | {"engine": "parts"}
+    assert verify_run(run) == verify_run(expected)
