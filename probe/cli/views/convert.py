@@ -7,14 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from probe.cli.terminal import print_json, print_table
-from probe.cli.views.grid import Column, Grid, Row
-from probe.formatting import missing, number, records
+from probe.cli.views.grid import Column, Row
+from probe.formatting import number, percent, records
 
 SHOWN = 5  # layers that cannot be replaced, named below the table
-
-
-def percent(value: Any) -> str:
-    return "-" if missing(value) else f"{100 * value:.1f}"
 
 
 def fate(row: Row) -> str:
@@ -123,15 +119,5 @@ def show(done: Any, run: str, as_json: bool) -> None:
     if as_json:
         print_json(document(done, run, rows))
         return
-
-    def lines(grid: Grid) -> list[str]:
-        lost = [column.header for column in grid.dropped]
-        said = (
-            [f"no room for: {', '.join(lost)} (a wider terminal or --json shows them)"]
-            if lost
-            else []
-        )
-        return said + summary(done, rows)
-
     styles = ["" if row["replaced"] else "dim" for row in rows]
-    print_table(columns(done.accuracy is not None), rows, lines, styles)
+    print_table(columns(done.accuracy is not None), rows, summary(done, rows), styles)
