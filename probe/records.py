@@ -25,48 +25,62 @@ def silent(stage: str, done: int, total: int | None, message: str = "") -> None:
 class Status(StrEnum):
     """What is known of the map of a layer: the value stands in tables, `meaning` says it in words.
 
-    The first group has a fitted curve or line, the second nothing that could be fitted; `captured`
-    is the status of a layer before it is fitted.
+        Status("curved").shaped             # True: a curve is drawn, the row is printed bold
+        row["status"] == Status.AFFINE      # a member equals the text that tables hold
+
+    Tables, sentences, marks and colours ask these properties, so that a new status is one line
+    here; a mark of its own in the figures, where it is to have one, is a second (plots/style.py).
     """
 
     meaning: str
+    outcome: str  # see the properties
 
-    def __new__(cls, value: str, meaning: str) -> Status:
+    def __new__(cls, value: str, meaning: str, outcome: str) -> Status:
         member = str.__new__(cls, value)
         member._value_ = value
         member.meaning = meaning
+        member.outcome = outcome
         return member
 
-    CURVED = "curved", "S-shaped: a tanh is better than a line"
-    LINEAR = "linear", "no curve is significantly better than a line"
-    AFFINE = "affine", "a line per channel by construction"
-    SUPERLINEAR = "superlinear", "bends, but not as a saturating curve does"
-    STEP = "step", "bends more sharply than the search for alpha reaches, so alpha is a bound"
-
-    CONSTANT = "constant", "the input does not vary"
-    TOO_FEW = "too_few", "too few elements to fit"
-    NOT_FINITE = "not_finite", "infinities or NaN went through"
-    NOT_CALLED = "not_called", "the model did not use it on these images"
-
-    CAPTURED = "captured", "seen, not fitted yet"
+    CURVED = "curved", "S-shaped, a tanh is significantly better than a line (95 %)", "shaped"
+    LINEAR = "linear", "no curve is significantly better than a line (95 %)", "fitted"
+    AFFINE = "affine", "a line per channel by construction", "fitted"
+    SUPERLINEAR = "superlinear", "bends, but not as a saturating curve does", "fitted"
+    STEP = (
+        "step",
+        "bends more sharply than the search for alpha reaches, so alpha is a bound",
+        "shaped",
+    )
+    CONSTANT = "constant", "the input does not vary", "empty"
+    TOO_FEW = "too_few", "too few elements to fit", "empty"
+    NOT_FINITE = "not_finite", "infinities or NaN went through", "failed"
+    NOT_CALLED = "not_called", "the model did not use it on these images", "empty"
+    CAPTURED = "captured", "seen, not fitted yet", "waiting"
 
     @property
     def shaped(self) -> bool:
         """Is the map an S?"""
-        return self in (Status.CURVED, Status.STEP)
+        return self.outcome == "shaped"
 
     @property
     def fitted(self) -> bool:
         """Is there a curve or a line?"""
-        return self in _FITTED
+        return self.outcome in ("shaped", "fitted")
+
+    @property
+    def failed(self) -> bool:
+        """Did numbers break on their way through the model?"""
+        return self.outcome == "failed"
+
+    @property
+    def empty(self) -> bool:
+        """Is there nothing to fit, without anything being wrong?"""
+        return self.outcome == "empty"
 
     @property
     def words(self) -> str:
         """For people: `too few`."""
         return self.value.replace("_", " ")
-
-
-_FITTED = (Status.CURVED, Status.LINEAR, Status.AFFINE, Status.SUPERLINEAR, Status.STEP)
 
 
 @dataclass(frozen=True)

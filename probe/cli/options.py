@@ -7,7 +7,9 @@ what is accepted, whatever the installed typer or click would say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Annotated, Any
 
 import typer
@@ -213,3 +215,12 @@ Version = Annotated[
         "--version", callback=print_version, is_eager=True, help="Print the version and leave."
     ),
 ]
+
+
+def default_out(model: str, weights: str) -> str:
+    """Where a run goes when --out does not say it: `runs/<model>`, without `timm:` and `bundled:`,
+    with `-random` or the name of the checkpoint for other weights.
+    """
+    name = re.sub(r"^(timm|bundled):", "", model)
+    kind = "" if weights == "pretrained" else f"-{PurePath(weights).stem}"
+    return f"runs/{re.sub(r'[^A-Za-z0-9._-]+', '_', name + kind).lstrip('.') or 'model'}"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from probe.cli.views.grid import Column, Grid, Row, draw, fit_columns
-from probe.formatting import plain
-
-Lines = Callable[[Grid], Iterable[str]]
+from probe.cli.views.grid import Column, Row, draw, fit_columns, no_room
+from probe.formatting import json_text
 
 WIDTH = 120  # columns when stdout is no terminal and COLUMNS is not set
 
@@ -39,26 +36,31 @@ def reader_left() -> bool:
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    print(json.dumps(plain(document), indent=1, ensure_ascii=False, allow_nan=False))
+    print(json_text(document))
 
 
-def print_lines(lines: list[str]) -> None:
+def print_lines(lines: Sequence[str]) -> None:
     for line in lines:
         print(line)
 
 
 def print_table(
-    columns: Sequence[Column], rows: Sequence[Row], lines: Lines, styles: Sequence[str] = ()
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    lines: Sequence[str],
+    styles: Sequence[str] = (),
+    also: str = "",
 ) -> None:
-    """A table that fits the terminal, then `lines`, a function of what was left out of the
-    table.
+    """A table that fits the terminal, then what was left out of it (`also`: a file that holds all
+    of it), then `lines`. `styles` has one style per row.
     """
     console = stdout_console()
     grid = fit_columns(columns, rows, console.width)
-    # rich itself would leave with exit code 1 when the reader has gone
+    # captured: rich itself would leave with exit code 1 when the reader has gone
     with console.capture() as drawn:
         console.print(draw(grid, styles))
-    said = [wrapped(line, console.width) if sys.stdout.isatty() else line for line in lines(grid)]
+    below = [*no_room(grid, also), *lines]
+    said = [wrapped(line, console.width) if sys.stdout.isatty() else line for line in below]
     text = "\n".join(line.rstrip() for line in drawn.get().splitlines())
     print_lines([text, "", *said] if rows else said)
 

@@ -177,8 +177,8 @@ def policy(style: str, script: str) -> str:
     would not run.
     """
     return (
-        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src "
-        f"{_hash(script)}; base-uri 'none'"
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'"
     )
 
 

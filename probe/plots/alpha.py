@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from probe.plots import layout, style
+from probe.plots import layout, style, ticks
+from probe.records import Status
 
 X_LABEL = "1 / std of the layer input"
 
@@ -128,9 +129,9 @@ def depth_norm(alphas: pd.DataFrame) -> Normalize:
 def _by_marker(alphas: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     status = alphas["status"].astype(str)
     parts = [
-        ("o", alphas[status == "curved"]),
-        ("s", alphas[status == "affine"]),
-        ("D", alphas[~status.isin(["curved", "affine"])]),
+        ("o", alphas[status == Status.CURVED]),
+        ("s", alphas[status == Status.AFFINE]),
+        ("D", alphas[~status.isin([Status.CURVED, Status.AFFINE])]),
     ]
     return [(marker, part) for marker, part in parts if not part.empty]
 
@@ -170,8 +171,8 @@ def _points(
 
 def _axes(ax: Axes, table: pd.DataFrame, ranges: list[np.ndarray], label: str) -> Axes:
     x, y = table["inverse_std"].to_numpy(np.float64), np.concatenate([*ranges, np.empty(0)])
-    style.log_x(ax, *_limits(x))
-    style.log_y(ax, *_limits(y))
+    ticks.log_x(ax, *_limits(x))
+    ticks.log_y(ax, *_limits(y))
     ax.tick_params(labelsize=style.SMALL)
     ax.set_xlabel(X_LABEL, size=style.TEXT)
     ax.set_ylabel(label, size=style.TEXT)

@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from probe.errors import UsageError
-from probe.plots import layout, style
+from probe.plots import layout, style, ticks
 
 Array = NDArray[np.float64]
 Query = (
@@ -53,8 +53,8 @@ def attention_maps(
     chosen = list(range(len(every))) if heads is None else list(heads)
     if not chosen or not all(0 <= head < len(every) for head in chosen):
         raise UsageError(
-            f"heads {chosen} given; {len(every)} heads (0 to {len(every) - 1}) were passed, "
-            "choose one or more"
+            f"heads {chosen} given; {len(every)} heads (0 to {len(every) - 1}) were passed, choose "
+            "one or more"
         )
     token = QueryToken.of(query, grid, every.shape[-1])
     maps = {
@@ -234,15 +234,15 @@ def _bar(figure: Figure, norm: Normalize, label: str) -> None:
     cax = figure.add_axes((0.14 / width, 0.25 / height, BAR / width, 0.09 / height), label="scale")
     mixed = OPACITY * mpl.colormaps[MAP](np.linspace(0, 1, 256))[:, :3] + (1 - OPACITY) * 0.5
     figure.colorbar(ScalarMappable(norm, ListedColormap(mixed)), cax=cax, orientation="horizontal")
-    ticks = _ticks(norm)
-    cax.set_xticks(ticks, [style.plain(value) for value in ticks])
+    values = _bar_values(norm)
+    cax.set_xticks(values, [ticks.tick(value) for value in values])
     cax.minorticks_off()
     cax.tick_params(labelsize=style.SMALL, width=0.6, size=2.5)
     x, y = (0.14 + BAR + 0.1) / width, (0.25 + 0.045) / height
     figure.text(x, y, label, size=style.SMALL, va="center_baseline", ha="left", gid="scale")
 
 
-def _ticks(norm: Normalize) -> list[float]:
+def _bar_values(norm: Normalize) -> list[float]:
     """0 and round values from the top of the scale down, as long as they stand apart."""
     top = float(norm.vmax or 1.0)
     round_ones = [digit * 10.0**power for power in range(-12, 3) for digit in (1, 2, 5)]
@@ -271,7 +271,7 @@ def _square(values: ArrayLike, grid: tuple[int, int], axes: int) -> Array:
     patches, wanted = grid[0] * grid[1], "(heads, N, N)" if axes == 3 else "(N, N)"
     if array.ndim != axes or array.shape[-1] != array.shape[-2] or array.shape[-1] < patches:
         raise UsageError(
-            f"attention of shape {array.shape} given; {wanted} is needed, N at least the "
-            f"{patches} patches of {grid[0]} x {grid[1]}"
+            f"attention of shape {array.shape} given; {wanted} is needed, N at least the {patches} "
+            f"patches of {grid[0]} x {grid[1]}"
         )
     return array

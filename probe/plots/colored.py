@@ -16,6 +16,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from probe.formatting import number, typeset
 from probe.plots import layout, names, points, s_curve, style
 from probe.plots.s_curve_grid import GridPlan
 
@@ -112,7 +113,7 @@ def by_position(
             _legend(
                 ax,
                 [
-                    (style.number(1 / t.sigma, 2), c)
+                    (typeset(number(1 / t.sigma, 2)), c)
                     for c, t in zip(colours, chosen.itertuples(), strict=True)
                 ],
                 "1/\u03c3",

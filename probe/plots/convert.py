@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from probe.plots import depth_axis, layout, style
+from probe.plots import depth_axis, layout, style, ticks
 
 # column suffix -> label, colour, marker
 WAYS = {
@@ -68,7 +68,7 @@ def on_log_axis(table: pd.DataFrame, ax: Axes, column: str, label: str) -> Axes:
         seen.append(y[np.isfinite(y)])
     every = np.concatenate(seen)
     low, high = (float(every.min()), float(every.max())) if every.size else (FLOOR[column], 1.0)
-    style.log_y(ax, low / 1.4, high * 1.4, most=5)
+    ticks.log_y(ax, low / 1.4, high * 1.4, most=5)
     ax.set_ylabel(label, size=style.TEXT)
     return ax
 

@@ -58,9 +58,9 @@ def status_marks(ax: Axes, statuses: Sequence[str]) -> None:
             where,
             [1.04] * len(where),
             ls="",
-            marker=style.STATUS_MARKERS.get(status, "x"),
+            marker=style.status_marker(status),
             ms=4,
-            color=style.STATUS_COLOURS.get(status, style.MUTED),
+            color=style.status_colour(status),
             transform=ax.get_xaxis_transform(),
             clip_on=False,
             gid=f"status {status}",
@@ -76,9 +76,9 @@ def status_legend(statuses: Sequence[str]) -> list[Line2D]:
             [],
             [],
             ls="",
-            marker=style.STATUS_MARKERS.get(s, "x"),
+            marker=style.status_marker(s),
             ms=4,
-            color=style.STATUS_COLOURS.get(s, style.MUTED),
+            color=style.status_colour(s),
             label=s.replace("_", " "),
         )
         for s in dict.fromkeys(statuses)

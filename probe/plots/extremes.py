@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from probe.plots import depth_axis, layout, style
+from probe.plots import depth_axis, layout, style, ticks
 
 SHARES = {
     "beyond_linear": ("beyond the linear range", style.CURVE, "o"),
@@ -48,7 +48,7 @@ def shares(table: pd.DataFrame, ax: Axes) -> Axes:
         seen.append(y[np.isfinite(y)])
     every = np.concatenate(seen)
     low, high = (float(every.min()), float(every.max())) if every.size else (0.1, 10.0)
-    style.log_y(ax, low / 1.6, min(high * 1.6, 100), most=5)
+    ticks.log_y(ax, low / 1.6, min(high * 1.6, 100), most=5)
     ax.set_ylabel("share of elements (%)", size=style.TEXT)
     return ax
 
@@ -69,7 +69,7 @@ def largest(table: pd.DataFrame, ax: Axes) -> Axes:
         seen.append(y[np.isfinite(y)])
     every = np.concatenate(seen)
     low, high = (float(every.min()), float(every.max())) if every.size else (1.0, 1.0)
-    style.log_y(ax, low / 1.5, high * 2.5, most=5)
+    ticks.log_y(ax, low / 1.5, high * 2.5, most=5)
     massive, top = _numbers(table, "massive_channels"), _numbers(table, "max_abs_input")
     for i in np.flatnonzero(massive > 0):
         ax.annotate(

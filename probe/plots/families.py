@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from probe.plots import depth_axis, fitted, layout, style
+from probe.plots import depth_axis, fitted, layout, style, ticks
 from probe.records import Status, main_fits
 
 FLOOR = 1e-5  # R2 differences under this are noise of the fit
@@ -98,7 +98,7 @@ def shortfall(table: pd.DataFrame, ax: Axes, *, layers: list[str]) -> Axes:
             lines.append((name, y, colour))
     every = np.concatenate([y for _, y, _ in lines]) if lines else np.array([FLOOR])
     every = every[np.isfinite(every)]
-    style.log_y(ax, float(every.min()) / 1.5, float(every.max()) * 1.5, most=5)
+    ticks.log_y(ax, float(every.min()) / 1.5, float(every.max()) * 1.5, most=5)
     ax.set_ylabel("ceiling \u2212 R\u00b2", size=style.TEXT)
     _end_labels(ax, lines)
     return ax

@@ -14,6 +14,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
+from probe.formatting import number, typeset
 from probe.plots import style
 
 
@@ -56,7 +57,7 @@ def colour_bar(figure: Figure, norm: Normalize | None, top: float) -> None:
     all slopes are about equal.
     """
     low, high = (float(norm.vmin or 0), float(norm.vmax or 0)) if norm is not None else (0.0, 0.0)
-    if norm is None or style.number(low, 2) == style.number(high, 2):
+    if norm is None or number(low, 2) == number(high, 2):
         return
     width, height = figure.get_size_inches()
     bar = figure.add_axes(((width - 1.3) / width, (top - 0.1) / height, 0.9 / width, 0.07 / height))
@@ -65,7 +66,6 @@ def colour_bar(figure: Figure, norm: Normalize | None, top: float) -> None:
     bar.minorticks_off()
     middle = (top - 0.07) / height
     words: dict[str, Any] = {"size": style.SMALL, "va": "center", "gid": "scale"}
-    figure.text(
-        (width - 1.35) / width, middle, f"channel slope {style.number(low, 2)}", ha="right", **words
-    )
-    figure.text((width - 0.36) / width, middle, style.number(high, 2), ha="left", **words)
+    left, right = typeset(f"channel slope {number(low, 2)}"), typeset(number(high, 2))
+    figure.text((width - 1.35) / width, middle, left, ha="right", **words)
+    figure.text((width - 0.36) / width, middle, right, ha="left", **words)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probe.plots import style
+from probe.formatting import number, r_squared, typeset
 from probe.records import main_fits
 
 Array = NDArray[np.float64]
@@ -90,18 +90,24 @@ def summary(
     alpha, slope = get(row, "alpha"), get(row, "slope")
     parts = []
     if math.isfinite(alpha):
-        parts.append(f"\u03b1 {style.number(alpha)}")
+        parts.append(f"\u03b1 {number(alpha)}")
         low, high = get(row, "alpha_low"), get(row, "alpha_high")
         if interval and math.isfinite(low) and math.isfinite(high):
-            parts[-1] += f" [{style.number(low)}, {style.number(high)}]"
+            parts[-1] += f" [{number(low)}, {number(high)}]"
     elif math.isfinite(slope):
-        parts.append(f"slope {style.number(slope, 2 if narrow else 3)}")
+        parts.append(f"slope {number(slope, 2 if narrow else 3)}")
     r2 = get(row, "r2" if math.isfinite(alpha) else "linear_r2")  # of what is drawn
     if math.isfinite(r2):
         ceiling = get(row, "r2_ceiling")
-        over = f"/{style.share(ceiling, decimals, narrow)}" if math.isfinite(ceiling) else ""
-        parts.append(f"R\u00b2 {style.share(r2, decimals, narrow)}{over}")
-    return (" " if narrow else "  ").join(parts)
+        over = f"/{_r2(ceiling, decimals, narrow)}" if math.isfinite(ceiling) else ""
+        parts.append(f"R\u00b2 {_r2(r2, decimals, narrow)}{over}")
+    return typeset((" " if narrow else "  ").join(parts))
+
+
+def _r2(value: float, decimals: int, narrow: bool) -> str:
+    """`narrow`: no zero before the point."""
+    text = r_squared(value, decimals)
+    return text.replace("0.", ".", 1) if narrow and abs(value) < 1 else text
 
 
 def _zero(value: float) -> float:

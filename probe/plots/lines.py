@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from probe.plots import depth_axis, layout, style
+from probe.plots import depth_axis, layout, style, ticks
 
 WHISKERS = (5, 95)  # percentiles
 _BOX = "#9dc3e0"
@@ -47,7 +47,7 @@ def slopes(fan: pd.DataFrame, ax: Axes, *, layers: list[str]) -> Axes:
     ends = np.concatenate(
         [np.percentile(part, WHISKERS) for part in values if part.size] or [np.ones(2)]
     )
-    style.log_y(ax, float(ends.min()) / 1.4, float(ends.max()) * 1.4, most=5)
+    ticks.log_y(ax, float(ends.min()) / 1.4, float(ends.max()) * 1.4, most=5)
     ax.set_ylabel("slope per channel", size=style.TEXT)
     return ax
 

@@ -17,7 +17,8 @@ from matplotlib.colors import Normalize
 
 from probe.errors import UsageError
 from probe.plots import fan as fans
-from probe.plots import fitted, layout, points, style
+from probe.plots import fitted, layout, points, style, ticks
+from probe.records import Status
 
 X_LABEL = "Layer input x (activation units)"
 Y_LABEL = "Normalized z (before the affine)"
@@ -45,7 +46,7 @@ def s_curves(
     lines = points.of_layer(fan, layer) if fan is not None else None
     row = fitted.pick(fits, layer, shape.family)
     affine = lines is not None and not lines.empty
-    status = "affine" if affine else str(row["status"]) if row is not None else ""
+    status = Status.AFFINE if affine else str(row["status"]) if row is not None else ""
     with style.theme():
         if ax is None:
             ax = single()
@@ -157,7 +158,7 @@ def finish(ax: Axes, shown: pd.DataFrame | None, status: str = "") -> None:
             if line.get_color() == style.CURVE
         ]
         ax.set_ylim(*_padded(np.concatenate([shown["normalized"].to_numpy(np.float64), *curves])))
-    style.few_ticks(ax)
+    ticks.few_ticks(ax)
     ax.axhline(0, color=style.FAINT, lw=0.5, zorder=0)
     ax.axvline(0, color=style.FAINT, lw=0.5, zorder=0)
     if status:
@@ -171,7 +172,7 @@ def finish(ax: Axes, shown: pd.DataFrame | None, status: str = "") -> None:
             size=style.SMALL,
             zorder=4,
             gid="status",
-            color=style.STATUS_COLOURS.get(status, style.MUTED),
+            color=style.status_colour(status),
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8},
         )
 
@@ -196,7 +197,7 @@ def one_layer(samples: pd.DataFrame, layer: str | None) -> str:
     found = [str(name) for name in pd.unique(samples["layer"].astype(str))]
     if len(found) != 1:
         raise UsageError(
-            f"samples of {len(found)} layers given; one panel shows one: choose it with layer=, "
-            "or use s_curve_grid"
+            f"samples of {len(found)} layers given; one panel shows one: choose it with layer=, or "
+            "use s_curve_grid"
         )
     return found[0]

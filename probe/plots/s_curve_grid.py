@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from probe.formatting import number, typeset
 from probe.plots import fan as fans
 from probe.plots import fitted, layout, names, points, s_curve, style
+from probe.records import Status
 
 R2_NOTE = "R\u00b2 a/b: fit / best element-wise curve"
 
@@ -107,8 +109,8 @@ def panel_summary(
     lines = points.of_layer(fan, layer) if fan is not None else pd.DataFrame()
     if not lines.empty:
         low, high = float(lines["slope"].min()), float(lines["slope"].max())
-        first, last = style.number(low, 2), style.number(high, 2)
-        return f"slopes {first} to {last}" if first != last else f"slope {first}"
+        first, last = number(low, 2), number(high, 2)
+        return typeset(f"slopes {first} to {last}" if first != last else f"slope {first}")
     return fitted.summary(
         fitted.pick(fits, layer, shape.family), plan.decimals, plan.interval, plan.columns > 4
     )
@@ -142,7 +144,7 @@ def legend(axes: Sequence[Axes], shape: fitted.Shape) -> list[Line2D]:
         (
             "fan" in drawn,
             "one line per channel",
-            {"color": style.STATUS_COLOURS["affine"], "lw": 0.8},
+            {"color": style.STATUS_COLOURS[Status.AFFINE], "lw": 0.8},
         ),
         (
             ("population", style.LINE) in colours,

@@ -17,11 +17,12 @@ from typing import Any
 
 import pandas as pd
 
+from probe.formatting import number, r_squared
 from probe.jobs.capturing.capture import capture
 from probe.jobs.fitting.fit import fit
 from probe.models.loading.bundled import ARCHITECTURES, weights_path
 from probe.models.loading.load import Model, load_model
-from probe.records import main_fits
+from probe.records import Status, main_fits
 
 IMAGES = 64
 
@@ -76,7 +77,7 @@ def schedule_of(log: list[dict[str, Any]]) -> str:
 
 def layer_table(fits: pd.DataFrame, alphas: pd.DataFrame) -> str:
     """One markdown row per layer."""
-    if (alphas["status"] == "affine").all():
+    if all_affine(alphas):
         rows = alphas[["layer", "channels", "status", "slope_median", "slope_cv"]].rename(
             columns={"slope_median": "slope", "slope_cv": "cv"}
         )
@@ -85,13 +86,20 @@ def layer_table(fits: pd.DataFrame, alphas: pd.DataFrame) -> str:
         rows = alphas[["layer", "status", "alpha", "slope", "linear_r2"]].merge(
             tanh[["layer", "gain", "gain_low", "gain_high"]], on="layer"
         )
-    shown = rows.map(
-        lambda value: (
-            "-" if pd.isna(value) else f"{value:.4f}" if isinstance(value, float) else str(value)
-        )
-    )
-    lines = ["| " + " | ".join(shown.columns) + " |", "|" + "---|" * len(shown.columns)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in shown.to_numpy()])
+    cells = [[_cell(*item) for item in row.items()] for row in rows.to_dict("records")]
+    lines = ["| " + " | ".join(rows.columns) + " |", "|" + "---|" * len(rows.columns)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in cells])
+
+
+def all_affine(alphas: pd.DataFrame) -> bool:
+    return bool((alphas["status"] == Status.AFFINE).all())
+
+
+def _cell(column: Any, value: Any) -> str:
+    """As the terminal shows it."""
+    if not isinstance(value, float):
+        return str(value)
+    return r_squared(value) if column == "linear_r2" else number(value)
 
 
 def card(model: Model, log: list[dict[str, Any]], command: str) -> str:
@@ -112,7 +120,7 @@ def card(model: Model, log: list[dict[str, Any]], command: str) -> str:
         top1=log[-1]["top1"],
         loss=log[-1]["loss"],
         images=IMAGES,
-        explanation=LINES if (alphas["status"] == "affine").all() else CURVES,
+        explanation=LINES if all_affine(alphas) else CURVES,
         table=layer_table(fits, alphas),
     )
 

@@ -1,26 +1,30 @@
-"""What the alpha table of a run says, in words and short cells: the definitions that the terminal
+"""What the alpha table of a run says, in short cells and lines: the definitions that the terminal
 and the report share.
 
-Rows are those of alpha.csv as plain values (`probe.formatting.records`), in execution order;
-`manifest` is that of the run.
+Rows are those of alpha.csv as plain values (`probe.formatting.records`), in execution order.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from probe.formatting import number
+from probe.records import Status
+from probe.wording.phrases import Row, listed, plural
 
-Row = Mapping[str, Any]
-
-SHAPED = ("curved", "step")  # statuses of S-shaped layers
+# Compared as text: a table of a later version may hold a status that this one does not know.
+SHAPED = frozenset(status for status in Status if status.shaped)
 
 
 def shaped(rows: Sequence[Row]) -> list[Row]:
     """The S-shaped layers in execution order."""
     return [row for row in rows if row["status"] in SHAPED]
+
+
+def all_affine(rows: Sequence[Row]) -> bool:
+    """Is every layer a fan of lines, so that no table needs a column of curves?"""
+    return bool(rows) and all(row["status"] == Status.AFFINE for row in rows)
 
 
 def gain(row: Row) -> float:
@@ -63,39 +67,44 @@ def slopes(row: Row) -> str:
 
 def central_slope(row: Row) -> float | None:
     """Slope at the centre; of an affine layer the median over its channels."""
-    value = row.get("slope")
-    return row.get("slope_median") if value is None else value
+    slope = row.get("slope")
+    return row.get("slope_median") if slope is None else slope
 
 
 def counts(rows: Sequence[Row]) -> str:
     """`17 layers (17 layer_norm of 128 channels): 12 linear, 5 curved`, the most frequent first."""
-    found = Counter(str(row["status"]) for row in rows)
-    listed = ", ".join(f"{n} {status}" for status, n in found.most_common())
-    return (
-        f"{len(rows)} layer{'s' if len(rows) != 1 else ''} ({kinds(rows)}): {listed}"
-        if rows
-        else "no layers"
-    )
+    if not rows:
+        return "no layers"
+    frequent = Counter(str(row["status"]) for row in rows).most_common()
+    statuses = ", ".join(f"{count} {status}" for status, count in frequent)
+    return f"{plural(len(rows), 'layer')} ({kinds(rows)}): {statuses}"
 
 
 def kinds(rows: Sequence[Row]) -> str:
     """`17 layer_norm of 128 channels`: what all the layers have in common, said once."""
-    found = Counter(str(row["kind"]) for row in rows)
+    frequent = Counter(str(row["kind"]) for row in rows).most_common()
+    return f"{', '.join(f'{count} {kind}' for kind, count in frequent)} of {_span(rows)} channels"
+
+
+def _span(rows: Sequence[Row]) -> str:
+    """The numbers of channels: `128`, or `64 to 2048`."""
     channels = sorted({int(row["channels"]) for row in rows})
-    span = (
-        f"{channels[0]}"
-        if len(channels) == 1
-        else f"{channels[0]} to {channels[-1]}"
-        if channels
-        else ""
-    )
-    return f"{', '.join(f'{n} {kind}' for kind, n in found.most_common())} of {span} channels"
+    ends = dict.fromkeys(str(count) for count in (*channels[:1], *channels[-1:]))
+    return " to ".join(ends)
 
 
 def why_none(rows: Sequence[Row]) -> str:
     """Why no layer is S-shaped."""
-    affine = bool(rows) and all(row["status"] == "affine" for row in rows)
-    return "each channel is exactly a straight line" if affine else "no curve beats a straight line"
+    return "each channel is exactly a straight line" if all_affine(rows) else Status.LINEAR.meaning
+
+
+def where_s(rows: Sequence[Row], most: int = 6) -> str:
+    """Which layers are S-shaped, the most bent first with its gain over a line."""
+    bent = sorted(shaped(rows), key=gain, reverse=True)
+    if not bent:
+        return f"S-shaped: none ({why_none(rows)})"
+    named = [f"{row['layer']} {gain(row):+.2g}" for row in bent]
+    return f"S-shaped: {len(bent)} of {len(rows)}; R2 above that of a line: {listed(named, most)}"
 
 
 def massive(rows: Sequence[Row]) -> str:
@@ -109,43 +118,13 @@ def massive(rows: Sequence[Row]) -> str:
     )
 
 
-def skipped(manifest: Mapping[str, Any]) -> list[Any]:
-    """The images that could not be read: `image` and `reason` of each."""
-    return list((manifest.get("data") or {}).get("skipped") or [])
-
-
-def functional(manifest: Mapping[str, Any]) -> dict[str, int]:
-    """Normalizations called as functions, which no hook sees: calls in one forward pass by the
-    module that makes them.
-    """
-    return dict(manifest.get("not_captured") or {})
-
-
-def warnings_of(manifest: Mapping[str, Any]) -> list[str]:
-    """What must not be overlooked, one line each."""
-    model = manifest.get("model")
-    if isinstance(model, Mapping) and model.get("weights") == "random":
-        return [
-            "RANDOM WEIGHTS: the model was not trained; these numbers say nothing about a trained "
-            "one"
-        ]
-    return []
-
-
-def missed(manifest: Mapping[str, Any], most: int) -> list[str]:
-    """Skipped images and norms that were not captured, at most `most` of each by name."""
-    lines = []
-    if lost := skipped(manifest):
-        more = f" and {len(lost) - most} more" if len(lost) > most else ""
-        words = [f"{item['image']} ({item['reason']})" for item in lost[:most]]
-        lines.append(f"skipped images: {len(lost)}: {', '.join(words)}{more}")
-    if calls := functional(manifest):
-        words = [
-            f"{name or 'the model itself'} ({n} call{'s' if n != 1 else ''})"
-            for name, n in list(calls.items())[:most]
-        ]
-        more = f" and {len(calls) - most} more modules" if len(calls) > most else ""
-        lines.append(
-            f"functional norms (F.layer_norm, ...), not captured: {', '.join(words)}{more}"
+def status_help() -> str:
+    """Every status and what it means, for the explanation of its column."""
+    return (
+        "; ".join(
+            f"{status.words}: {status.meaning}"
+            for status in Status
+            if status is not Status.CAPTURED  # a fitted table holds none
         )
-    return lines
+        + "."
+    )

@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from probe.cli.views import attention as attention_table
+from probe.cli.views.grid import columns_of
 from probe.errors import ProbeError, UsageError
 from probe.wording import attention as findings
+from probe.wording.columns import ATTENTION_LAYERS
 from support.fake_runs import FakeRun
 
 RANDOM = "RANDOM WEIGHTS: the model was not trained; these numbers say nothing about a trained one"
@@ -162,7 +163,7 @@ def test_the_table_has_one_row_per_layer(cli: Any, attending: Any) -> None:
         "grid",
     ]
     assert lines[0].split() == " ".join([*names, "stride px"]).split()
-    cells = ["3", "40.0", "10.0", "..", "70.0", "2.50", "100", "2", "12", "4.50", "14x14", "16.0"]
+    cells = ["3", "40.0", "10.0", "..", "70.0", "2.50", "100", "2", "12.5", "4.50", "14x14", "16.0"]
     assert lines[2].split() == ["blocks.0.attn", *cells]
     assert lines[3].split()[:8] == [
         "blocks.1.attn",
@@ -337,7 +338,7 @@ def test_patches_stand_in_where_pixels_are_not_known() -> None:
         None,
         2.5,
     )
-    assert "distance px" not in [column.header for column in attention_table.columns(rows)]
+    assert "distance px" not in [column.header for column in columns_of(ATTENTION_LAYERS, rows)]
     assert findings.count(heads(1, distance_px=None).to_dict("records")) == "3 heads in 1 layer"
 
 
@@ -351,7 +352,7 @@ def test_a_head_at_half_of_uniform_is_not_local() -> None:
 
 def test_windows_are_a_column_where_there_are_some() -> None:
     rows = findings.per_layer(heads(windows=16).to_dict("records"))
-    assert "windows" in [column.header for column in attention_table.columns(rows)]
+    assert "windows" in [column.header for column in columns_of(ATTENTION_LAYERS, rows)]
 
 
 @pytest.mark.parametrize(

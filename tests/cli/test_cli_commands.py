@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from probe.cli.place import default_out
+from probe.cli.options import default_out
 from probe.records import Layer
 from support.fake_runs import FakeRun, resnet_alphas
 

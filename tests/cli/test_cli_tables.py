@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 import pytest
 
-from probe.cli.views.grid import Column, fit_columns, shorten
-from probe.cli.views.layers import layer_columns, left_out, notes, where_s
-from probe.formatting import number, plain, quality, records, share
-from probe.wording.layers import best, interval
+from probe.cli.views.grid import Column, columns_of, fit_columns, no_room, shorten
+from probe.cli.views.run import notes
+from probe.formatting import records
+from probe.wording.columns import ALPHAS
+from probe.wording.layers import best, interval, where_s
 from support.fake_runs import FakeRun, alpha_row, resnet_alphas, vit_alphas
 
 TABLES = {"vit": vit_alphas, "resnet": resnet_alphas}
@@ -59,7 +59,7 @@ def test_no_row_is_wider_than_the_terminal_and_none_wraps(
 )
 def test_columns_go_by_priority(width: int, headers: list[str]) -> None:
     rows = records(vit_alphas())
-    grid = fit_columns(layer_columns(rows), rows, width)
+    grid = fit_columns(columns_of(ALPHAS, rows), rows, width)
     assert [column.header for column in grid.columns] == headers
 
 
@@ -70,32 +70,32 @@ def test_r2_is_that_of_what_the_row_reports() -> None:
         alpha_row(0, "s", status="curved", **facts),
         alpha_row(1, "straight", **facts | {"alpha": None}),
     ]
-    grid = fit_columns(layer_columns(rows), rows, 200)
+    grid = fit_columns(columns_of(ALPHAS, rows), rows, 200)
     at = [column.header for column in grid.columns].index("R2")
     assert [cells[at] for cells in grid.cells] == ["0.910", "0.870"]
 
 
 def test_what_is_left_out_is_said_unless_all_rows_share_it() -> None:
     rows = records(vit_alphas())
-    narrow = left_out(fit_columns(layer_columns(rows), rows, 80))
+    narrow = no_room(fit_columns(columns_of(ALPHAS, rows), rows, 80), also="alpha.csv")
     assert narrow == [
         "no room for: best, 1/std, beyond %, max |x| (a wider terminal, alpha.csv or --json shows "
         "them)"
     ]
-    assert left_out(fit_columns(layer_columns(rows), rows, 120)) == []
+    assert no_room(fit_columns(columns_of(ALPHAS, rows), rows, 120)) == []
 
 
 def test_every_width_keeps_layer_status_slope_and_r2() -> None:
     rows = records(vit_alphas())
     for width in range(10, 150):
-        grid = fit_columns(layer_columns(rows), rows, width)
+        grid = fit_columns(columns_of(ALPHAS, rows), rows, width)
         assert {"layer", "status", "slope", "R2"} <= {column.header for column in grid.columns}
 
 
 def test_long_layer_names_keep_their_end() -> None:
     names = [f"backbone.very.long.prefix.stages.{n}.blocks.26.norm" for n in range(3)]
     rows = [alpha_row(n, name) for n, name in enumerate(names)]
-    grid = fit_columns(layer_columns(rows), rows, 80)
+    grid = fit_columns(columns_of(ALPHAS, rows), rows, 80)
     shown = [cells[0] for cells in grid.cells]
     assert all(
         text.startswith("…") and text.endswith(f"stages.{n}.blocks.26.norm")
@@ -107,38 +107,6 @@ def test_long_layer_names_keep_their_end() -> None:
 
 def test_a_table_without_rows_has_its_headers() -> None:
     assert fit_columns([Column("a", str), Column("b", str, rank=1)], [], 80).cells == ()
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.069123, "0.0691"),
-        (1234567.0, "1.2e6"),
-        (1.5e-7, "1.5e-7"),
-        (51.2345, "51.2"),
-        (None, "-"),
-        (float("nan"), "-"),
-        (0.0, "0.00"),
-        (2.0, "2.00"),
-        (100.0, "100"),
-    ],
-)
-def test_numbers_are_short(value: Any, text: str) -> None:
-    assert number(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.9996, "0.999"), (1.0, "1.000"), (0.43, "0.430"), (-0.1, "-0.100"), (None, "-")],
-)
-def test_r2_is_cut_so_that_only_a_perfect_fit_reads_as_perfect(value: Any, text: str) -> None:
-    assert quality(value) == text
-
-
-def test_shares_are_per_cent() -> None:
-    assert share(0.0104) == "1.0"
-    assert share(0.00012345) == "0.012"
-    assert share(None) == "-"
 
 
 def test_the_interval_is_left_out_where_there_is_none() -> None:
@@ -163,29 +131,12 @@ def test_where_the_s_is() -> None:
         "S-shaped: 8 of 9; R2 above that of a line: norm8 +0.008, norm7 +0.007, "
     )
     assert line.endswith("and 2 more")
-    assert where_s([alpha_row(0, "norm")]) == "S-shaped: none (no curve beats a straight line)"
+    assert where_s([alpha_row(0, "norm")]) == (
+        "S-shaped: none (no curve is significantly better than a line (95 %))"
+    )
 
 
 def test_massive_activations_are_named() -> None:
     assert "massive activations: norm (channels: 3)" in notes(
         [alpha_row(0, "norm", massive_channels=3.0)]
     )
-
-
-def test_values_become_json() -> None:
-    frame = pd.DataFrame(
-        {
-            "a": [1, 2],
-            "b": [0.5, float("nan")],
-            "c": pd.array([None, 3], dtype="Int64"),
-            "d": ["x", None],
-        }
-    )
-    assert records(frame) == [
-        {"a": 1, "b": 0.5, "c": None, "d": "x"},
-        {"a": 2, "b": None, "c": 3, "d": None},
-    ]
-    assert plain({"a": float("inf"), "b": (1, frame["a"].to_numpy())}) == {
-        "a": None,
-        "b": [1, [1, 2]],
-    }

@@ -1,44 +1,12 @@
-"""Names, numbers, thinning and label placing."""
+"""Names, ticks, thinning and label placing."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from probe.plots import layout, names, points, style
+from probe.plots import layout, names, points, ticks
 from support import figure_data
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0691, "0.0691"),
-        (1.23456, "1.23"),
-        (0.99999, "1.00"),
-        (123.4, "123"),
-        (-0.5, "\u22120.500"),
-        (1.2e-5, "1.2e\u22125"),
-        (0.0, "0"),
-        (float("nan"), "n/a"),
-        (None, "n/a"),
-    ],
-)
-def test_numbers_have_three_digits(value: float | None, text: str) -> None:
-    assert style.number(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "narrow", "text"),
-    [
-        (0.9511, False, "0.951"),
-        (0.9999, False, ">0.999"),
-        (1.0, False, "1.000"),
-        (0.9511, True, ".951"),
-        (0.9999, True, ">.999"),
-    ],
-)
-def test_r2_never_claims_perfection(value: float, narrow: bool, text: str) -> None:
-    assert style.share(value, narrow=narrow) == text
 
 
 @pytest.mark.parametrize(
@@ -54,7 +22,7 @@ def test_r2_never_claims_perfection(value: float, narrow: bool, text: str) -> No
     ],
 )
 def test_tick_values_are_short(value: float, text: str) -> None:
-    assert style.short(value) == text
+    assert ticks.short_tick(value) == text
 
 
 def test_names_that_fit_stay() -> None:

@@ -8,7 +8,6 @@ import typer
 
 from probe.cli import options as opt
 from probe.cli.failure import PROGRAM
-from probe.cli.place import default_out
 from probe.errors import UsageError
 
 
@@ -48,9 +47,9 @@ def analyze(
         refuse_root_options(context)
         return
     from probe.cli.progress import progress_bar
-    from probe.cli.views.result import show_run
+    from probe.cli.views.run import show_run
 
-    place = out or default_out(model, weights)
+    place = out or opt.default_out(model, weights)
     with progress_bar(quiet, message=model) as progress:
         from probe.jobs.analyze import analyze as job
 

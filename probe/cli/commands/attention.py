@@ -4,8 +4,7 @@ side, or of one image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -109,7 +108,7 @@ def attention(
     if mode == "RUN":
         of_runs(runs or [], out, quiet, json)
         return
-    found = {"patch_size": patch_size, "prefix_tokens": prefix_tokens, "grid": grid}
+    tokens = {"patch_size": patch_size, "prefix_tokens": prefix_tokens, "grid": grid}
     loading = {
         "weights": weights,
         "device": device,
@@ -120,7 +119,7 @@ def attention(
     if image is not None:
         if out is None:
             raise UsageError("--image needs --out DIR: the directory of its figures")
-        of_image(model, image, out, quiet, json, query=query, layers=layers, **loading, **found)
+        of_image(model, image, out, quiet, json, query=query, layers=layers, **loading, **tokens)
         return
     reading = {
         "num_images": num_images,
@@ -128,7 +127,7 @@ def attention(
         "workers": workers,
         "overwrite": overwrite,
     }
-    of_model(model, data, out, not no_figures, quiet, json, **loading, **reading, **found)
+    of_model(model, data, out, not no_figures, quiet, json, **loading, **reading, **tokens)
 
 
 def refuse_others(context: Any, mode: str) -> None:
@@ -141,8 +140,8 @@ def refuse_others(context: Any, mode: str) -> None:
     ]
     if given and mode == "RUN":
         raise UsageError(
-            f"{', '.join(given)} with RUN: give finished runs or a model, not both; --out, "
-            "--quiet and --json go with runs"
+            f"{', '.join(given)} with RUN: give finished runs or a model, not both; --out, --quiet "
+            "and --json go with runs"
         )
     if given:
         hint = (
@@ -164,6 +163,8 @@ def of_model(
 ) -> None:
     """Measure, and write and draw a run where there is a place for it."""
     from probe.cli.progress import progress_bar
+    from probe.cli.views.attention import AttentionSummary, show
+    from probe.formatting import records
 
     with progress_bar(quiet, message=model) as progress:
         from probe.jobs.capturing.attention import attention_distance as job
@@ -174,18 +175,22 @@ def of_model(
             from probe.jobs.drawing.draw import plot
 
             drawn = plot(out, progress=progress)
-    show([Told(model, table, table.attrs)], drawn, json, run=out)
+    show([AttentionSummary(model, records(table), table.attrs)], drawn, json, run=out)
 
 
 def of_runs(runs: Sequence[str], out: str | None, quiet: bool, json: bool) -> None:
     """The table of finished runs, and one figure of them all."""
     from probe.cli.progress import progress_bar
-    from probe.store.run import open_run
+    from probe.cli.views.attention import AttentionSummary, show
+    from probe.formatting import records
+    from probe.store.run import open_run, run_names
 
     opened = [open_run(run) for run in dict.fromkeys(runs)]
-    told = [
-        Told(str(run.path), run.attention(), {**run.manifest["model"], **run.manifest["attention"]})
-        for run in opened
+    summaries = [
+        AttentionSummary(
+            name, records(run.attention()), run.manifest["model"] | run.manifest["attention"]
+        )
+        for name, run in zip(run_names(opened), opened, strict=True)
     ]
     drawn: list[Any] = []
     if out is not None:
@@ -193,7 +198,7 @@ def of_runs(runs: Sequence[str], out: str | None, quiet: bool, json: bool) -> No
             from probe.jobs.drawing.attention import draw_runs
 
             drawn = draw_runs(opened, out)
-    show(told, drawn, json)
+    show(summaries, drawn, json)
 
 
 def of_image(model: str, image: str, out: str, quiet: bool, json: bool, **options: Any) -> None:
@@ -206,83 +211,9 @@ def of_image(model: str, image: str, out: str, quiet: bool, json: bool, **option
 
         paths, left_out = draw_attention(model, image, out, **options)
     if json:
-        print_json(
-            {
-                "model": model,
-                "image": image,
-                "figures": [str(path) for path in paths],
-                "left_out": left_out,
-            }
-        )
+        drawn = [str(path) for path in paths]
+        print_json({"model": model, "image": image, "figures": drawn, "left_out": left_out})
         return
     print_lines([str(path) for path in paths])
     for name, reason in left_out.items():
         note(f"{name} left out: {reason}", quiet)
-
-
-@dataclass(frozen=True)
-class Told:
-    """What is told of one model or run: its name, its table, and what the manifest says of model
-    and attention.
-    """
-
-    name: str
-    table: Any
-    facts: Mapping[str, Any]
-
-    def heads(self, named: bool) -> list[dict[str, Any]]:
-        """The rows of the table; `named`: with the run in each."""
-        from probe.formatting import records
-
-        rows = records(self.table)
-        return [{"run": self.name, **row} for row in rows] if named else rows
-
-    def warnings(self) -> list[str]:
-        from probe.wording.layers import warnings_of
-
-        return warnings_of({"model": self.facts})
-
-    def lines(self, named: bool) -> list[str]:
-        """Counts, what could not be read, and what must not be overlooked."""
-        from probe.wording.attention import count, not_read
-
-        lines = [count(self.heads(False)), *not_read(self.facts)]
-        lines += [f"WARNING: {line}" for line in self.warnings()]
-        return [f"{self.name}: {line}" for line in lines] if named else lines
-
-
-def show(told: Sequence[Told], drawn: Sequence[Any], as_json: bool, run: str | None = None) -> None:
-    """All heads as JSON, or one row per layer and what to know."""
-    from probe.cli.terminal import print_json, print_table
-    from probe.cli.views import attention as attention_table
-    from probe.wording.attention import per_layer
-
-    several = len(told) > 1
-    heads = [row for one in told for row in one.heads(several)]
-    if as_json:
-        facts = ("name", "model", "weights", "status", "unreadable")
-        known = {
-            one.name: {key: one.facts[key] for key in facts if key in one.facts} for one in told
-        }
-        warnings = {one.name: one.warnings() for one in told if one.warnings()}
-        print_json(
-            {
-                "of": known,
-                "run": run,
-                "heads": heads,
-                "files": [str(path) for path in drawn],
-                "warnings": warnings,
-            }
-        )
-        return
-    layers = per_layer(heads)
-    lines = [line for one in told for line in one.lines(several)]
-    lines += [f"run: {run}"] if run else []
-    lines += (
-        [f"figures and tables: {', '.join(path.name for path in drawn)} in {drawn[0].parent}"]
-        if drawn
-        else []
-    )
-    print_table(
-        attention_table.columns(layers), layers, lambda grid: attention_table.left_out(grid) + lines
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from probe.cli import options as opt
-from probe.cli.place import default_out
 
 
 def capture(
@@ -32,9 +31,9 @@ def capture(
     the model.
     """
     from probe.cli.progress import progress_bar
-    from probe.cli.views.result import show_capture
+    from probe.cli.views.capture import show_capture
 
-    place = out or default_out(model, weights)
+    place = out or opt.default_out(model, weights)
     with progress_bar(quiet, message=model) as progress:
         from probe.jobs.capturing.capture import capture as job
 

@@ -24,7 +24,7 @@ def fit(
 ) -> None:
     """Fit the curves to a run again; the model is not needed."""
     from probe.cli.progress import progress_bar
-    from probe.cli.views.result import show_fits
+    from probe.cli.views.run import show_fits
 
     with progress_bar(quiet, "fit", run) as progress:
         from probe.jobs.fitting.fit import fit as job

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from probe.cli import options as opt
-from probe.cli.views.grid import Column
-from probe.formatting import number
 
 
 def layers(
@@ -24,35 +19,12 @@ def layers(
     not depend on the weights, so none are downloaded unless --weights asks for them.
     """
     from probe.cli.progress import progress_bar
-    from probe.cli.terminal import print_json
+    from probe.cli.views.layers import show
 
     with progress_bar(quiet, message=model):
         from probe.models.loading.load import load_model
         from probe.models.reading.layers import list_norm_layers
 
         loaded = load_model(model, weights=weights, device="cpu", offline=offline)
-        found = [layer.as_dict() for layer in list_norm_layers(loaded.module, layers)]
-    if json:
-        print_json({"model": model, "layers": found})
-    else:
-        show(model, found)
-
-
-def columns() -> list[Column]:
-    return [
-        Column("layer", lambda row: str(row["name"]), left=True),
-        Column("kind", lambda row: str(row["kind"]), left=True),
-        Column("channels", lambda row: str(row["channels"])),
-        Column("eps", lambda row: number(row["eps"]), rank=1),
-        Column(
-            "affine per channel", lambda row: "yes" if row["affine"] else "no", rank=2, left=True
-        ),
-    ]
-
-
-def show(model: str, found: Sequence[Mapping[str, Any]]) -> None:
-    from probe.cli.terminal import print_table
-    from probe.wording.layers import kinds
-
-    total = f"{model}: {len(found)} normalization layer{'s' if len(found) != 1 else ''}"
-    print_table(columns(), found, lambda grid: [f"{total}: {kinds(found)}"])
+        rows = [layer.as_dict() for layer in list_norm_layers(loaded.module, layers)]
+    show(model, rows, json)

@@ -7,14 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from probe.cli.terminal import print_json, print_table
-from probe.cli.views.grid import Column, Grid, Row
-from probe.formatting import missing, number, records
+from probe.cli.views.grid import Column, Row
+from probe.formatting import number, percent, records
 
 SHOWN = 5  # layers that cannot be replaced, named below the table
-
-
-def percent(value: Any) -> str:
-    return "-" if missing(value) else f"{100 * value:.1f}"
 
 
 def fate(row: Row) -> str:
@@ -123,11 +119,5 @@ def show(result: Any, run: str, as_json: bool) -> None:
     if as_json:
         print_json(document(result, run, rows))
         return
-
-    def lines(grid: Grid) -> list[str]:
-        dropped = [column.header for column in grid.dropped]
-        note = f"no room for: {', '.join(dropped)} (a wider terminal or --json shows them)"
-        return [note] * bool(dropped) + summary(result, rows)
-
     styles = ["" if row["replaced"] else "dim" for row in rows]
-    print_table(columns(result.accuracy is not None), rows, lines, styles)
+    print_table(columns(result.accuracy is not None), rows, summary(result, rows), styles)

@@ -7,17 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from probe.cli.terminal import print_json, print_table
-from probe.cli.views.grid import Column
+from probe.cli.views.grid import columns_of
 from probe.formatting import number
-from probe.wording.layers import warnings_of
-
-COLUMNS = [
-    Column("layer", lambda row: str(row["layer"]), left=True),
-    Column("kind", lambda row: str(row["kind"]), rank=3, left=True),
-    Column("map", lambda row: str(row["direction"]) or "-", rank=1, left=True),
-    Column("status", lambda row: str(row["status"]), left=True),
-    Column("into", lambda row: str(row["into"]) or "-", rank=2, left=True),
-]
+from probe.wording.columns import FOLD
+from probe.wording.notes import warnings_of
+from probe.wording.phrases import plural
 
 
 def show(done: Mapping[str, Any], as_json: bool) -> None:
@@ -27,7 +21,7 @@ def show(done: Mapping[str, Any], as_json: bool) -> None:
         return
     rows = done["layers"]
     styles = ["" if row["status"] == "folded" else "dim" for row in rows]
-    print_table(COLUMNS, rows, lambda grid: list(lines(done)), styles)
+    print_table(columns_of(FOLD, rows), rows, list(lines(done)), styles)
 
 
 def lines(done: Mapping[str, Any]) -> Iterator[str]:
@@ -67,7 +61,7 @@ def kept(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def images(done: Mapping[str, Any]) -> str:
-    return f"{done['images']} image{'s' if done['images'] != 1 else ''}"
+    return plural(done["images"], "image")
 
 
 def times(done: Mapping[str, Any]) -> str:
@@ -78,9 +72,7 @@ def times(done: Mapping[str, Any]) -> str:
         for item in (before, after)
     ]
     ratio = before["best"] / after["best"]
-    where = (
-        f"{done['model']['device']}, {done['threads']} thread{'s' if done['threads'] != 1 else ''}"
-    )
+    where = f"{done['model']['device']}, {plural(done['threads'], 'thread')}"
     what = f"forward pass of {images(done)} on {where}, best of {done['repeats']}"
     return f"{what}: {cost[0]} before, {cost[1]} after, {ratio:.2f} times as fast"
 

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from probe.wording.columns import Column as Described
+from probe.wording.columns import in_terminal
+from probe.wording.columns.column import SHARED
+
 GAP = 2  # blanks between columns
 SHORTEST = 12  # a name is never cut below this
 ELLIPSIS = "…"
@@ -29,6 +33,14 @@ class Column:
     text: Callable[[Row], str]
     rank: int = 0
     left: bool = False  # text, aligned left; numbers are aligned right
+
+
+def columns_of(table: Sequence[Described], rows: Sequence[Row]) -> list[Column]:
+    """The columns of a table of `probe.wording.columns` for these rows."""
+    return [
+        Column(column.header, column.text, rank, column.left)
+        for column, rank in in_terminal(table, rows)
+    ]
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,15 @@ def fit_columns(columns: Sequence[Column], rows: Sequence[Row], width: int) -> G
     cells = tuple(zip(*(texts[column.header] for column in kept), strict=True))
     dropped = tuple(column for column in columns if column not in kept)
     return Grid(tuple(kept), cells, dropped)
+
+
+def no_room(grid: Grid, also: str = "") -> list[str]:
+    """Which columns the terminal had no room for; not those that the lines below the table say.
+    `also`: a file that holds them.
+    """
+    names = [column.header for column in grid.dropped if column.rank < SHARED]
+    places = ", ".join(["a wider terminal", *([also] if also else [])])
+    return [f"no room for: {', '.join(names)} ({places} or --json shows them)"] if names else []
 
 
 def draw(grid: Grid, styles: Sequence[str] = ()) -> Any:

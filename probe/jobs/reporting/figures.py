@@ -1,5 +1,5 @@
-"""The pictures of the report: one S-curve per layer, and the figures of `plot`, as PNGs with a
-palette, a third of the size.
+"""The figures of `plot` on the page, each with its title and how to read it, as PNGs with a palette
+(a third of the size).
 """
 
 from __future__ import annotations
@@ -11,18 +11,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from probe import plots
 from probe.html import Figure as Shown
 from probe.html import Picture
 from probe.jobs.drawing.draw import KINDS
 from probe.jobs.drawing.tables import FigureTables, NothingToDraw
 from probe.jobs.figure_file import picture
-from probe.plots import fan as fans
-from probe.plots import layout, s_curve, style
 
-CURVE_COLOURS = 64
 FIGURE_COLOURS = 160
-CURVE_HEIGHT = 2.3  # inches of the panel
 
 
 @dataclass(frozen=True)
@@ -37,33 +32,30 @@ NORMS = {
     "alpha_vs_inverse_std": Words(
         "Alpha and slope against 1/std",
         "Alpha of each curved layer with its 95 % interval, where there is one, and the slope at "
-        "the centre of every layer, "
-        "against one over the standard deviation of the layer's input. On the dashed line both "
-        "are equal; DyT finds its learned "
-        "alphas near it.",
+        "the centre of every layer, against one over the standard deviation of the layer's "
+        "input. On the dashed line both are equal; DyT finds its learned alphas near it.",
     ),
     "families": Words(
         "Families of curves",
         "Above: share of variance explained by a line and by a tanh, under the ceiling that no "
-        "element-wise curve can pass. "
-        "Below: what each family misses of that ceiling, on a log axis; lower is better.",
+        "element-wise curve can pass. Below: what each family misses of that ceiling, on a log "
+        "axis; lower is better.",
     ),
     "lines": Words(
         "Slopes and offsets of affine layers",
         "Layers that are a line per channel, along depth: how far the lines of the channels "
-        "differ. One curve over all channels "
-        "would describe this mixture and not the layer.",
+        "differ. One curve over all channels would describe this mixture and not the layer.",
     ),
     "extremes": Words(
         "Extremes along depth",
         "Share of elements that leave the linear part of the curve, where a layer is curved, and "
-        "the largest input beside the "
-        "standard deviation. A number over a point counts channels with massive activations.",
+        "the largest input beside the standard deviation. A number over a point counts channels "
+        "with massive activations.",
     ),
     "tokens": Words(
         "Class and register tokens against patch tokens",
-        "Four layers; each kind of token with its own fit. Where the two curves differ, one alpha "
-        "for both is a compromise.",
+        "Four layers; each kind of token with its own fit. Where the two curves differ, one "
+        "alpha for both is a compromise.",
     ),
     "by_channel": Words(
         "The same points by channel",
@@ -73,17 +65,15 @@ NORMS = {
     "by_position": Words(
         "The same points by token",
         "Four layers with the elements of some tokens in colour. In LayerNorm the points of one "
-        "token lie on a straight line of "
-        "slope 1/sigma; the S comes from tokens of large sigma, whose flat lines own the large "
-        "inputs.",
+        "token lie on a straight line of slope 1/sigma; the S comes from tokens of large sigma, "
+        "whose flat lines own the large inputs.",
     ),
 }
 ATTENTION = {
     "attention_distance": Words(
         "Mean attention distance",
         "A dot per head along depth: how far, on average, its patches look. Dashed: attention "
-        "that looks everywhere alike. Low "
-        "dots are local heads.",
+        "that looks everywhere alike. Low dots are local heads.",
     ),
     "attention_heads": Words(
         "Sorted heads",
@@ -92,9 +82,8 @@ ATTENTION = {
     ),
     "attention_mass_entropy": Words(
         "Mass on prefix tokens, and entropy",
-        "Where the model has class or register tokens: the share of a patch's attention that they "
-        "draw. And the entropy of that "
-        "attention: high is spread out, low is sharp.",
+        "Where the model has class or register tokens: the share of a patch's attention that "
+        "they draw. And the entropy of that attention: high is spread out, low is sharp.",
     ),
     "attention_heatmap": Words(
         "Distance of every head",
@@ -125,37 +114,6 @@ def shown_figure(data: bytes, name: str, words: Words, heading: str) -> Shown:
         with_palette(data, FIGURE_COLOURS), f"{words.title} of {heading}. {words.caption}"
     )
     return Shown(name, words.title, words.caption, picture)
-
-
-def curve_picture(tables: FigureTables, layer: str) -> Picture | None:
-    """The panel of one layer, without its name, which stands beside it; None where nothing was
-    stored of it.
-    """
-    samples = tables.thin([layer]).get(layer) if tables.statuses[layer] != "not_called" else None
-    if samples is None or samples.empty:
-        return None
-    fan = tables.fan
-    with style.theme():
-        room = layout.Room(left=0.5, right=0.08, top=0.06, title=0.06, bottom=0.42)
-        figure, (ax,), _ = layout.grid(
-            1,
-            1,
-            CURVE_HEIGHT,
-            style.ONE_COLUMN,
-            room,
-            plots.Frame(warning=tables.frame.warning),
-            legend_lines=0,
-        )
-        ax.set_xlabel(s_curve.X_LABEL)
-        ax.set_ylabel(s_curve.Y_LABEL)
-        norm = fans.slope_norm(fan) if not fan.empty else None
-        plots.s_curves(
-            samples, tables.fits, ax, layer=layer, shape=tables.shape, fan=fan, fan_norm=norm
-        )
-    return Picture(
-        with_palette(picture(figure), CURVE_COLOURS),
-        f"Normalized value against input of layer {layer}, element by element",
-    )
 
 
 def with_palette(data: bytes, colours: int) -> bytes:

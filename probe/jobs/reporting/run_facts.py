@@ -4,10 +4,10 @@ manifest without what is long.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from probe.formatting import json_text
 from probe.store.run import Run
 
 KEPT = 20  # entries of a long list or mapping
@@ -86,7 +86,7 @@ def files_of(run: Run) -> tuple[tuple[str, str], ...]:
 def manifest_text(manifest: Mapping[str, Any]) -> str:
     """As JSON, long lists cut, without what stands elsewhere."""
     kept = {name: LEFT_OUT.get(name) or _cut(value) for name, value in manifest.items()}
-    return json.dumps(kept, indent=1, ensure_ascii=False)
+    return json_text(kept)
 
 
 def _cut(value: Any) -> Any:

@@ -15,13 +15,12 @@ import pytest
 from PIL import Image
 
 from probe.errors import UsageError
-from probe.formatting import records
 from probe.jobs.drawing.draw import plot
+from probe.jobs.reporting import curves as report_curves
 from probe.jobs.reporting import figures as report_figures
-from probe.jobs.reporting import report as made
+from probe.jobs.reporting import run_part
 from probe.jobs.reporting.report import report, write_report
 from probe.jobs.reporting.run_facts import manifest_text
-from probe.jobs.reporting.sentences import attention_findings, layer_findings
 from probe.store.run import Run, open_run
 from support import stored_runs
 from support.stored_runs import attention_data, figure_data
@@ -30,8 +29,8 @@ from support.stored_runs import attention_data, figure_data
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pictures are drawn, which take most of the time."""
-    monkeypatch.setattr(made, "curve_picture", lambda *_given: None)
-    monkeypatch.setattr(made, "whole_figures", lambda *_given: ())
+    monkeypatch.setattr(report_curves, "curve_picture", lambda *_given: None)
+    monkeypatch.setattr(run_part, "whole_figures", lambda *_given: ())
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def text_of(path: Path) -> str:
 def test_the_page_of_a_real_run_says_and_shows_every_layer(
     vit_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(made, "whole_figures", lambda *_given: ())
+    monkeypatch.setattr(run_part, "whole_figures", lambda *_given: ())
     run = open_run(shutil.copytree(vit_run.path, tmp_path / "run"))
     (path,) = report(run)
     assert path == run.path / "report.html"
@@ -97,14 +96,18 @@ def test_without_figures_the_page_has_tables_and_says_why(vit: Run) -> None:
 def test_layers_without_curves_are_rows_and_cards_that_say_so(vit: Run, plain: None) -> None:
     text = text_of(report(vit)[0])
     assert "Not finite (infinities or NaN went through): blocks.1.norm1." in text
-    assert "Not called (the model did not use them on these images): blocks.1.norm2." in text
+    assert "Not called (the model did not use it on these images): blocks.1.norm2." in text
 
 
 @pytest.mark.parametrize(
     ("statuses", "said"),
     [
         (["affine"] * 3, "3 layers are affine per channel by construction: each is a fan of lines"),
-        (["linear"] * 2, "None of the 2 layers is S-shaped: no curve beats a straight line."),
+        (
+            ["linear"] * 2,
+            "None of the 2 layers is S-shaped: no curve is significantly better than a line "
+            "(95 %).",
+        ),
         (["not_called", "not_called"], "Not called"),
         (["curved"], "1 of 1 layer is S-shaped; it is norm, number 1 in execution order."),
     ],
@@ -216,62 +219,6 @@ def test_the_palette_keeps_the_picture_and_saves_space(vit: Run) -> None:
         Image.open(io.BytesIO(small)) as after,
     ):
         assert before.size == after.size
-
-
-def test_sentences_hold_the_numbers_of_the_tables() -> None:
-    rows = records(figure_data.make(["curved", "curved", "linear", "affine"]).alphas)
-    rows[0] |= {"best_family": "tanh|erf", "r2_ceiling": 0.98}
-    rows[1] |= {"best_family": "erf", "r2": 0.95}
-    said = {finding.topic: finding.text for finding in layer_findings(rows)}
-    assert said["Shape"].startswith(
-        "2 of 4 layers are S-shaped; the first is blocks.0.norm1 (number 1 in execution order), "
-        "the last"
-    )
-    assert (
-        "a tanh explains 0.970 of the variance, a straight line 0.900 (gain 0.07)" in said["Shape"]
-    )
-    assert said["Alpha"].startswith(
-        "The fitted \u03b1 goes from 0.100 (blocks.0.norm2) to 0.200 (blocks.0.norm1)."
-    )
-    assert "The tanh reaches 99.0 %" in said["Alpha"]
-    assert (
-        said["Best curve"]
-        == "Best or tied with the best, of 2 S-shaped layers: erf 2, tanh 1. Best alone: erf 1."
-    )
-    assert "Massive activations: blocks.0.norm2 (channels: 1)." in said["Extremes"]
-    assert "The largest input is 120 by amount, in norm." in said["Extremes"]
-
-
-def test_heads_are_told_by_their_reach() -> None:
-    heads = [
-        {
-            "layer": "a",
-            "depth": 0,
-            "head": 0,
-            "distance_px": 10.0,
-            "uniform_px": 100.0,
-            "prefix_mass": 0.1,
-        },
-        {
-            "layer": "b",
-            "depth": 1,
-            "head": 1,
-            "distance_px": 90.0,
-            "uniform_px": 100.0,
-            "prefix_mass": 0.3,
-        },
-    ]
-    (said,) = attention_findings(heads)
-    assert "2 heads in 2 layers: 1 local" in said.text
-    assert (
-        "Nearest: head 1 of a with 10.0 px; farthest: head 2 of b with 90.0 px (heads count from "
-        "1)." in said.text
-    )
-    assert (
-        "Patches put 20 % of their attention on class and register tokens on average, 30 % in "
-        "head 2 of b." in said.text
-    )
-    assert attention_findings([]) == []
 
 
 def test_the_manifest_is_shown_without_times_and_long_lists_are_cut() -> None:

@@ -1,0 +1,103 @@
+"""The result of a run: a document for machines (--json), or one row per layer and what to know
+about them in a few lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from probe.cli.terminal import print_json, print_table
+from probe.cli.views import attention as attention_view
+from probe.cli.views.grid import Row, columns_of
+from probe.formatting import records
+from probe.records import Status
+from probe.wording.columns import ALPHAS
+from probe.wording.layers import counts, massive, where_s
+from probe.wording.notes import functional, missed, skipped, warnings_of
+
+SHOWN = 5  # skipped images named below the table; all of them stand in --json and in the manifest
+
+
+def show_run(run: Any, as_json: bool) -> None:
+    """The result of a run that has been fitted."""
+    rows = records(run.alphas())
+    if as_json:
+        drawn = [str(path) for path in figures(run)]
+        print_json(document(run, rows, figures=drawn, report=report_of(run)))
+        return
+    lines = [*notes(rows), *attention_view.of_run(run), *places(run), *warned(run.manifest)]
+    print_table(columns_of(ALPHAS, rows), rows, lines, styles(rows), also="alpha.csv")
+
+
+def show_fits(run: Any, fits: Any, as_json: bool) -> None:
+    """The result of a new fit: the same table; the JSON form has every family, scope and weighting
+    beside it.
+    """
+    if as_json:
+        print_json(document(run, records(run.alphas()), fits=records(fits)))
+    else:
+        show_run(run, False)
+
+
+def document(run: Any, rows: Sequence[Row], **more: Any) -> dict[str, Any]:
+    """The JSON form; `layers` are the rows of the table with every column."""
+    manifest = run.manifest
+    return {
+        "run": str(run.path),
+        "model": manifest.get("model"),
+        "layers": list(rows),
+        "skipped_images": skipped(manifest),
+        "not_captured": functional(manifest),
+        "attention": attention_view.document(run),
+        "warnings": warnings_of(manifest),
+        **more,
+    }
+
+
+def notes(rows: Sequence[Row]) -> Iterator[str]:
+    """Counts, where the S is, and what asks for attention."""
+    yield counts(rows)
+    yield where_s(rows)
+    if named := massive(rows):
+        yield f"massive activations: {named}"
+
+
+def places(run: Any) -> Iterator[str]:
+    """Where the run, its figures and its page are."""
+    yield f"run: {run.path}"
+    if drawn := figures(run):
+        endings = ", ".join(sorted({path.suffix[1:] for path in drawn}))
+        yield f"figures: {len({path.stem for path in drawn})} ({endings}) in {drawn[0].parent}"
+    if page := report_of(run):
+        yield f"report: {page}"
+
+
+def figures(run: Any) -> list[Path]:
+    endings = (".png", ".svg")
+    return sorted(path for path in (Path(run.path) / "figures").glob("*") if path.suffix in endings)
+
+
+def report_of(run: Any) -> str | None:
+    """Path of the page that shows the run, where it was written."""
+    path = Path(run.path) / "report.html"
+    return str(path) if path.exists() else None
+
+
+def warned(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Skipped images, norms that were not captured, random weights."""
+    yield from missed(manifest, SHOWN)
+    yield from (f"WARNING: {line}" for line in warnings_of(manifest))
+
+
+def styles(rows: Sequence[Row]) -> list[str]:
+    """How the row of each layer looks."""
+    return [_STYLES.get(str(row["status"]), "") for row in rows]
+
+
+def _style(status: Status) -> str:
+    return "bold" if status.shaped else "red" if status.failed else "dim" if status.empty else ""
+
+
+_STYLES = {status.value: _style(status) for status in Status}

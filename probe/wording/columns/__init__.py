@@ -1,0 +1,53 @@
+"""Columns, described once: the terminal, the page and docs/columns.md read the same records.
+
+    python -m probe.wording.columns > docs/columns.md
+
+To add a column, add a `Column` to its table here, and the value where the table is made.
+"""
+
+from __future__ import annotations
+
+from probe.wording.columns.attention import ATTENTION_LAYERS, HEADS
+from probe.wording.columns.captured import CAPTURED, MODEL_LAYERS
+from probe.wording.columns.column import UNITS, Column, in_terminal, on_page
+from probe.wording.columns.files import CHANNEL_FITS, FITS, MOMENTS, PROFILE, ROWS, SAMPLES
+from probe.wording.columns.layers import ALPHAS
+from probe.wording.columns.results import COMPARED, FOLD, key_number
+
+# Where the columns stand: what is stored under that name, or shown by that command.
+TABLES: dict[str, tuple[Column, ...]] = {
+    "alpha.csv, alpha.json": ALPHAS,
+    "attention.parquet": HEADS,
+    "attention layers, on the screen": ATTENTION_LAYERS,
+    "layers in manifest.json": CAPTURED,
+    "fits.parquet": FITS,
+    "channel_fits.parquet": CHANNEL_FITS,
+    "moments.parquet": MOMENTS,
+    "profile.parquet": PROFILE,
+    "rows.parquet": ROWS,
+    "samples/": SAMPLES,
+    "compare.csv": COMPARED,
+    "result of fold": FOLD,
+}
+
+__all__ = [
+    "ALPHAS",
+    "ATTENTION_LAYERS",
+    "CAPTURED",
+    "CHANNEL_FITS",
+    "COMPARED",
+    "FITS",
+    "FOLD",
+    "HEADS",
+    "MODEL_LAYERS",
+    "MOMENTS",
+    "PROFILE",
+    "ROWS",
+    "SAMPLES",
+    "TABLES",
+    "UNITS",
+    "Column",
+    "in_terminal",
+    "key_number",
+    "on_page",
+]

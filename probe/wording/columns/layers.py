@@ -1,0 +1,208 @@
+"""alpha.csv and alpha.json, and the table of layers of the terminal and the page: one row per
+normalization layer in execution order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from probe.formatting import number, percent, r_squared, whole
+from probe.wording.columns.column import Column, any_has
+from probe.wording.layers import (
+    all_affine,
+    best,
+    central_slope,
+    interval,
+    shown_r2,
+    slopes,
+    status_help,
+)
+
+LAYER = Column(
+    "layer",
+    "Module path, in execution order.",
+    "text",
+    key=lambda row: row["depth"],
+    left=True,
+    rank=0,
+    page=True,
+)
+DEPTH = Column("depth", "Place in execution order, from 0.", "count")
+KIND = Column("kind", "Type of the layer.", "text", left=True, rank=7, page=True, common=True)
+CHANNELS = Column(
+    "channels", "Channels.", "count", title="C", format=whole, rank=6, page=True, common=True
+)
+STATUS = Column(
+    "status",
+    "What is known of the map of the layer.",
+    "text",
+    left=True,
+    rank=0,
+    page=True,
+    values=status_help(),
+)
+
+LINE = Column(
+    "linear_r2",
+    "Share of variance that one straight line for all channels explains.",
+    "R2",
+    title="R2 line",
+    format=r_squared,
+    rank=2,
+    page=True,
+    wanted=lambda rows: any_has("linear_r2")(rows) and not all_affine(rows),
+)
+
+ALPHAS = (
+    LAYER,
+    DEPTH,
+    KIND,
+    CHANNELS,
+    STATUS,
+    Column(
+        "alpha",
+        "Alpha of the tanh fitted to every element, with its interval over images; only where a "
+        "curve bends.",
+        "1/input",
+        title="alpha [95 %]",
+        cell=interval,
+        left=True,
+        rank=1,
+        page=True,
+        wanted=any_has("alpha"),
+    ),
+    Column("alpha_low", "Lower end of the 95 % interval of alpha.", "1/input"),
+    Column("alpha_high", "Upper end of the 95 % interval of alpha.", "1/input"),
+    Column(
+        "alpha_channel",
+        "Alpha of the tanh with a scale and an offset of its own for each channel, as a DyT "
+        "layer has them.",
+        "1/input",
+    ),
+    Column("gamma", "Scale of the fitted tanh: gamma * tanh(alpha * x) + beta.", "z"),
+    Column("beta", "Offset of the fitted curve or line.", "z"),
+    Column(
+        "slope",
+        "Slope at the centre; of affine layers the median over the channels.",
+        "1/input",
+        cell=lambda row: number(central_slope(row)),
+        key=central_slope,
+        rank=0,
+        page=True,
+    ),
+    Column(
+        "slopes",
+        "Smallest and largest slope over the channels of an affine layer; sorted by the largest.",
+        "1/input",
+        cell=slopes,
+        key=lambda row: row.get("slope_max"),
+        rank=1,
+        page=True,
+        wanted=any_has("slope_min"),
+        stored=False,
+    ),
+    Column(
+        "shown_r2",
+        "Share of variance that the tanh explains where a layer is S-shaped, else the line.",
+        "R2",
+        title="R2",
+        cell=lambda row: r_squared(shown_r2(row)),
+        key=shown_r2,
+        rank=0,
+        page=True,
+        wanted=lambda rows: any_has("r2")(rows) and not all_affine(rows),
+        stored=False,
+    ),
+    Column(
+        "r2",
+        "Share of variance that the tanh explains, whatever the status; of affine layers one "
+        "line for all channels.",
+        "R2",
+    ),
+    LINE,
+    replace(
+        LINE,
+        name="one_line_r2",
+        title="R2 one line",
+        cell=lambda row: r_squared(row.get("linear_r2")),
+        key=lambda row: row.get("linear_r2"),
+        meaning="The same as R2 line, where every layer is a fan of lines.",
+        wanted=lambda rows: any_has("linear_r2")(rows) and all_affine(rows),
+        stored=False,
+    ),
+    Column(
+        "r2_ceiling",
+        "R2 of the best element-wise curve there could be.",
+        "R2",
+        title="ceiling",
+        format=r_squared,
+        rank=3,
+        page=True,
+        wanted=any_has("r2_ceiling"),
+    ),
+    Column(
+        "best_family",
+        "Best family of curves; +2: two more are tied with it (files name them all, with | "
+        "between).",
+        "text",
+        title="best",
+        cell=best,
+        key=lambda row: row.get("best_family") or None,
+        left=True,
+        rank=9,
+        page=True,
+        wanted=lambda rows: not all_affine(rows),
+    ),
+    Column("input_std", "Standard deviation of all inputs of the layer.", "input"),
+    Column(
+        "inverse_std",
+        "One over the standard deviation of all inputs of the layer.",
+        "1/input",
+        title="1/std",
+        format=number,
+        rank=4,
+        page=True,
+    ),
+    Column(
+        "mean_inverse_sigma",
+        "Mean over tokens of one over the sigma of a token; of layers that normalize each token.",
+        "1/input",
+    ),
+    Column("sigma_cv", "Standard deviation of sigma over tokens, relative to its mean.", "ratio"),
+    Column(
+        "beyond_linear",
+        "Share of elements where the curve is less than half as steep as in its centre.",
+        "share",
+        title="beyond %",
+        format=percent,
+        rank=8,
+        page=True,
+        wanted=any_has("beyond_linear"),
+    ),
+    Column("saturation", "Share of elements with |alpha * x| > 2.", "share"),
+    Column(
+        "max_abs_input",
+        "Largest input by amount.",
+        "input",
+        title="max |x|",
+        format=number,
+        rank=5,
+        page=True,
+    ),
+    Column(
+        "massive_channels",
+        "Channels whose largest |input| is over 100 and over 1000 times the layer's median.",
+        "count",
+    ),
+    Column("count", "Elements that went through the layer.", "count", title="elements"),
+    Column("slope_min", "Smallest slope over the channels of an affine layer.", "1/input"),
+    Column("slope_median", "Median slope over those channels.", "1/input"),
+    Column("slope_max", "Largest slope over those channels.", "1/input"),
+    Column("slope_cv", "Standard deviation of those slopes, relative to their mean.", "ratio"),
+    Column(
+        "mean_std_spread",
+        "Standard deviation over channels of the mean of a channel's input over its standard "
+        "deviation: how far the lines of an affine layer lie apart.",
+        "ratio",
+    ),
+)
