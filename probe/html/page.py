@@ -41,9 +41,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """The first cell names the row; `status` is what the filter chooses by, `muted` rows have
-    nothing to show.
-    """
+    """The first cell names the row; `status` is what the filter chooses by."""
 
     cells: tuple[Cell, ...]
     status: str = ""
@@ -114,7 +112,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class RunPart:
-    """What the page says of one run."""
+    """What the page says of one run; a section without content is left out.
+
+        table = Table("run-table", "Layers", (Column("layer", number=False),), rows)
+        RunPart("run", "vit_b", "Pretrained weights, 64 images.", layers=table,
+                findings=(Finding("Shape", "5 of 25 layers are S-shaped."),))
+
+    Texts are plain: the template escapes them. Ids of tables, curves and figures begin with `name`,
+    so that several runs fit on one page.
+    """
 
     name: str  # prefix of its ids
     title: str
@@ -158,6 +164,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Page:
+    """The whole document: one run, or several after their comparison.
+
+    html = render(Page("vit_b", (part,)))
+    html = render(Page("vit_b, resnet50", (one, other), Comparison(table, figures)))
+    """
+
     title: str
     parts: tuple[RunPart, ...]
     comparison: Comparison | None = None

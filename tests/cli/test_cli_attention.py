@@ -4,6 +4,7 @@ attention.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from probe.cli.views.grid import columns_of
 from probe.errors import ProbeError, UsageError
+from probe.store.run import run_names
 from probe.wording import attention as findings
 from probe.wording.columns import ATTENTION_LAYERS
 from support.fake_runs import FakeRun
@@ -71,7 +73,8 @@ class AttentionRun(FakeRun):
 
 
 @pytest.fixture
-def attending(jobs: Any) -> Any:
+def attending(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(sys.modules["probe.store.run"], "run_names", run_names, raising=False)
     jobs.answers["attention_distance"] = measured()
     jobs.answers["open_run"] = AttentionRun
     jobs.answers["draw_runs"] = lambda runs, out: [
@@ -228,10 +231,8 @@ def test_runs_are_told_in_one_table_and_drawn_in_one_figure(cli: Any, attending:
     ]
     assert attending.last("draw_runs").args[1] == "c"
     rows = [line.split()[:2] for line in out.splitlines()[2:6]]
-    assert rows == [
-        [f"blocks.{depth}.attn", run] for run in ("runs/a", "runs/b") for depth in range(2)
-    ]
-    for run in ("runs/a", "runs/b"):
+    assert rows == [[f"blocks.{depth}.attn", run] for run in ("a", "b") for depth in range(2)]
+    for run in ("a", "b"):
         assert f"{run}: 6 heads in 2 layers: 3 local" in out
     assert "figures and tables: attention.csv, attention_distance.png in c\n" in out
     assert "attention_distance" not in [call.name for call in attending.calls]
@@ -249,8 +250,8 @@ def test_one_run_is_told_as_a_model_and_without_out_nothing_is_drawn(
 def test_json_of_runs_names_the_run_of_each_head(cli: Any, attending: Any) -> None:
     attending.answers["open_run"] = lambda path: AttentionRun(path, heads(1))
     found = cli("attention", "runs/a", "runs/b", "--json", "-q").json
-    assert [row["run"] for row in found["heads"]] == ["runs/a"] * 3 + ["runs/b"] * 3
-    assert found["of"]["runs/b"]["name"] == "vit_cifar10"
+    assert [row["run"] for row in found["heads"]] == ["a"] * 3 + ["b"] * 3
+    assert found["of"]["b"]["name"] == "vit_cifar10"
 
 
 def test_an_image_draws_its_maps_and_says_what_it_left_out(cli: Any, attending: Any) -> None:

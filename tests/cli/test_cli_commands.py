@@ -229,15 +229,15 @@ def test_compare_opens_both_runs_and_shows_the_table(cli: Any, jobs: Any) -> Non
     jobs.answers["compare"] = pd.DataFrame(
         {
             "run": ["a", "b"],
-            "kind": ["layer_norm", "batch_norm"],
+            "kinds": ["layer_norm", "batch_norm"],
             "median_alpha": [0.0691, float("nan")],
         }
     )
     out = cli("compare", "runs/a", "runs/b").out
     assert [run.path for run in jobs.last("compare").args] == ["runs/a", "runs/b"]
     lines = [line.split() for line in out.splitlines()]
-    assert lines[0] == ["runs/a", "runs/b"]
-    assert lines[2:4] == [["kind", "layer_norm", "batch_norm"], ["median", "alpha", "0.0691", "-"]]
+    assert lines[0] == ["a", "b"]
+    assert lines[2:4] == [["kinds", "layer_norm", "batch_norm"], ["median", "alpha", "0.0691", "-"]]
     assert lines[-1] == ["--out", "DIR", "writes", "this", "table", "and", "a", "figure"]
     assert (
         cli("compare", "runs/a", "runs/b", "--out", "c").out.splitlines()[-1]
@@ -245,7 +245,7 @@ def test_compare_opens_both_runs_and_shows_the_table(cli: Any, jobs: Any) -> Non
     )
     assert cli("compare", "runs/a", "runs/b", "--json").json["rows"][1] == {
         "run": "b",
-        "kind": "batch_norm",
+        "kinds": "batch_norm",
         "median_alpha": None,
     }
 

@@ -1,4 +1,4 @@
-"""Columns are described once and completely: every field of every file, for screen, page and docs."""
+"""Columns are described once and completely, for screen, page and documentation."""
 
 from __future__ import annotations
 
