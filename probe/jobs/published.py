@@ -19,7 +19,8 @@ from probe.jobs.drawing.draw import figure
 from probe.jobs.drawing.tables import frame_of
 from probe.jobs.figure_file import save
 from probe.jobs.fitting.fit import fit
-from probe.models.loading.load import Model, load_model
+from probe.jobs.inputs import open_model, shown_name
+from probe.models.loading.load import Model
 from probe.records import Progress, silent
 from probe.store.disk import replace_file
 from probe.store.outputs import output_folder
@@ -114,37 +115,41 @@ def published_figures(
     vit, resnet: a network with LayerNorm and attention, and one with BatchNorm. The runs are made
     anew and not kept.
     """
-    report = progress or silent
-    folder = output_folder(out)
-    options: dict[str, Any] = {
-        "num_images": num_images,
-        "seed": seed,
-        "offline": offline,
-        "progress": progress,
-    }
-    names, paths = [], []
+    folder, report = output_folder(out), progress or silent
+    models = [
+        open_model(model, device=device, seed=seed, offline=offline) for model in (vit, resnet)
+    ]
     with tempfile.TemporaryDirectory() as place:
-        runs = []
-        for name, model in (("vit", vit), ("resnet", resnet)):
-            loaded = (
-                model
-                if isinstance(model, Model)
-                else load_model(model, device=device, seed=seed, offline=offline)
+        runs = [
+            capture(
+                model,
+                data,
+                out=Path(place) / name,
+                attention=name == "vit",
+                num_images=num_images,
+                seed=seed,
+                offline=offline,
+                progress=progress,
             )
-            runs.append(
-                capture(loaded, data, out=Path(place) / name, attention=name == "vit", **options)
-            )
-            names.append(loaded.full_name if loaded.origin != "module" else loaded.name)
-            fit(runs[-1], progress=progress)
-        for done, (name, published) in enumerate(FIGURES.items()):
-            report("figures", done, len(FIGURES), name)
-            drawn = published.draw(runs[0], runs[1])
-            if drawn is not None:
-                paths += save(drawn, folder / name, ["png"])
-        report("figures", len(FIGURES), len(FIGURES), "")
-        heading = frame_of(runs[0]).heading.rpartition(", ")[2]
-    page = _page(names, heading, seed)
+            for name, model in zip(("vit", "resnet"), models, strict=True)
+        ]
+        for run in runs:
+            fit(run, progress=progress)
+        paths = _draw(runs[0], runs[1], folder, report)
+        images = frame_of(runs[0]).heading.rpartition(", ")[2]
+    page = _page([shown_name(model) for model in models], images, seed)
     return [*paths, replace_file(folder / "README.md", page.encode())]
+
+
+def _draw(vit: Run, resnet: Run, folder: Path, report: Progress) -> list[Path]:
+    paths: list[Path] = []
+    for done, (name, published) in enumerate(FIGURES.items()):
+        report("figures", done, len(FIGURES), name)
+        drawn = published.draw(vit, resnet)
+        if drawn is not None:
+            paths += save(drawn, folder / name, ["png"])
+    report("figures", len(FIGURES), len(FIGURES))
+    return paths
 
 
 def _page(models: list[str], images: str, seed: int) -> str:

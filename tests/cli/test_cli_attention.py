@@ -265,7 +265,7 @@ def test_an_image_draws_its_maps_and_says_what_it_left_out(cli: Any, attending: 
     assert call.args == ("m", "a.png", "o")
     expected = {
         "query": (3, 5),
-        "layers": ("blocks.0.*", "blocks.3.attn"),
+        "layers": "blocks.0.*,blocks.3.attn",
         "grid": (8, 8),
         "patch_size": None,
         "seed": 0,

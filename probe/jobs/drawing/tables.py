@@ -27,9 +27,11 @@ class NothingToDraw(Exception):
 class FigureTables:
     """Tables of `run` restricted to `layers` (globs; None: all).
 
-    tables = FigureTables(run, "blocks.*.norm1")
-    tables.selected  # names of the four layers that stand for all
-    tables.thin(tables.selected)  # layer -> the samples that its panel shows
+        tables = FigureTables(run, "blocks.*.norm1")
+        tables.selected  # names of the four layers that stand for all
+        tables.thin(tables.selected)  # layer -> the samples that its panel shows
+
+    Each table is read when it is first asked for, and kept.
     """
 
     def __init__(
