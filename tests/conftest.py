@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
+
+TESTS = Path(__file__).parent
 
 # before torch is imported: two processes run the tests, and threads of each would wait for those of
 # the other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# whole jobs, whole networks and processes of their own, marked `long`
+LONG = (
+    "cli/test_cli_process.py",
+    "jobs",
+    "models/folding/test_fold.py",
+    "models/loading/test_hub.py",
+    "test_api_page.py",
+)
+
+
 def pytest_collection_modifyitems(config, items):
-    """With several processes the files that take longest begin first, so that none of them is left
-    to one process while the others have no work. In one process the order stays random.
+    for item in items:
+        if any(item.path.is_relative_to(TESTS / part) for part in LONG):
+            item.add_marker(pytest.mark.long)
+    if hasattr(config, "workerinput"):  # what pytest-xdist gives its processes
+        longest_first(items)
+
+
+def longest_first(items):
+    """The files that take longest begin first, so that none of them is left to one process while
+    the others have no work. Within a file the order stays random, and in one process altogether.
     """
-    if not hasattr(config, "workerinput"):  # what pytest-xdist gives its workers
-        return
     sizes = Counter(item.path for item in items)
     marks = {path: set() for path in sizes}
     for item in items:
@@ -31,18 +50,26 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(scope="session")
-def vit_run(tmp_path_factory):
+def vit_run(tmp_path_factory, worker_id):
     """A finished and fitted run of the bundled ViT on 16 bundled photographs. Read only: copy it
     before changing it.
     """
+    from filelock import FileLock  # torch brings it
+
+    from probe.store import open_run
+
+    folder = tmp_path_factory.getbasetemp()
+    if worker_id != "master":  # the folder that all processes of this session have in common
+        folder = folder.parent
+    with FileLock(folder / "vit.lock"):  # whoever comes first makes it
+        if not (folder / "vit.made").exists():
+            make_vit_run(folder / "vit")
+            (folder / "vit.made").touch()
+    return open_run(folder / "vit")
+
+
+def make_vit_run(out):
     from probe.jobs.capturing.capture import capture
     from probe.jobs.fitting.fit import fit
 
-    run = capture(
-        "bundled:vit_cifar10",
-        out=tmp_path_factory.mktemp("runs") / "vit",
-        num_images=16,
-        samples=64,
-    )
-    fit(run)
-    return run
+    fit(capture("bundled:vit_cifar10", out=out, num_images=16, samples=64))
