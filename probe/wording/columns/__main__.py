@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
 from probe.wording.columns.markdown import page
 
 if __name__ == "__main__":
-    print(page(), end="")
+    sys.stdout.write(page())
