@@ -166,7 +166,7 @@ def test_layers_with_windows_are_left_out_by_name(
         ({"query": (4, 0)}, r"query patch \(4, 0\)"),
         (
             {"layers": ["blocks.9.attn"]},
-            r"--layers 'blocks.9.attn' matches none of the 6 attention layers \(nearest: blocks\.",
+            r"--layers 'blocks.9.attn' matches none of the 5 attention layers \(nearest: blocks\.",
         ),
         ({"image": "none.png"}, "--image none.png is no file"),
         ({"image": __file__}, r"--image .* cannot be read: not an image"),
