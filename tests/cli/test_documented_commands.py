@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import probe
@@ -73,6 +74,17 @@ class Reached(Exception):
     """The job of a command was called, with arguments that it takes."""
 
 
+class RunWithAttention(FakeRun):
+    """A run that has been measured, without a head in its table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.manifest = {"attention": {"status": "captured"}, **self.manifest}
+
+    def attention(self) -> pd.DataFrame:
+        return pd.DataFrame({"layer": [], "head": []})
+
+
 JOBS = {
     "": "probe.jobs.analyze.analyze",
     "attention": "probe.jobs.capturing.attention.attention_distance",
@@ -105,7 +117,7 @@ def no_job(monkeypatch: pytest.MonkeyPatch) -> None:
             raise Reached
 
         monkeypatch.setattr(module, name, reached)
-    monkeypatch.setattr("probe.store.run.open_run", lambda run: FakeRun())
+    monkeypatch.setattr("probe.store.run.open_run", lambda run: RunWithAttention())
 
 
 @pytest.mark.usefixtures("no_job")
