@@ -18,17 +18,6 @@ from probe.records import Status
 ROOT = Path(probe.__file__).parent
 VALUES = {status.value for status in Status}
 
-# Modules that still spell a status as a text; no further one may.
-SPELLED = {
-    "curves/channel_fit.py",
-    "curves/profile_fit.py",
-    "jobs/drawing/compare.py",
-    "jobs/drawing/tables.py",
-    "jobs/fitting/fit.py",
-    "jobs/replacing/stand_ins.py",
-    "store/verify.py",
-}
-
 
 @pytest.mark.parametrize("status", Status)
 def test_every_status_has_a_meaning_a_mark_a_colour_and_a_row_style(status: Status) -> None:
@@ -103,4 +92,4 @@ def test_no_module_compares_a_status_with_a_text() -> None:
         for path in sorted(ROOT.rglob("*.py"))
         if (texts := spelled(ast.parse(path.read_text(encoding="utf-8"))))
     }
-    assert {name: texts for name, texts in found.items() if name not in SPELLED} == {}
+    assert found == {}

@@ -11,6 +11,7 @@ from torch import nn
 from probe.errors import UsageError
 from probe.jobs.inputs import open_model
 from probe.models.loading.load import Model
+from probe.models.loading.origins.names import is_architecture
 from probe.store import Run
 
 
@@ -39,6 +40,11 @@ def run_model(
         if not known.get("name"):
             raise UsageError(
                 f"run {run.path} does not say its model: give it, in Python, as model="
+            )
+        if not is_architecture(known["name"]):
+            raise UsageError(
+                f"run {run.path} names a model that is no architecture of timm, torchvision or "
+                "probe: load it yourself and give it, in Python, as model="
             )
         model = known["name"]
     if isinstance(model, str):

@@ -185,7 +185,7 @@ class Heads(nn.Module):
 
 
 def test_prefix_tokens_of_q_and_k_norms_are_found_in_every_head(tmp_path):
-    """DESIGN 2: a position of a q/k norm is (head, token); here two heads of ten tokens, the first
+    """A position of a q/k norm is (head, token); here two heads of ten tokens, the first
     one of each a class token.
     """
     run = analyze(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from probe.errors import UsageError, nearest
 
 ACCEPTED = "NAME or timm:NAME, torchvision:NAME, bundled:NAME"
@@ -25,6 +27,17 @@ def unknown_model(name: str, origin: str) -> UsageError:
     return UsageError(f"model {name!r} is not in {origin}; {hint}accepted: {ACCEPTED}")
 
 
+def is_architecture(name: object) -> bool:
+    """Is this the plain name of a network, as a stored file may give it?
+
+    `vit_base_patch16_224.augreg_in21k` or `torchvision:resnet50`, never a path, a URL or an address
+    on a hub: what a stranger's file names must not make anybody open or download anything.
+    """
+    if not isinstance(name, str):
+        return False
+    return re.fullmatch(r"((timm|torchvision|bundled):)?\w+(\.\w+)?", name, re.ASCII) is not None
+
+
 def _known() -> dict[str, list[str]]:
     import timm
     import torchvision
@@ -38,4 +51,4 @@ def _known() -> dict[str, list[str]]:
     }
 
 
-__all__ = ["ACCEPTED", "unknown_model"]
+__all__ = ["ACCEPTED", "is_architecture", "unknown_model"]
