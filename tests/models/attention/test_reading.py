@@ -141,7 +141,7 @@ def test_channels_are_not_taken_for_tokens_although_they_would_make_a_square() -
     probe = between(channels=True)
     assert probe.rows() == []
     assert probe.unreadable == {
-        "3": "its 9 queries and 9 keys are not the tokens that the module works on"
+        "3": "channel attention: its scores are between channels, not tokens"
     }
 
 
