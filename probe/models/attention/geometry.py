@@ -48,13 +48,14 @@ def declared(site: CallSite, rows: int, length: int, keys: int) -> Geometry:
             f"{rows} rows of {length} queries and {keys} keys of {site.images} images: grid= and "
             "patch_size= say only where the tokens of a whole image are"
         )
+    grids = list(_declared_grids(site))
+    if not grids:
+        raise Unreadable("the size of the image is not known: give grid= with patch_size=")
     for prefix in site.options.prefixes:
-        for grid in _declared_grids(site):
+        for grid in grids:
             if prefix + math.prod(grid) == length:
                 stride = _declared_stride(site, grid)
-                return Geometry(
-                    grid, mean_stride(stride), prefix, 1, grid_distances(grid, stride)
-                )
+                return Geometry(grid, mean_stride(stride), prefix, 1, grid_distances(grid, stride))
     if not site.first:
         raise Unreadable(f"its {length} tokens are not those that {site.options.text} speaks of")
     raise misfit(site, length)

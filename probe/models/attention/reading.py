@@ -90,9 +90,7 @@ def _nowhere(tracer: Tracer, lowest: int) -> str:
     return f"its tokens have no known place: {tracer.places.reason(lowest)}"
 
 
-def _followed(
-    call: Call, site: CallSite, tracer: Tracer, queries: Tensor, keys: Tensor
-) -> Reading:
+def _followed(call: Call, site: CallSite, tracer: Tracer, queries: Tensor, keys: Tensor) -> Reading:
     images, length = site.images, call.shape[-2]
     _refuse_other(queries, tracer, "queries")
     order = arrangement.by_places(queries, images)

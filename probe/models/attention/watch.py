@@ -37,11 +37,11 @@ _ALTERED = "its heads are mixed or changed after the softmax ({}): it is not wha
 class Watch:
     """The calls of one model, handed to `take`.
 
-        watch = Watch(module, options, take)
-        with watch.running():
-            watch.begin(len(images), (224, 224))    # before each forward pass
-            module(images)
-        watch.unreadable                            # module path -> why it has no number
+    watch = Watch(module, options, take)
+    with watch.running():
+        watch.begin(len(images), (224, 224))    # before each forward pass
+        module(images)
+    watch.unreadable                            # module path -> why it has no number
     """
 
     def __init__(self, module: nn.Module, options: TokenOptions, take: Take) -> None:
@@ -62,10 +62,18 @@ class Watch:
         self._count: Counter[str] = Counter()
         self._images: int | None = None
         self._size: tuple[int, int] | None = None
-        self._tracer = Tracer(lambda: self._layer_frames()[-1].path)
+        self._tracer = Tracer(self._layer_path)
         self._following = False
         self._followed: set[tuple] = set()  # shapes of passes in which tokens were followed
         self._readings: dict[tuple, Reading | str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was seen travels to other processes, how calls are read does not."""
+        left = {"_tracer": None, "_readings": {}, "_followed": set(), "_frames": []}
+        return self.__dict__ | left
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_tracer": Tracer(self._layer_path)}
 
     def begin(self, images: int, size: tuple[int, int] | None) -> None:
         """Say what the next forward pass runs: number of images, height and width in pixels."""
@@ -79,7 +87,9 @@ class Watch:
         """Module path -> reason: calls that could not be read, and attention modules in which none
         was seen."""
         altered = {
-            layer: _ALTERED.format(name) for layer, name in self._altered.items() if layer in self._read
+            layer: _ALTERED.format(name)
+            for layer, name in self._altered.items()
+            if layer in self._read
         }
         reasons = self._refused | altered
         reasons |= {
@@ -170,6 +180,9 @@ class Watch:
         depths = reversed(range(len(self._frames)))
         has = (i for i in depths if self._frames[i].path in self._with_parameters)
         return tuple(self._frames[: next(has, 0) + 1])
+
+    def _layer_path(self) -> str:
+        return self._layer_frames()[-1].path if self._frames else ""
 
     def _see(self, call: Call) -> None:
         if self._images is None or not self._frames:

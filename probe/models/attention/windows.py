@@ -22,12 +22,12 @@ _LEAK = 1e-4  # of a query's attention: -100 in the mask of Swin leaves 1e-40
 
 def windowed(layout: TokenLayout) -> Geometry:
     """The geometry of windows, each row by row. Raises Unreadable."""
-    layout.check_complete("windows")
+    layout.check_complete("tokens")
     for window, steps in _shapes(layout):
         if (_moves(layout, window, steps)) is not None:
             break
     else:
-        raise Unreadable("its windows do not have the same arrangement of tokens")
+        raise Unreadable("its windows are not in the order of the patch grid, row by row")
     stride = layout.map.stride
     distances = grid_distances(window, (stride[0] * steps[0], stride[1] * steps[1]))
     outside = None if layout.inside.all() else ~layout.inside
@@ -94,7 +94,5 @@ def check_masked(layout: TokenLayout, geometry: Geometry, scores: Scores) -> Non
 def _mass(scores: Scores, window: int, apart: NDArray[np.bool_]) -> float:
     """The largest share of a query of the first image on keys that are not `apart` from it."""
     _, heads, length, keys = scores.shape
-    part = scores.part(
-        slice(window, window + 1), slice(0, heads), slice(0, length), slice(0, keys)
-    )
-    return float((part.softmax(-1).cpu().numpy() * apart).sum(-1).max())
+    part = scores.part(slice(window, window + 1), slice(0, heads), slice(0, length), slice(0, keys))
+    return float((part.softmax(-1).nan_to_num().cpu().numpy() * apart).sum(-1).max())

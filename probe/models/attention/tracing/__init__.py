@@ -6,4 +6,4 @@ from probe.models.attention.tracing.places import Origin, Places, TokenMap
 from probe.models.attention.tracing.tracer import Tracer
 from probe.models.attention.tracing.track import Track, constant_along
 
-__all__ = ["Origin", "Places", "TokenMap", "Track", "Tracer", "constant_along"]
+__all__ = ["Origin", "Places", "TokenMap", "Tracer", "Track", "constant_along"]

@@ -40,13 +40,13 @@ def _has_places(track: Track) -> bool:
 def _either(places: Places, one: Tensor, other: Tensor) -> Tensor:
     if same_numbers(one, other):
         return one
-    kept = [
-        axis for axis in range(one.ndim) if one.stride(axis) != 0 or other.stride(axis) != 0
-    ]
+    kept = [axis for axis in range(one.ndim) if one.stride(axis) != 0 or other.stride(axis) != 0]
     shape = one.shape
     one, other = compact(one, kept), compact(other, kept)
     # of two without a place the weightier reason counts, which is the lower number
-    result = torch.where((one < 0) & (other < 0), torch.minimum(one, other), torch.maximum(one, other))
+    result = torch.where(
+        (one < 0) & (other < 0), torch.minimum(one, other), torch.maximum(one, other)
+    )
     differ = (one >= 0) & (other >= 0) & (one != other)
     if bool(differ.any()):
         alike = _same_cells(places, one[differ], other[differ])

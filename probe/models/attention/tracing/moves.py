@@ -31,6 +31,8 @@ VIEWS = {
     "channel_shuffle",
     "native_channel_shuffle",
     "split_with_sizes_copy",
+    "unsafe_split",
+    "unsafe_split_with_sizes",
 }
 # nothing moves
 KEPT = {
@@ -68,6 +70,23 @@ POINTWISE = {
     "where",
     "gelu",
 }
+# new tensors that have but the shape of another
+FILLED = {
+    "zeros_like",
+    "ones_like",
+    "empty_like",
+    "full_like",
+    "rand_like",
+    "randn_like",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "new_empty",
+    "new_empty_strided",
+    "bernoulli",
+    "zero",
+    "fill",
+}
 SOFTMAXES = {"_softmax", "_safe_softmax"}
 
 
@@ -75,8 +94,8 @@ def view(func: Any, args: tuple, kwargs: dict, track: Track) -> Any:
     """One track, or a list of them for an operation that cuts a tensor into several."""
     parts = [func(numbers, *args[1:], **kwargs) for numbers in track.numbers]
     if isinstance(parts[0], Tensor):
-        return Track(tuple(parts), track.weights_of)
-    return [Track(tuple(piece), track.weights_of) for piece in zip(*parts, strict=True)]
+        return Track(tuple(parts))
+    return [Track(tuple(piece)) for piece in zip(*parts, strict=True)]
 
 
 def reshaped(track: Track, shape: torch.Size) -> Track:
@@ -129,9 +148,7 @@ def joined(shapes: list[torch.Size], tracks: list[Track | None], axis: int) -> T
     return Track(tuple(_cat(_numbers_of(shapes, tracks, index), axis) for index in range(several)))
 
 
-def _numbers_of(
-    shapes: list[torch.Size], tracks: list[Track | None], index: int
-) -> list[Tensor]:
+def _numbers_of(shapes: list[torch.Size], tracks: list[Track | None], index: int) -> list[Tensor]:
     return [
         everywhere(Origin.FREE, shape)
         if track is None

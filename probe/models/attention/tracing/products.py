@@ -1,9 +1,9 @@
-"""Products of matrices: queries with keys, weights with values, tokens with parameters; and sums over
-an axis.
+"""Products of matrices (queries with keys, weights with values, tokens with parameters), and sums
+over an axis.
 
-An axis that is summed over either holds channels, along which the place is the same, or places. What
-is the same along it stays: q (L, D) k^T (D, S) keeps the places of the queries along L and of the
-keys along S; softmax (L, S) v (S, D) keeps those of the queries.
+An axis that is summed over either holds channels, along which the place is the same, or places.
+What is the same along it stays: q (L, D) k^T (D, S) keeps the places of the queries along L and of
+the keys along S; softmax (L, S) v (S, D) keeps those of the queries.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def block_means(places: Places, numbers: Tensor, axis: int) -> Tensor:
     moved = compact(numbers, [axis]).movedim(axis, -1)
     flat = moved.reshape(-1, moved.shape[-1])
     found = _blocks(places, flat)
-    result = torch.where(flat.amin(1) < 0, flat.amin(1), int(Origin.POOLED)) if found is None else found
+    result = (
+        torch.where(flat.amin(1) < 0, flat.amin(1), int(Origin.POOLED)) if found is None else found
+    )
     shape = list(numbers.shape)
     shape[axis] = 1
     return result.view(*moved.shape[:-1], 1).movedim(-1, axis).expand(shape)
@@ -86,9 +88,7 @@ def _blocks(places: Places, rows: Tensor) -> Tensor | None:
     if any((s != s[0]).any() for s in side) or (different != side[0] * side[1]).any():
         return None
     starts = [np.unique(index) for index in low]
-    if any(
-        (np.diff(start) != length[0]).any() for start, length in zip(starts, side, strict=True)
-    ):
+    if any((np.diff(start) != length[0]).any() for start, length in zip(starts, side, strict=True)):
         return None
     if len(starts[0]) * len(starts[1]) == 1:
         return torch.full((len(rows),), int(Origin.MIXED), dtype=torch.int32)
@@ -106,9 +106,7 @@ def reduced(places: Places, track: Track, axes: list[int], shape: torch.Size) ->
     """Means, sums, extremes over axes."""
     dims = sorted({axis % len(track.shape) for axis in axes} or set(range(len(track.shape))))
     places_along = [
-        axis
-        for axis in dims
-        if not all(constant_along(numbers, axis) for numbers in track.numbers)
+        axis for axis in dims if not all(constant_along(numbers, axis) for numbers in track.numbers)
     ]
 
     def change(numbers: Tensor) -> Tensor:

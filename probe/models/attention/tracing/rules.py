@@ -48,6 +48,7 @@ REDUCTIONS = {
     "logsumexp",
     "prod",
 }
+PRODUCTS = {"mm", "bmm", "addmm", "baddbmm"}
 ATTENTION = ("scaled_dot_product", "_scaled_dot_product")
 _HARMLESS = moves.VIEWS | moves.KEPT | {"view", "_unsafe_view", "reshape", "copy"}
 
@@ -98,19 +99,18 @@ class Operation:
         return self.results[0].shape
 
     @property
-    def weights_of(self) -> str | None:
-        """The layer whose attention weights are among the inputs."""
-        return next((t.weights_of for t in self.tracks if t.weights_of is not None), None)
+    def is_product(self) -> bool:
+        return self.name in PRODUCTS
 
     def alters_weights(self, tracks: list[Track]) -> bool:
         """Are attention weights changed by this, other than by one factor for each query?"""
-        if self.name in _HARMLESS or not tracks or not tracks[0].is_scores:
+        if self.name in _HARMLESS or (self.is_product and not tracks[0].is_scores):
             return False
-        if torch.Tag.pointwise in self.func.tags:
-            others = [t for t in self.tensors if self.track(t) is None or not self.track(t).is_scores]
-            weights = [t for t in self.tracks if t.is_scores]
-            return len(weights) > 1 or any(t.ndim and t.numel() > 1 and t.shape[-1] > 1 for t in others)
-        return True
+        if torch.Tag.pointwise not in self.func.tags:
+            return True
+        weights = [track for track in self.tracks if track.weights_of is not None]
+        others = [t for t in self.tensors if (k := self.track(t)) is None or k.weights_of is None]
+        return len(weights) > 1 or any(t.ndim and t.shape[-1] > 1 for t in others)
 
 
 def tracks_of(call: Operation) -> list[Track]:
@@ -129,7 +129,8 @@ def tracks_of(call: Operation) -> list[Track]:
 
 def _lost(call: Operation, number: int, shape: torch.Size) -> Track:
     """The weightier reason of the inputs, or this one."""
-    worst = min(int(numbers.min()) for t in call.tracks for numbers in t.numbers if numbers.numel())
+    lost = (int(n.min()) for track in call.tracks for n in track.numbers if n.numel())
+    worst = min(lost, default=number)
     return Track((everywhere(worst if worst < Origin.PADDING else number, shape),))
 
 
@@ -182,7 +183,7 @@ def _halved(call: Operation) -> Track | None:
 def _bordered(call: Operation) -> Track | None:
     """Reflected and repeated borders are padding; only the last axes, those of an image."""
     track = _first(call)
-    return track and moves.padded(track, list(call.args[1]), call.shape)
+    return None if track is None else moves.padded(track, list(call.args[1]), call.shape)
 
 
 def _copied(call: Operation) -> Track:
@@ -191,6 +192,10 @@ def _copied(call: Operation) -> Track:
     if source is None:
         return Track((everywhere(Origin.FREE, call.shape),))
     return source.map(lambda numbers: numbers.expand(call.shape))
+
+
+def _filled(call: Operation) -> Track:
+    return Track((everywhere(Origin.FREE, call.shape),))
 
 
 def _picked(call: Operation) -> Track:
@@ -235,17 +240,17 @@ def _joined(call: Operation) -> Track | None:
 
 def _rolled(call: Operation) -> Track | None:
     track = _first(call)
-    return track and moves.rolled(track, call.given["shifts"], call.given["dims"])
+    return None if track is None else moves.rolled(track, call.given["shifts"], call.given["dims"])
 
 
 def _padded(call: Operation) -> Track | None:
     track = _first(call)
-    return track and moves.padded(track, call.given["pad"], call.shape)
+    return None if track is None else moves.padded(track, call.given["pad"], call.shape)
 
 
 def _unfolded(call: Operation) -> Track | None:
     track = _first(call)
-    return track and moves.unfolded(track, call.func, call.args, call.kwargs)
+    return None if track is None else moves.unfolded(track, call.func, call.args, call.kwargs)
 
 
 def _multiplied(call: Operation) -> Track | None:
@@ -263,6 +268,8 @@ def _reduced(call: Operation) -> list[Track] | None:
     track = _first(call)
     if track is None:
         return None
+    if sum(isinstance(value, Tensor) for value in call.args) > 1:  # the larger of two
+        return [_pointwise(call)]
     axes = call.given.get("dim")
     axes = [axes] if isinstance(axes, int) else list(axes or [])
     shape = call.shape
@@ -340,7 +347,8 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias"), _reshaped),
     **dict.fromkeys(("cat", "stack"), _joined),
     **dict.fromkeys(PICKING, _picked),
-    **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm"), _multiplied),
+    **dict.fromkeys(moves.FILLED, _filled),
+    **dict.fromkeys(PRODUCTS, _multiplied),
     **dict.fromkeys(REDUCTIONS, _reduced),
     **dict.fromkeys(("convolution", "convolution_overrideable", "mkldnn_convolution"), _convolved),
     **dict.fromkeys(("avg_pool2d", "max_pool2d_with_indices", "avg_pool1d"), _pooled),

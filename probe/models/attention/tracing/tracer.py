@@ -4,19 +4,19 @@
     tracer.start((images,), count)         # pixels are places, whole numbers are text
     with tracer:
         module(images)
-    tracer.track(q)                        # where the elements of a tensor of this pass come from
+    tracer.track(q)                        # where its elements come from
 
-Below the level of functions torch has few operations: they move elements, combine them one by one, sum
-over an axis (products, convolutions, means), or pick some. Each of these has one rule; what has
+Below the level of functions torch has few operations: they move elements, combine them one by one,
+sum over an axis (products, convolutions, means), or pick some. Each of these has one rule; what has
 none loses the places, and says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -43,7 +43,10 @@ class Tracer(TorchDispatchMode):
         """Forget the last pass; `inputs` are what the model is given, of `images` images."""
         self.forget()
         for tensor in tree_leaves(list(inputs)):
-            if isinstance(tensor, Tensor) and (numbers := self._numbers(tensor, images)) is not None:
+            if (
+                isinstance(tensor, Tensor)
+                and (numbers := self._numbers(tensor, images)) is not None
+            ):
                 self._tracks[tensor] = Track((numbers,))
 
     def forget(self) -> None:
@@ -82,12 +85,24 @@ class Tracer(TorchDispatchMode):
         call = rules.Operation(func, args, kwargs, out, self._tracks.get, self.places)
         results = [value for value in tree_leaves(out) if isinstance(value, Tensor)]
         tracks = rules.tracks_of(call)
-        if call.is_softmax and tracks:
-            tracks = [Track(track.numbers, self._layer()) for track in tracks]
-        elif (layer := call.weights_of) is not None:
-            if call.alters_weights(tracks):
-                self.altered.setdefault(layer, call.name)
-            elif tracks and tracks[0].is_scores:
-                tracks = [Track(track.numbers, layer) for track in tracks]
+        tracks = self._with_weights(call, tracks)
         for tensor, track in zip(results, tracks, strict=False):
             self._tracks[tensor] = track
+
+    def _with_weights(self, call: rules.Operation, tracks: list[Track]) -> list[Track]:
+        """Which results are attention weights, and whether those that weigh values were changed
+        since their softmax. Means over heads, made to be returned, weigh nothing."""
+        if call.is_softmax:
+            return [replace(track, weights_of=self._layer(), altered_by=None) for track in tracks]
+        weights = next((t for t in call.tracks if t.weights_of is not None), None)
+        if weights is None:
+            return tracks
+        altered = weights.altered_by or (call.name if call.alters_weights(tracks) else None)
+        if call.is_product and not tracks[0].is_scores:
+            if altered is not None:
+                assert weights.weights_of is not None
+                self.altered.setdefault(weights.weights_of, altered)
+            return [replace(track, weights_of=None, altered_by=None) for track in tracks]
+        return [
+            replace(track, weights_of=weights.weights_of, altered_by=altered) for track in tracks
+        ]

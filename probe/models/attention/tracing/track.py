@@ -14,11 +14,13 @@ class Track:
     """`numbers`: one tensor of places of the shape of the values, or, of scores between queries and
     keys, two: of the queries and of the keys. They are expanded (stride 0) along channels.
 
-    `weights_of`: the layer whose softmax made these values.
+    `weights_of`: the layer whose softmax made these values; `altered_by`: the operation that has
+    changed them since.
     """
 
     numbers: tuple[Tensor, ...]
     weights_of: str | None = None
+    altered_by: str | None = None
 
     @property
     def shape(self) -> torch.Size:
