@@ -40,7 +40,8 @@ class Origin(IntEnum):
 _REASONS = {
     Origin.FREE: "they are learned tokens (class, object or latent queries), not patches",
     Origin.TEXT: "they come from whole numbers (text), not from an image",
-    Origin.VIDEO: "they come from a video: patches of several frames have no distance in pixels",
+    Origin.VIDEO: "they come from a video (an input of five axes): patches of several frames have "
+    "no distance in pixels",
     Origin.PICKED: "they were picked, shuffled, merged or dropped by index, so that their places "
     "change from image to image",
     Origin.PADDING: "they only fill up a window",

@@ -30,7 +30,9 @@ def product(
     lowest = _without_places(left, right)
     if lowest is not None:
         return Track((everywhere(lowest, shape),))
-    kept = [part.expand(shape) for part in _settled(left, -1) + _settled(right, -2)]
+    parts = _settled(left, -1) + _settled(right, -2)
+    # scores between channels times tokens: where nothing has a place, nothing is kept
+    kept = [part.expand(shape) for part in parts if bool((compact(part) >= 0).any())]
     if len(kept) in (1, 2):
         return Track(tuple(kept))
     if kept:

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from probe.models.attention.tracing import rules
+from probe.models.attention.tracing.operation import Operation
 from probe.models.attention.tracing.places import Origin, Places
 from probe.models.attention.tracing.track import Track, everywhere
 
@@ -82,14 +83,14 @@ class Tracer(TorchDispatchMode):
         return out
 
     def _follow(self, func: Any, args: tuple, kwargs: dict, out: Any) -> None:
-        call = rules.Operation(func, args, kwargs, out, self._tracks.get, self.places)
+        call = Operation(func, args, kwargs, out, self._tracks.get, self.places)
         results = [value for value in tree_leaves(out) if isinstance(value, Tensor)]
         tracks = rules.tracks_of(call)
         tracks = self._with_weights(call, tracks)
         for tensor, track in zip(results, tracks, strict=False):
             self._tracks[tensor] = track
 
-    def _with_weights(self, call: rules.Operation, tracks: list[Track]) -> list[Track]:
+    def _with_weights(self, call: Operation, tracks: list[Track]) -> list[Track]:
         """Which results are attention weights, and whether those that weigh values were changed
         since their softmax. Means over heads, made to be returned, weigh nothing."""
         if call.is_softmax:
@@ -98,10 +99,10 @@ class Tracer(TorchDispatchMode):
         if weights is None:
             return tracks
         altered = weights.altered_by or (call.name if call.alters_weights(tracks) else None)
+        if call.is_product and altered is not None:
+            assert weights.weights_of is not None
+            self.altered.setdefault(weights.weights_of, altered)
         if call.is_product and not tracks[0].is_scores:
-            if altered is not None:
-                assert weights.weights_of is not None
-                self.altered.setdefault(weights.weights_of, altered)
             return [replace(track, weights_of=None, altered_by=None) for track in tracks]
         return [
             replace(track, weights_of=weights.weights_of, altered_by=altered) for track in tracks
