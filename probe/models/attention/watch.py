@@ -69,7 +69,7 @@ class Watch:
 
     def __getstate__(self) -> dict[str, Any]:
         """What was seen travels to other processes, how calls are read does not."""
-        left = {"_tracer": None, "_readings": {}, "_followed": set(), "_frames": []}
+        left: dict[str, Any] = {"_tracer": None, "_readings": {}, "_followed": set(), "_frames": []}
         return self.__dict__ | left
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -13,7 +13,8 @@ import probe
 PAGE = Path(__file__).parents[3] / "docs" / "attention.md"
 ROOM = Path(probe.__file__).parent / "models" / "attention"
 TABLE = PAGE.read_text().split("| --- | --- |")[1].split("\n\n")[0]
-REASONS = [text for row in TABLE.splitlines() for text in re.findall("`([^`]+)`", row[: row.rfind("|", 0, -1)])]
+FIRST_CELLS = [row[: row.rfind("|", 0, -1)] for row in TABLE.splitlines()]
+REASONS = [text for cell in FIRST_CELLS for text in re.findall("`([^`]+)`", cell)]
 
 
 def messages() -> list[str]:

@@ -6,7 +6,9 @@ Cell i of the result is centred on the middle of what it sees: stride * i - padd
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from probe.models.attention.tracing.track import (
     first_along,
 )
 
-Axis = NDArray[np.float64]
+Axis = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def slid(places: Places, numbers: Tensor, window: Window, shape: torch.Size) -> 
 def resampled(
     places: Places,
     numbers: Tensor,
-    middles: list[Axis],
+    middles: Sequence[Axis],
     steps: tuple[float, ...],
     shape: torch.Size,
 ) -> Tensor:
@@ -77,14 +79,14 @@ def resampled(
     found = _centres(places, compact(numbers)[:, 0].expand(-1, *numbers.shape[2:]))
     if found is None:
         return _without_place(numbers, shape)
-    y, x, stride = found
+    y, x, stride, images = found
     new = places.add(
-        shape[0],
+        int(images.max()) + 1,
         y[0] + stride[0] * middles[0],
         x[0] + stride[1] * middles[1],
         (stride[0] * steps[0], stride[1] * steps[1]),
     )
-    return new[:, None].expand(shape)
+    return new[images][:, None].expand(shape)
 
 
 def spread(places: Places, numbers: Tensor, window: Window, shape: torch.Size) -> Tensor:
@@ -104,9 +106,11 @@ def _without_place(numbers: Tensor, shape: torch.Size) -> Tensor:
     return everywhere(worst if worst < Origin.PADDING else int(Origin.POOLED), shape)
 
 
-def _centres(places: Places, numbers: Tensor) -> tuple[Axis, Axis, tuple[float, float]] | None:
-    """Centres of rows and columns, and the pixels between them, of numbers (B, H, W) that are a
-    regular map; padding around it goes on in equal steps."""
+def _centres(
+    places: Places, numbers: Tensor
+) -> tuple[Axis, Axis, tuple[float, float], NDArray[np.int64]] | None:
+    """Centres of rows and columns, the pixels between them, and the image of each of (B, H, W)
+    numbers that are a regular map; padding around it goes on in equal steps."""
     inside = (numbers >= 0).numpy()
     if not inside.any() or bool((numbers[~torch.from_numpy(inside)] != Origin.PADDING).any()):
         return None
@@ -114,14 +118,14 @@ def _centres(places: Places, numbers: Tensor) -> tuple[Axis, Axis, tuple[float, 
     if len(np.unique(cells.map[inside])) != 1:
         return None
     rows, columns = (np.flatnonzero(inside.any(axis=axes)) for axes in ((0, 2), (0, 1)))
-    box = np.ix_(range(len(numbers)), rows, columns)
+    box = np.ix_(np.arange(len(numbers)), rows, columns)
     row, column, image = cells.row[box], cells.column[box], cells.image[box]
     row_of, column_of = row[0, :, 0], column[0, 0, :]
     regular = (
         inside[box].all()
         and (row == row_of[None, :, None]).all()
         and (column == column_of[None, None, :]).all()
-        and (image == np.arange(len(numbers))[:, None, None]).all()
+        and (image == image[:, :1, :1]).all()
         and is_lattice(row_of)
         and is_lattice(column_of)
         and is_lattice(rows)
@@ -132,7 +136,7 @@ def _centres(places: Places, numbers: Tensor) -> tuple[Axis, Axis, tuple[float, 
     source = places.maps[int(cells.map[inside][0])]
     y, dy = _continued(source.y[row_of], rows, source.stride[0], numbers.shape[1])
     x, dx = _continued(source.x[column_of], columns, source.stride[1], numbers.shape[2])
-    return y, x, (dy, dx)
+    return y, x, (dy, dx), image[:, 0, 0]
 
 
 def _continued(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,8 +58,8 @@ class TokenMap:
 
     offset: int
     images: int
-    y: NDArray[np.float64]
-    x: NDArray[np.float64]
+    y: NDArray[np.floating[Any]]
+    x: NDArray[np.floating[Any]]
     stride: tuple[float, float]
 
     @property
@@ -89,8 +89,8 @@ class Places:
     def add(
         self,
         images: int,
-        y: NDArray[np.float64],
-        x: NDArray[np.float64],
+        y: NDArray[np.floating[Any]],
+        x: NDArray[np.floating[Any]],
         stride: tuple[float, float],
     ) -> Tensor:
         """The numbers (images, rows, columns) of a new map with these centres."""
@@ -102,7 +102,8 @@ class Places:
 
     def pixels(self, images: int, height: int, width: int) -> Tensor:
         """The numbers (images, height, width) of the pixels of a batch of images."""
-        return self.add(images, np.arange(height) + 0.5, np.arange(width) + 0.5, (1.0, 1.0))
+        y, x = (np.arange(size, dtype=np.float64) + 0.5 for size in (height, width))
+        return self.add(images, y, x, (1.0, 1.0))
 
     def cells(self, numbers: Tensor) -> Cells:
         """Map, image, row and column of each number."""

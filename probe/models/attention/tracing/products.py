@@ -31,8 +31,8 @@ def product(
     if lowest is not None:
         return Track((everywhere(lowest, shape),))
     parts = _settled(left, -1) + _settled(right, -2)
-    # scores between channels times tokens: where nothing has a place, nothing is kept
-    kept = [part.expand(shape) for part in parts if bool((compact(part) >= 0).any())]
+    # what was lost (scores between channels times tokens) says nothing beside what has a place
+    kept = [p.expand(shape) for p in parts if bool((compact(p) >= Origin.PADDING).any())]
     if len(kept) in (1, 2):
         return Track(tuple(kept))
     if kept:
