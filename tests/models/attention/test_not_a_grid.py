@@ -239,8 +239,8 @@ def test_text_and_queries_are_refused_where_the_image_beside_them_is_read(
 # what the reason of some layer says, and the grids that may be read beside it
 TIMM = {
     "nextvit_small": ("no rectangle of the image", {"7x7"}),
-    "efficientformerv2_s0": ("after the softmax", set()),
-    "hiera_tiny_224": ("order of the patch grid", set()),
+    "efficientformerv2_s0": ("after the softmax", {"7x7"}),  # where it halves the grid
+    "hiera_tiny_224": ("order of the patch grid", {"7x7"}),  # its last, row by row again
 }
 
 

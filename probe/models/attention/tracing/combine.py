@@ -49,17 +49,20 @@ def _either(places: Places, one: Tensor, other: Tensor) -> Tensor:
     )
     differ = (one >= 0) & (other >= 0) & (one != other)
     if bool(differ.any()):
-        alike = _same_cells(places, one[differ], other[differ])
-        result[differ] = torch.where(alike, one[differ], int(Origin.MIXED))
+        result[differ] = _of_two_places(places, one[differ], other[differ])
     return result.expand(shape)
 
 
-def _same_cells(places: Places, one: Tensor, other: Tensor) -> Tensor:
-    """Equal cells of maps of one grid: a convolution and a pooling side by side may be centred half
-    a pixel apart."""
+def _of_two_places(places: Places, one: Tensor, other: Tensor) -> Tensor:
+    """Equal cells of maps of one grid are one place: a convolution and a pooling side by side may
+    be centred half a pixel apart. What is added from a coarser map (an upsampled one, a summary of
+    the image) moves nothing. Else the places are mixed."""
     mine, its = places.cells(one), places.cells(other)
     grids = np.array([m.grid for m in places.maps])
     same = (grids[mine.map] == grids[its.map]).all(-1)
-    for index in ("image", "row", "column"):
-        same &= getattr(mine, index) == getattr(its, index)
-    return torch.from_numpy(same)
+    for mine_index, its_index in zip(mine[1:], its[1:], strict=True):
+        same &= mine_index == its_index
+    cells = grids.prod(1)
+    finer, coarser = (cells[mine.map] > cells[its.map]), (cells[mine.map] < cells[its.map])
+    kept = torch.where(torch.from_numpy(coarser), other, one)
+    return torch.where(torch.from_numpy(same | finer | coarser), kept, int(Origin.MIXED))
