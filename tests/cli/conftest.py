@@ -50,6 +50,7 @@ JOBS = {
     "probe.store.run": ["open_run"],
     "probe.models.loading.load": ["load_model"],
     "probe.models.reading.layers": ["list_norm_layers"],
+    "probe.models.reading.unusual": ["affine_errors", "unread_norms"],
 }
 
 
@@ -64,6 +65,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
         monkeypatch.setitem(sys.modules, module, stand_in)
     run = FakeRun()
     fake.answers = dict.fromkeys(("analyze", "capture", "open_run"), run)
+    fake.answers |= {"affine_errors": {}, "unread_norms": {}}
     return fake
 
 

@@ -8,6 +8,7 @@ import typer
 
 from probe.cli import options as opt
 from probe.cli.failure import PROGRAM
+from probe.cli.norm_classes import norm_classes
 from probe.cli.place import default_out
 from probe.errors import UsageError
 
@@ -19,6 +20,7 @@ def analyze(
     data: opt.Data = None,
     out: opt.Out = None,
     layers: opt.Layers = "*",
+    norm_type: opt.NormTypes = None,
     num_images: opt.NumImages = opt.DEFAULTS.images,
     batch_size: opt.BatchSize = opt.DEFAULTS.batch_size,
     workers: opt.Workers = 0,
@@ -51,7 +53,7 @@ def analyze(
     from probe.cli.views.result import show_run
 
     place = out or default_out(model, weights)
-    with progress_bar(quiet, message=model) as progress:
+    with progress_bar(quiet, message=model) as progress, norm_classes(norm_type):
         from probe.jobs.analyze import analyze as job
 
         run = job(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from probe.cli import options as opt
+from probe.cli.norm_classes import norm_classes
 from probe.cli.place import default_out
 
 
@@ -12,6 +13,7 @@ def capture(
     data: opt.Data = None,
     out: opt.Out = None,
     layers: opt.Layers = "*",
+    norm_type: opt.NormTypes = None,
     num_images: opt.NumImages = opt.DEFAULTS.images,
     batch_size: opt.BatchSize = opt.DEFAULTS.batch_size,
     workers: opt.Workers = 0,
@@ -35,7 +37,7 @@ def capture(
     from probe.cli.views.result import show_capture
 
     place = out or default_out(model, weights)
-    with progress_bar(quiet, message=model) as progress:
+    with progress_bar(quiet, message=model) as progress, norm_classes(norm_type):
         from probe.jobs.capturing.capture import capture as job
 
         run = job(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from probe.cli import options as opt
+from probe.cli.norm_classes import norm_classes
 
 NORMS = ("dyt", "derf", "dyisru", "learnable_scaler")
 
@@ -104,6 +105,7 @@ def convert(
     to: To = "dyt",
     out: File = None,
     layers: opt.Layers = "*",
+    norm_type: opt.NormTypes = None,
     scope: Scope = "channel",
     curves: Curves = "established",
     evaluate_on: Eval = None,
@@ -130,7 +132,7 @@ def convert(
     from probe.cli.progress import progress_bar
     from probe.cli.views.convert import show
 
-    with progress_bar(quiet, message=run) as progress:
+    with progress_bar(quiet, message=run) as progress, norm_classes(norm_type):
         from probe.jobs.converting.convert import convert as job
 
         done = job(

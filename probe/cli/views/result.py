@@ -15,6 +15,7 @@ from probe.cli.views import layers as layer_table
 from probe.cli.views.grid import Column
 from probe.formatting import number, records
 from probe.wording.layers import counts, functional, missed, skipped, warnings_of
+from probe.wording.unusual_norms import affine_errors, not_read, unusual
 
 SHOWN = 5  # skipped images named below the table; all of them stand in --json and in the manifest
 
@@ -28,6 +29,8 @@ def document(run: Any, rows: Sequence[Mapping[str, Any]], **more: Any) -> dict[s
         "layers": list(rows),
         "skipped_images": skipped(manifest),
         "not_captured": functional(manifest),
+        "not_read": not_read(manifest),
+        "affine_errors": affine_errors(manifest),
         "attention": attention_table.document(run),
         "warnings": warnings_of(manifest),
         **more,
@@ -42,7 +45,8 @@ def figures(run: Any) -> list[Path]:
 
 def attention_lines(manifest: Mapping[str, Any]) -> list[str]:
     """Skipped images, norms that were not captured, random weights."""
-    return missed(manifest, SHOWN) + [f"WARNING: {line}" for line in warnings_of(manifest)]
+    lines = [*missed(manifest, SHOWN), *unusual(affine_errors(manifest), not_read(manifest))]
+    return lines + [f"WARNING: {line}" for line in warnings_of(manifest)]
 
 
 def report_of(run: Any) -> str | None:

@@ -24,6 +24,8 @@ from probe.jobs.inputs import Mask, Stream, check_images, open_model, open_strea
 from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
 from probe.models.reading.layers import affine_of, list_norm_layers, norm_modules
+from probe.models.reading.registration import registered_names
+from probe.models.reading.unusual import unread_norms
 from probe.records import Layer, Plan
 from probe.stats.layer import LayerStatistics
 from probe.store import Run, RunWriter, open_run
@@ -120,10 +122,19 @@ def capture(
             "not_captured": worker.functional,
             "images_seen": worker.images,
             "attention": write_attention(writer, heads, given),
+            **norm_facts(loaded.module),
         }
         manifest = manifest_of(loaded, autocast, stream, plan, layers, records)
         writer.finish(manifest | seen | {"times": times(started, seconds, worker.images)})
     return open_run(out)
+
+
+def norm_facts(module: nn.Module) -> dict[str, dict[str, str]]:
+    """What the manifest says of unusual norms, where there are some: classes that a user
+    registered, and modules that look like norms and are not read.
+    """
+    facts = {"registered_norms": registered_names(), "not_read": unread_norms(module)}
+    return {name: values for name, values in facts.items() if values}
 
 
 def _check(samples: int, tail: int, engine: str, num_images: int | None) -> None:

@@ -37,6 +37,7 @@ from probe.store.disk import replace_file
 from probe.store.run import Run, open_run, run_names
 from probe.wording import attention as attention_findings
 from probe.wording import layers as findings
+from probe.wording.unusual_norms import affine_errors, not_read, unusual
 
 NAME = "report.html"
 NAMED = 20  # skipped images and modules named in a note
@@ -117,7 +118,8 @@ def _part(
     targets = {curve.layer: curve.name for curve in curves}
     computed = (record or {}).get("status") != "none"
     unread = attention_findings.not_read(record) if computed else []
-    notes = [_sentence(line) for line in (*findings.missed(run.manifest, NAMED), *unread)]
+    odd = unusual(affine_errors(run.manifest), not_read(run.manifest))
+    notes = [_sentence(line) for line in (*findings.missed(run.manifest, NAMED), *odd, *unread)]
     if not figures:
         notes.append(
             f"This page was made without pictures; `probe-norms report {run.path.name}` makes it "

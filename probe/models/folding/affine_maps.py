@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from probe.models.folding.graph import NotFoldable
+from probe.models.reading.conventions import normalized_shape
 from probe.models.reading.layers import affine_of, channels_of, eval_affine
 from probe.models.reading.norm_types import NormType
+from probe.models.reading.recognize import neutral_affine
 from probe.norms import Norm
 
 # the values of a layer's parameters at which its maps are the identity
@@ -120,7 +122,9 @@ class NormLayer:
             raise NotFoldable("it is in training mode")
         if not direction.is_upstream and self.has_activation:
             raise NotFoldable("its own activation comes after it")
-        if len(getattr(self.module, "normalized_shape", (1,))) > 1:
+        if self.norm_type.before_more is not None:
+            raise NotFoldable(self.norm_type.stays)
+        if len(normalized_shape(self.module)) > 1:
             raise NotFoldable("its weight lies along several axes")
         scale, shift = self.map(direction)
         if not direction.removes_layer and bool((scale == 1).all()) and not shift.any():
@@ -134,6 +138,8 @@ class NormLayer:
         """
         if direction is Direction.AFFINE and isinstance(self.module, Norm):
             return _neutral_of_zoo(self.module)
+        if direction is Direction.AFFINE:
+            return neutral_affine(self.module)
         own = {name: getattr(self.module, name, None) for name in direction.parameters}
         return {
             name: torch.full_like(value, _NEUTRAL[name])

@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from probe.models.reading import conventions
 from probe.norms import LayerNorm, RMSNorm
+from probe.norms.base import wide
 from probe.stats.observed import GivenNorm, PlaneNorm, TokenNorm
 
 Formula = TokenNorm | PlaneNorm | GivenNorm
@@ -28,11 +27,11 @@ _TINY = 1e-30
 def uses_running_statistics(module: Any) -> bool:
     """Does the module compute with running statistics now? Frozen classes always do."""
     is_tracked = getattr(module, "running_mean", None) is not None
-    return is_tracked and not (isinstance(module, _BatchNorm | _InstanceNorm) and module.training)
+    return is_tracked and ("Frozen" in type(module).__name__ or not module.training)
 
 
 def running_norm(module: Any, _: Tensor) -> Formula:
-    scale = torch.rsqrt(module.running_var.double() + module.eps)
+    scale = torch.rsqrt(module.running_var.double() + (conventions.eps(module) or 0.0))
     return PlaneNorm(module.running_mean.float()[None], scale.float()[None], fixed=True)
 
 
@@ -75,12 +74,14 @@ def simple_norm(module: Any, x: Tensor) -> Formula:
     subtracted.
     """
     axis = 1 if type(module).__name__.startswith("SimpleNorm2d") else -1
-    x = x.float()
-    return GivenNorm(x * torch.rsqrt(x.var(dim=axis, keepdim=True) + module.eps))
+    x, eps = wide(x), conventions.eps(module) or 0.0
+    return GivenNorm(x * torch.rsqrt(x.var(dim=axis, keepdim=True) + eps))
 
 
 def dynamic_tanh(module: Any, x: Tensor) -> Formula:
-    return GivenNorm(torch.tanh(module.alpha * x.float()))
+    alpha = conventions.alpha(module)
+    assert alpha is not None  # without it the class is no dynamic tanh
+    return GivenNorm(torch.tanh(alpha * wide(x)))
 
 
 def is_line(module: Any) -> bool:

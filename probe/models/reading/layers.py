@@ -13,7 +13,8 @@ from probe.errors import UsageError, nearest
 from probe.layer_names import Patterns, matches, split_patterns
 from probe.models.reading import conventions
 from probe.models.reading.conventions import Affine
-from probe.models.reading.norm_types import NormType, norm_type
+from probe.models.reading.norm_types import NormType
+from probe.models.reading.recognize import norm_type
 from probe.records import Layer
 
 
@@ -51,7 +52,10 @@ def norm_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module, NormType]]
     order.
     """
     for name, child in module.named_modules():
-        kind = norm_type(child)
+        try:
+            kind = norm_type(child)
+        except UsageError as error:  # of a registration
+            raise UsageError(f"layer {name!r}: {error}") from error
         if kind is not None:
             yield name, child, kind
 
