@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from probe.errors import UsageError, first_line
 from probe.formatting import json_bytes
 from probe.jobs.inputs import open_model
-from probe.models.loading.load import Model, load_model
+from probe.models.loading.load import Model, is_registered, load_model
 from probe.store.alphas import sorted_header
 from probe.store.disk import replace_file
 
@@ -87,6 +87,11 @@ def original(
     if known["origin"] == "module":
         raise UsageError(
             f"{path} is of a module {known['model']}, not of a named model: give one as model="
+        )
+    if not is_registered(known["model"]):
+        raise UsageError(
+            f"{path} is of {known['model']}, which is not loaded on the word of a file: load it "
+            "and give it as model="
         )
     return load_model(
         known["model"],

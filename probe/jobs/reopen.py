@@ -10,7 +10,7 @@ from torch import nn
 
 from probe.errors import UsageError
 from probe.jobs.inputs import open_model
-from probe.models.loading.load import Model
+from probe.models.loading.load import AS_GIVEN, Model, is_registered
 from probe.store import Run
 
 
@@ -39,6 +39,11 @@ def run_model(
         if not known.get("name"):
             raise UsageError(
                 f"run {run.path} does not say its model: give it, in Python, as model="
+            )
+        if not is_registered(known["name"]):
+            raise UsageError(
+                f"run {run.path} is of {known['name']}, which is not loaded on the word of a file: "
+                "give it by --model, in Python as model="
             )
         model = known["name"]
     if isinstance(model, str):
@@ -70,6 +75,8 @@ def _weights(
     if given is not None:
         return given
     weights = str(known.get("weights") or "pretrained")
+    if weights == AS_GIVEN:  # by the factory of a Python file
+        return "pretrained"
     if weights not in ("pretrained", "random") and not Path(weights).is_file():
         raise UsageError(
             f"run {run.path} is of the weights file {weights}, which is not here: give it by "
