@@ -122,14 +122,16 @@ def functional(manifest: Mapping[str, Any]) -> dict[str, int]:
 
 
 def warnings_of(manifest: Mapping[str, Any]) -> list[str]:
-    """What must not be overlooked, one line each."""
+    """What must not be overlooked, one line each; the manifest's own `warnings` among it."""
     model = manifest.get("model")
+    told = [str(line) for line in manifest.get("warnings") or []]
     if isinstance(model, Mapping) and model.get("weights") == "random":
         return [
             "RANDOM WEIGHTS: the model was not trained; these numbers say nothing about a trained "
-            "one"
+            "one",
+            *told,
         ]
-    return []
+    return told
 
 
 def missed(manifest: Mapping[str, Any], most: int) -> list[str]:

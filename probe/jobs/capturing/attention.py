@@ -26,6 +26,7 @@ from probe.jobs.capturing.worker import forward, input_size
 from probe.jobs.inputs import Inputs, Mask, check_images, open_model, open_stream, shown_name
 from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
+from probe.models.reading.unchanged import unchanged
 from probe.store import RunWriter
 
 
@@ -90,7 +91,8 @@ def attention_distance(
             "patch_size": patch_size,
             "grid": grid,
         }
-        with AttentionWorker(loaded, AttentionProbe(loaded.module, **given)) as worker:
+        probe = AttentionProbe(loaded.module, **given)
+        with unchanged(loaded.module), AttentionWorker(loaded, probe) as worker:
             run_stream(worker, stream, progress or (lambda *args: None), stage="attention")
         seconds = time.perf_counter() - began
         table = _table(loaded, worker.probe)

@@ -20,10 +20,18 @@ from probe.errors import ProbeError, UsageError, unknown
 from probe.jobs.capturing import tables
 from probe.jobs.capturing.manifest import attention_record, layer_record, manifest_of
 from probe.jobs.capturing.worker import Found, Worker, autocast_dtype
-from probe.jobs.inputs import Mask, Stream, check_images, open_model, open_stream
+from probe.jobs.inputs import (
+    Mask,
+    Stream,
+    check_images,
+    check_layers,
+    open_model,
+    open_stream,
+)
 from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
 from probe.models.reading.layers import affine_of, list_norm_layers, norm_modules
+from probe.models.reading.unchanged import train_mode_warning, unchanged
 from probe.records import Layer, Plan
 from probe.stats.layer import LayerStatistics
 from probe.store import Run, RunWriter, open_run
@@ -62,7 +70,8 @@ def capture(
     to the folder `out`.
 
     model: a name (`vit_base_patch16_224`, `torchvision:resnet50`, `bundled:vit_cifar10`), a loaded
-    Model, or any torch.nn.Module, which is run as it is, in the mode it is in.
+    Model, or any torch.nn.Module, which is run as it is, in the mode it is in; its buffers (running
+    statistics) are afterwards as they were.
     data: None (bundled photographs), a folder, a file list, paths, a timm dataset URI, or an
     iterable of batches: tensors, tuples whose first item is the input, or mappings passed as
     keyword arguments.
@@ -86,6 +95,7 @@ def capture(
     cast = autocast_dtype(autocast)
     report = progress or (lambda *args: None)
     with RunWriter(Path(out), overwrite) as writer:
+        check_layers(model, layers, weights, seed=seed, offline=offline)
         loaded = open_model(
             model, weights=weights, device=device, dtype=dtype, seed=seed, offline=offline
         )
@@ -112,7 +122,8 @@ def capture(
             "grid": grid,
         }
         heads = AttentionProbe(loaded.module, **given) if attention else None
-        with Worker(loaded, plan, layers, cast, heads) as worker:
+        warning = train_mode_warning(loaded.module)
+        with unchanged(loaded.module), Worker(loaded, plan, layers, cast, heads) as worker:
             run_stream(worker, stream, report)
         seconds = time.perf_counter() - began
         records = _write(writer, loaded.module, worker.layers(chosen), report)
@@ -120,6 +131,7 @@ def capture(
             "not_captured": worker.functional,
             "images_seen": worker.images,
             "attention": write_attention(writer, heads, given),
+            "warnings": [warning] if warning else [],
         }
         manifest = manifest_of(loaded, autocast, stream, plan, layers, records)
         writer.finish(manifest | seen | {"times": times(started, seconds, worker.images)})
