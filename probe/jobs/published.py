@@ -4,6 +4,7 @@ with a page that names their commands.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,14 +20,15 @@ from probe.jobs.drawing.draw import figure
 from probe.jobs.drawing.tables import frame_of
 from probe.jobs.figure_file import save
 from probe.jobs.fitting.fit import fit
-from probe.models.loading.load import Model, load_model
+from probe.jobs.inputs import open_model
+from probe.models.loading.load import Model
 from probe.records import Progress, silent
 from probe.store.disk import replace_file, writing
 from probe.store.run import Run
 
 VIT, RESNET = "bundled:vit_cifar10", "bundled:resnet_cifar10"
 
-Draw = Callable[[Run, Run], Figure | None]
+Draw = Callable[[Run, Run, Model], Figure | None]  # runs of ViT and ResNet, model of the ViT
 
 
 class Published(NamedTuple):
@@ -40,15 +42,21 @@ class Published(NamedTuple):
 
 
 def _of_vit(kind: str) -> Draw:
-    return lambda vit, resnet: figure(vit, kind)
+    return lambda vit, resnet, model: figure(vit, kind)
 
 
 def _of_resnet(kind: str) -> Draw:
-    return lambda vit, resnet: figure(resnet, kind)
+    return lambda vit, resnet, model: figure(resnet, kind)
 
 
-def _convert(vit: Run, resnet: Run) -> Figure:
-    done = convert(vit, to="dyt")
+def _of_both(draw: Callable[[Run, Run], Figure | None]) -> Draw:
+    return lambda vit, resnet, model: draw(vit, resnet)
+
+
+def _convert(vit: Run, resnet: Run, model: Model) -> Figure:
+    done = convert(vit, to="dyt", model=model)
+    if done.swap is not None:
+        done.swap.undo()  # the model may be the user's own
     return plots.conversion_by_depth(done.table, frame=frame_of(vit))
 
 
@@ -80,9 +88,11 @@ FIGURES: dict[str, Published] = {
     "compare_vit_resnet": Published(
         "Dynamic_Tanh, experiment 1: LayerNorm beside BatchNorm",
         "compare vit resnet",
-        compare_figure,
+        _of_both(compare_figure),
     ),
-    "r2_by_scope": Published("the same in R2, along depth", "compare vit resnet", scope_figure),
+    "r2_by_scope": Published(
+        "the same in R2, along depth", "compare vit resnet", _of_both(scope_figure)
+    ),
     "attention_distance": Published(
         "DTN, attention distance per head",
         "plot vit --kind attention_distance",
@@ -100,6 +110,8 @@ def published_figures(
     *,
     vit: str | Model = VIT,
     resnet: str | Model = RESNET,
+    vit_weights: str | os.PathLike[str] = "pretrained",
+    resnet_weights: str | os.PathLike[str] = "pretrained",
     data: Any = None,
     num_images: int | None = 64,
     device: str | None = None,
@@ -110,7 +122,8 @@ def published_figures(
     """Draw every figure of FIGURES as PNG into the folder `out`, with a README.md; existing ones
     are replaced. Returns the paths.
 
-    vit, resnet: a network with LayerNorm and attention, and one with BatchNorm. The runs are made
+    vit, resnet: a network with LayerNorm and attention, and one with BatchNorm; vit_weights and
+    resnet_weights: pretrained, random or a file, of those given by name. The runs are made
     anew and not kept.
     """
     report = progress or silent
@@ -123,15 +136,13 @@ def published_figures(
         "offline": offline,
         "progress": progress,
     }
-    names, paths = [], []
+    models, names, paths = [], [], []
     with tempfile.TemporaryDirectory() as place:
         runs = []
-        for name, model in (("vit", vit), ("resnet", resnet)):
-            loaded = (
-                model
-                if isinstance(model, Model)
-                else load_model(model, device=device, seed=seed, offline=offline)
-            )
+        asked = (("vit", vit, vit_weights), ("resnet", resnet, resnet_weights))
+        for name, model, weights in asked:
+            loaded = open_model(model, weights=weights, device=device, seed=seed, offline=offline)
+            models.append(loaded)
             runs.append(
                 capture(loaded, data, out=Path(place) / name, attention=name == "vit", **options)
             )
@@ -139,7 +150,7 @@ def published_figures(
             fit(runs[-1], progress=progress)
         for done, (name, published) in enumerate(FIGURES.items()):
             report("figures", done, len(FIGURES), name)
-            drawn = published.draw(runs[0], runs[1])
+            drawn = published.draw(runs[0], runs[1], models[0])
             if drawn is not None:
                 paths += save(drawn, folder / name, ["png"])
         report("figures", len(FIGURES), len(FIGURES), "")
