@@ -16,15 +16,18 @@ from probe.curves.families import FAMILIES, Family, families_of, family_of, pred
 from probe.curves.pooled import pooled_line
 from probe.curves.profile_fit import WEIGHTINGS, fit_profile
 from probe.curves.selection import interval, status_of, tied_with_best, without_curve
+from probe.curves.stand_in import LINE_REACH, StandIn
 
 __all__ = [
     "CHANNEL_FAMILIES",
     "FAMILIES",
+    "LINE_REACH",
     "WEIGHTINGS",
     "BinnedMap",
     "ChannelCurve",
     "ChannelScope",
     "Family",
+    "StandIn",
     "beyond_linear",
     "families_of",
     "family_of",

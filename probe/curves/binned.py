@@ -136,7 +136,7 @@ def beyond_linear(
     """Share of elements where the fitted slope is under half of that at the curve's centre (tanh:
     |alpha x + shift| > 0.881).
     """
-    return share_outside(binned, alpha, family_of(family).half, shift)
+    return share_outside(binned, alpha, family_of(family).half_slope, shift)
 
 
 def saturation(binned: BinnedMap, alpha: float, shift: float = 0.0) -> float:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probe.curves import varpro
-from probe.curves.channel_sums import Closed, Rows, Sums, close, descent, gather
+from probe.curves.channel_sums import ClosedForm, Rows, Sums, closed_form, descent, gather
 from probe.curves.families import FAMILIES, Family, families_of
 from probe.curves.selection import (
     AT_BOUND,
@@ -33,11 +33,12 @@ from probe.curves.selection import (
     without_curve,
 )
 from probe.errors import UsageError
-from probe.records import Fit, finite_or_none
+from probe.records import Fit, Status, finite_or_none
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
+# what a layer of the zoo can represent without a shift, and the line
 CHANNEL_FAMILIES = ("linear", "tanh", "erf", "isru")
 MIN_ROWS = 4  # two parameters per channel, and alpha
 MIN_COUNT = 10
@@ -84,7 +85,7 @@ class _Curve:
     gamma: Floats
     beta: Floats
     channel_r2: Floats
-    closed: Closed
+    closed: ClosedForm
     r2: float
     replicate_r2: Floats
     replicate_log_alpha: Floats
@@ -148,20 +149,17 @@ def _unshifted() -> list[str]:
     return [family.name for family in FAMILIES.values() if not family.shifted]
 
 
-def _failure(x: Singles, z: Singles) -> str | None:
+def _failure(x: Singles, z: Singles) -> Status | None:
     """too_few, not_finite or constant; None for rows that can be fitted."""
     if len(x) < MIN_ROWS or x.size < MIN_COUNT:
-        return "too_few"
+        return Status.TOO_FEW
     if not (np.isfinite(x).all() and np.isfinite(z).all()):
-        return "not_finite"
-    return (
-        None
-        if all(np.ptp(each) > _RESOLUTION * np.abs(each).max() for each in (x, z))
-        else "constant"
-    )
+        return Status.NOT_FINITE
+    varies = all(np.ptp(each) > _RESOLUTION * np.abs(each).max() for each in (x, z))
+    return None if varies else Status.CONSTANT
 
 
-def _failed(status: str, x: Singles, families: Sequence[Family]) -> ChannelScope:
+def _failed(status: Status, x: Singles, families: Sequence[Family]) -> ChannelScope:
     nothing = {family.name: np.zeros(x.shape[1] if x.ndim == 2 else 0) for family in families}
     fits = [without_curve(status, name, scope="channel", count=x.size) for name in nothing]
     return ChannelScope(fits, nothing, nothing, nothing)
@@ -172,10 +170,10 @@ def _curve(rows: Rows, family: Family, sums: Sums, alpha: float) -> _Curve:
     own gradient and curvature.
     """
     total, left_out = sums.total(), sums.left_out()
-    closed, refits = close(rows, total), None
+    closed, refits = closed_form(rows, total), None
     moved, r2 = np.zeros(0), np.zeros(0)
     if len(sums.n) > 1:
-        refits = close(rows, left_out)
+        refits = closed_form(rows, left_out)
         moved, r2 = np.zeros(len(sums.n)), refits.r2
         if len(sums.values) > 5:
             slope, curvature = descent(left_out, refits.gamma)
@@ -209,14 +207,13 @@ def _search(rows: Rows, family: Family, lower: float, upper: float) -> float:
     """log alpha of the least loss: the best cell of a grid on some of the rows, then Newton steps
     between its neighbours.
     """
-    grid, some = np.linspace(lower, upper, _STARTS), rows.thinned(_START_ROWS)
-    k = int(
-        np.argmin([close(rows, gather(some, family, t, derivatives=False)).sse.sum() for t in grid])
-    )
+    grid, few = np.linspace(lower, upper, _STARTS), rows.thinned(_START_ROWS)
+    losses = [closed_form(rows, gather(few, family, t, derivatives=False)).sse.sum() for t in grid]
+    k = int(np.argmin(losses))
     t, low, high = float(grid[k]), float(grid[max(k - 2, 0)]), float(grid[min(k + 2, _STARTS - 1)])
     for _ in range(20):
         sums = gather(rows, family, t).total()
-        slope, curvature = (float(each[0]) for each in descent(sums, close(rows, sums).gamma))
+        slope, curvature = (float(each[0]) for each in descent(sums, closed_form(rows, sums).gamma))
         low, high = (low, t) if slope > 0 else (t, high)
         new = t - slope / curvature if curvature > 0 else math.inf
         if not low < new < high:
@@ -236,7 +233,7 @@ def _selected(
         [curve.r2 for curve in curves.values()], [curve.replicate_r2 for curve in curves.values()]
     )
     kept = [
-        (fit.family, curve if fit.status == "curved" else line)
+        (fit.family, curve if fit.status == Status.CURVED else line)
         for fit, curve in zip(fits, curves.values(), strict=True)
     ]
     return ChannelScope(
@@ -254,14 +251,14 @@ def _fit(rows: Rows, family: Family, line: _Curve, curve: _Curve, max_abs: float
     )
     lower, upper = (float(each[0]) for each in varpro.bounds(family, max_abs))
     t = math.log(curve.alpha)
-    status = "linear"
+    status = Status.LINEAR
     if family.name != "linear":
         status = status_of(
             Evidence(
                 gain, gain_interval[0], 0.0, None, t <= lower + AT_BOUND, t >= upper - AT_BOUND
             )
         )
-    curved = status == "curved"
+    curved = status is Status.CURVED
     half = half_width(curve.replicate_log_alpha) if curved else None
     shown = curve if curved else line
     steepness = curve.alpha * family.slope_at_zero if curved else 1.0

@@ -118,7 +118,7 @@ def gather(rows: Rows, family: Family, log_alpha: float, derivatives: bool = Tru
 
 
 @dataclass(frozen=True)
-class Closed:
+class ClosedForm:
     """gamma_c, mean of d, sse, tss about the channel's mean: (R, C) each; tss (R,) about the pooled
     mean.
     """
@@ -140,7 +140,7 @@ class Closed:
         return np.where(self.tss > 0, 1 - self.sse / np.where(self.tss > 0, self.tss, 1), 0)
 
 
-def close(rows: Rows, sums: Sums) -> Closed:
+def closed_form(rows: Rows, sums: Sums) -> ClosedForm:
     """gamma_c = C(d, z) / C(d, d), and what the curve leaves."""
     n, (z, zz, d, dd, dz) = sums.n, sums.values[:5]
     variance = dd - d * d / n
@@ -150,7 +150,9 @@ def close(rows: Rows, sums: Sums) -> Closed:
     tss = np.maximum(zz - z * z / n, 0)
     mean = rows.mean_z + z / n
     between = (n * (mean - mean.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
-    return Closed(gamma, d / n, np.maximum(tss - gamma * shared, 0), tss, tss.sum(axis=1) + between)
+    return ClosedForm(
+        gamma, d / n, np.maximum(tss - gamma * shared, 0), tss, tss.sum(axis=1) + between
+    )
 
 
 def descent(sums: Sums, gamma: Floats) -> tuple[Floats, Floats]:

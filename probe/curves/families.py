@@ -1,5 +1,4 @@
-"""The curve families: element-wise S-curves f(u) with u = alpha * x (+ shift), and the straight
-line.
+"""The curve families: element-wise S-curves f(u), u = alpha * x (+ shift), and the straight line.
 
 tanh is the curve of DyT (https://arxiv.org/abs/2503.10622), erf with a shift that of Derf
 (https://arxiv.org/abs/2512.10938), isru u / sqrt(1 + u^2) is what RMSNorm and LayerNorm do to one
@@ -11,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,17 +27,22 @@ _ERF = 2 / math.sqrt(math.pi)
 
 @dataclass(frozen=True)
 class Family:
-    """One curve form. `jet(u)` gives f, f' and f'' in one go; `half` is the u > 0 where f' falls
-    under half of f'(0).
+    """One curve, and all that is said of it: a new family is one more entry of `FAMILIES`.
+
+    Which normalizers can start as it, their classes say (`families` in probe.norms).
     """
 
     name: str
-    jet: Callable[[Array], Jet]
-    value: Callable[[Array], Array]
-    half: float
-    slope_at_zero: float = 1.0
-    shifted: bool = False
+    jet: Callable[[Array], Jet]  # f, f' and f'' in one go
+    value: Callable[[Array], Array]  # f alone, which is quicker
+    half_slope: float  # the u > 0 where f' falls under half of f'(0)
+    shifted: bool = False  # has a shift to be fitted, f(alpha x + shift)
     smooth: bool = True  # no corners
+
+    @cached_property
+    def slope_at_zero(self) -> float:
+        """f'(0): 2 / sqrt(pi) for erf, 1 for the others."""
+        return float(self.derivative(np.array(0.0)))
 
     def derivative(self, u: Array) -> Array:
         """f'(u)."""
@@ -101,13 +106,13 @@ FAMILIES: dict[str, Family] = {
     for family in (
         Family("linear", _linear, np.array, math.inf),
         Family("tanh", _tanh, np.tanh, _TANH_HALF),
-        Family("erf", _erf, special.erf, _ERF_HALF, _ERF),
+        Family("erf", _erf, special.erf, _ERF_HALF),
         Family("isru", _isru, _isru_value, math.sqrt(2 ** (2 / 3) - 1)),
         Family("arctan", _arctan, np.arctan, 1.0),
         Family("softsign", _softsign, _softsign_value, math.sqrt(2) - 1),
         Family("hardtanh", _hardtanh, _hardtanh_value, 1.0, smooth=False),
         Family("tanh_shift", _tanh, np.tanh, _TANH_HALF, shifted=True),
-        Family("erf_shift", _erf, special.erf, _ERF_HALF, _ERF, shifted=True),
+        Family("erf_shift", _erf, special.erf, _ERF_HALF, shifted=True),
     )
 }
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.curves.binned import BinnedMap
-from probe.records import Fit
+from probe.records import Fit, Status
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ def pooled_line(
     dx, dz = mean - w @ mean, z_mean - w @ z_mean
     xx, xz, zz = w @ (var + dx * dx), w @ (slope * var + dx * dz), w @ (slope**2 * var + dz * dz)
     if not (xx > 0 and zz > 0 and math.isfinite(xz)):
-        return Fit("linear", "layer", "population", "affine", count=int(n))
+        return Fit("linear", "layer", "population", Status.AFFINE, count=int(n))
     means = binned.sum_z.sum(axis=0) / binned.total
     ceiling = float(binned.total @ (means - w @ z_mean) ** 2 / n / zz)
     r2 = float(xz * xz / (xx * zz))
@@ -42,7 +42,7 @@ def pooled_line(
         family="linear",
         scope="layer",
         weighting="population",
-        status="affine",
+        status=Status.AFFINE,
         beta=float(w @ z_mean - rise * (w @ mean)),
         slope=rise,
         r2=r2,

@@ -33,7 +33,7 @@ from probe.curves.selection import (
     without_curve,
 )
 from probe.errors import unknown
-from probe.records import Fit, finite_or_none
+from probe.records import Fit, Status, finite_or_none
 
 Floats = NDArray[np.float64]
 
@@ -103,27 +103,27 @@ def _finite_count(binned: BinnedMap) -> int:
     return int(count) if math.isfinite(count) else 0
 
 
-def _failure(binned: BinnedMap) -> str | None:
+def _failure(binned: BinnedMap) -> Status | None:
     """not_finite, too_few or constant; None for a map that can be fitted."""
     sums = np.stack(
         [each.sum(axis=0) for each in (binned.count, binned.sum_x, binned.sum_z, binned.sum_zz)]
     )
     if not np.isfinite(sums).all():
-        return "not_finite"
+        return Status.NOT_FINITE
     count, _, sum_z, sum_zz = sums
     n = count.sum()
     if n < MIN_COUNT:
-        return "too_few"
+        return Status.TOO_FEW
     if not (math.isfinite(binned.min_x) and math.isfinite(binned.max_x)):
-        return "not_finite"
+        return Status.NOT_FINITE
     square_z = sum_zz.sum() / n
     spread_z = square_z - (sum_z.sum() / n) ** 2
     if (
         binned.max_x - binned.min_x <= _RESOLUTION * binned.max_abs
         or spread_z <= _RESOLUTION**2 * square_z
     ):
-        return "constant"
-    return "too_few" if len(binned.bin) < 2 else None
+        return Status.CONSTANT
+    return Status.TOO_FEW if len(binned.bin) < 2 else None
 
 
 def _case(binned: BinnedMap, weighting: str, jackknife: bool) -> Case:
@@ -161,25 +161,27 @@ def _r2(points: Points, solution: varpro.Solution) -> Floats:
 
 def _fit(case: Case, family: Family) -> tuple[Fit, Floats]:
     """The fit of one family, and R2 of its replicates."""
+    linear_r2 = float(case.line.r2[0])
     if family.name == "linear":
-        return _row(case, family, "linear", float(case.line.r2[0])), case.replicate_lines.r2
+        return _row(case, family, Status.LINEAR, linear_r2), case.replicate_lines.r2
     if case.problem.occupied < (5 if family.shifted else 4):
-        return _row(case, family, "too_few", float(case.line.r2[0])), case.replicate_lines.r2
+        return _row(case, family, Status.TOO_FEW, linear_r2), case.replicate_lines.r2
     best, refits = solve_case(case.problem, family)
     r2, r2_refits = float(_r2(case.problem.total, best)[0]), _r2(case.problem.replicates, refits)
-    gain_interval = interval(r2 - float(case.line.r2[0]), r2_refits - case.replicate_lines.r2)
+    gain = r2 - linear_r2
+    gain_interval = interval(gain, r2_refits - case.replicate_lines.r2)
     lower, upper = varpro.bounds(family, case.problem.max_abs)
     t = float(best.theta[0, 0])
     evidence = Evidence(
-        gain=r2 - float(case.line.r2[0]),
+        gain=gain,
         gain_low=gain_interval[0],
         convexity=case.convexity,
         convexity_low=case.convexity_low,
-        at_lower=t <= lower[0] + AT_BOUND or r2 - float(case.line.r2[0]) <= NO_GAIN,
+        at_lower=t <= lower[0] + AT_BOUND or gain <= NO_GAIN,
         at_upper=t >= upper[0] - AT_BOUND,
     )
     row = _row(case, family, status_of(evidence), r2, gain_interval)
-    if row.status != "curved":
+    if row.status != Status.CURVED:
         return row, r2_refits
     half = half_width(refits.theta[:, 0])
     alpha_interval = (
@@ -191,7 +193,7 @@ def _fit(case: Case, family: Family) -> tuple[Fit, Floats]:
 
 
 def _row(
-    case: Case, family: Family, status: str, r2: float, gain_interval: Interval = NO_INTERVAL
+    case: Case, family: Family, status: Status, r2: float, gain_interval: Interval = NO_INTERVAL
 ) -> Fit:
     """What every status reports."""
     linear_r2 = float(case.line.r2[0])
@@ -284,7 +286,7 @@ def _past_corners(task: Problem, family: Family, best: varpro.Solution) -> varpr
 def _ranked(fits: list[Fit], r2: list[Floats]) -> list[Fit]:
     """The fits with `best` set."""
     values = [
-        fit.r2 if fit.r2 is not None and fit.status != "too_few" else -math.inf for fit in fits
+        fit.r2 if fit.r2 is not None and fit.status != Status.TOO_FEW else -math.inf for fit in fits
     ]
     if not any(math.isfinite(value) for value in values):
         return fits

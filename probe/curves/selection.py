@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from probe.records import Fit
+from probe.records import Fit, Status
 
 Floats = NDArray[np.float64]
 Interval = tuple[float | None, float | None]
@@ -64,17 +64,14 @@ class Evidence:
     at_upper: bool
 
 
-def status_of(evidence: Evidence) -> str:
+def status_of(evidence: Evidence) -> Status:
     """superlinear, linear, step or curved."""
     if evidence.at_lower:
-        return (
-            "superlinear"
-            if _holds(evidence.convexity, MIN_CONVEX, evidence.convexity_low)
-            else "linear"
-        )
+        convex = _holds(evidence.convexity, MIN_CONVEX, evidence.convexity_low)
+        return Status.SUPERLINEAR if convex else Status.LINEAR
     if not _holds(evidence.gain, MIN_GAIN, evidence.gain_low):
-        return "linear"
-    return "step" if evidence.at_upper else "curved"
+        return Status.LINEAR
+    return Status.STEP if evidence.at_upper else Status.CURVED
 
 
 def _holds(value: float, least: float, low: float | None) -> bool:
@@ -102,16 +99,14 @@ def tied_with_best(r2: Sequence[float], replicates: Sequence[Floats]) -> list[bo
 
 
 def without_curve(
-    status: str,
+    status: Status,
     family: str,
     weighting: str = "population",
     scope: str = "layer",
     tokens: str = "all",
     count: int = 0,
 ) -> Fit:
-    """A row that carries a status and no curve: constant, too_few, not_finite, affine,
-    not_called.
-    """
+    """A row that carries a status and no curve: one that is not fitted, or affine."""
     return Fit(
         family=family, scope=scope, weighting=weighting, status=status, tokens=tokens, count=count
     )

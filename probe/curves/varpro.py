@@ -2,10 +2,11 @@
 
 What is left is a search over theta = (log alpha) or (log alpha, shift) in a box:
 
-    S(theta) = min over gamma, beta of sum_k w_k (z_k - gamma f_k - beta)^2 / 2,      f_k =
-    f(exp(theta_0) x_k + theta_1) dS/dtheta_i = -gamma sum w r f_i
-    H_ij = gamma^2 C(f_i, f_j) - gamma sum w r f_ij - a_i a_j / C(f, f),      a_i = gamma C(f, f_i)
-    - sum w r f_i
+    S(theta) = min over gamma, beta of sum_k w_k (z_k - gamma f_k - beta)^2 / 2
+    f_k = f(exp(theta_0) x_k + theta_1)
+    dS/dtheta_i = -gamma sum w r f_i
+    H_ij = gamma^2 C(f_i, f_j) - gamma sum w r f_ij - a_i a_j / C(f, f)
+    a_i = gamma C(f, f_i) - sum w r f_i
 
 (r the residual, C the weighted covariance, f_i the derivative by theta_i): Golub and Pereyra,
 https://doi.org/10.1137/0710036, with the full second derivative, so the Newton steps below converge

@@ -24,6 +24,9 @@ class Norm(nn.Module):
 
     published_keys: ClassVar[Mapping[str, str]] = {}  # key in the original's checkpoints -> ours
     fewest_axes: ClassVar[int] = 2  # 3 where the statistics run over tokens or pixels of one image
+    # Curve families (names of probe.curves) as which `init_from_curve` can start, the most general
+    # first; none for a norm that is no element-wise curve.
+    families: ClassVar[tuple[str, ...]] = ()
 
     weight: nn.Parameter | None
     bias: nn.Parameter | None
@@ -104,6 +107,25 @@ class Norm(nn.Module):
             for own, given in ((self.weight, weight), (self.bias, bias)):
                 if own is not None:
                     own.copy_(given)
+
+    def init_from_curve(
+        self, family: str, *, alpha: float, shift: float, weight: Tensor, bias: Tensor
+    ) -> None:
+        """Start as weight * f(alpha * x + shift) + bias, f the curve of one of `families`.
+
+        weight, bias (C,) float64. shift is 0 unless the family has one. A norm with `families`
+        says here which of its parameters hold these values; nothing else knows it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is no curve of family {family}")
+
+    def assign(self, **values: Tensor | float) -> None:
+        """Copy values into the parameters of these names, rounded to their dtype.
+
+        Values too large for it become infinite: whoever asked for them checks.
+        """
+        with torch.no_grad():
+            for name, value in values.items():
+                getattr(self, name).copy_(torch.as_tensor(value, dtype=torch.float64))
 
     @property
     def axis(self) -> int:

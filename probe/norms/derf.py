@@ -7,7 +7,7 @@ x is (B, ..., C) if channels_last, else (B, C, ...). alpha and shift are scalars
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ class Derf(ElementwiseNorm):
     """y = weight * erf(alpha * x + shift) + bias; alpha starts at `alpha_init`, shift at
     `shift_init`, weight at 1, bias at 0.
     """
+
+    families: ClassVar = ("erf_shift", "erf")
 
     def __init__(
         self,
@@ -49,6 +51,12 @@ class Derf(ElementwiseNorm):
         super().reset_parameters()
         nn.init.constant_(self.alpha, self.alpha_init)
         nn.init.constant_(self.shift, self.shift_init)
+
+    def init_from_curve(
+        self, family: str, *, alpha: float, shift: float, weight: Tensor, bias: Tensor
+    ) -> None:
+        """alpha and shift are those of the curve."""
+        self.assign(alpha=alpha, shift=shift, weight=weight, bias=bias)
 
     def normalized(self, x: Tensor) -> Tensor:
         """erf(alpha * x + shift)."""

@@ -2,8 +2,8 @@
 element-wise counterpart of RMSNorm.
 
 Stollenwerk 2026 (EACL), On the Mathematical Relationship Between Layer Normalization and Dynamic
-Activation Functions, https://arxiv.org/abs/2503.21708. x is (B, ..., C) if channels_last, else (B,
-C, ...).
+Activation Functions, https://arxiv.org/abs/2503.21708. x is (B, ..., C) if channels_last, else
+(B, C, ...).
 
 Published: the formula, with one learnable scalar beta per layer. The author's training code leaves
 sqrt(C) to the weight, adds 1e-5 under the root and starts beta at 100 unless told otherwise; divide
@@ -14,7 +14,7 @@ beta), is the 0.5 that a DyT starts with.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ class DyISRU(ElementwiseNorm):
     """y = weight * sqrt(C) * x / sqrt(beta + x^2) + bias; beta of shape (1,) starts at `beta_init`,
     without one at 4 C.
     """
+
+    families: ClassVar = ("isru",)
 
     def __init__(
         self,
@@ -53,6 +55,14 @@ class DyISRU(ElementwiseNorm):
     def reset_parameters(self) -> None:
         super().reset_parameters()
         nn.init.constant_(self.beta, self.beta_init)
+
+    def init_from_curve(
+        self, family: str, *, alpha: float, shift: float, weight: Tensor, bias: Tensor
+    ) -> None:
+        """beta = alpha^-2 and weight / sqrt(C), as w u / sqrt(1 + u^2) with u = alpha x is
+        (w / sqrt(C)) sqrt(C) x / sqrt(alpha^-2 + x^2).
+        """
+        self.assign(beta=alpha**-2, weight=weight / math.sqrt(self.num_features), bias=bias)
 
     def normalized(self, x: Tensor) -> Tensor:
         """sqrt(C) * x / sqrt(beta + x^2); at least in float32, since x^2 leaves the range of

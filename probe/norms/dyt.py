@@ -7,7 +7,7 @@ checkpoints with shape () load too.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ class DyT(ElementwiseNorm):
 
     The authors start alpha at 0.5 in vision transformers.
     """
+
+    families: ClassVar = ("tanh",)
 
     def __init__(
         self,
@@ -47,6 +49,12 @@ class DyT(ElementwiseNorm):
     def reset_parameters(self) -> None:
         super().reset_parameters()
         nn.init.constant_(self.alpha, self.alpha_init)
+
+    def init_from_curve(
+        self, family: str, *, alpha: float, shift: float, weight: Tensor, bias: Tensor
+    ) -> None:
+        """alpha is that of the curve."""
+        self.assign(alpha=alpha, weight=weight, bias=bias)
 
     def normalized(self, x: Tensor) -> Tensor:
         """tanh(alpha * x)."""

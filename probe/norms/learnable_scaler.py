@@ -27,6 +27,7 @@ class LearnableScaler(ElementwiseNorm):
     """
 
     published_keys: ClassVar = {"a": "weight", "b": "bias"}
+    families: ClassVar = ("linear",)
 
     def __init__(
         self,
@@ -47,6 +48,12 @@ class LearnableScaler(ElementwiseNorm):
         super().reset_parameters()
         if self.init == "normal" and self.weight is not None:
             nn.init.normal_(self.weight)
+
+    def init_from_curve(
+        self, family: str, *, alpha: float, shift: float, weight: Tensor, bias: Tensor
+    ) -> None:
+        """weight * alpha: the line's slope."""
+        self.assign(weight=weight * alpha, bias=bias)
 
     def normalized(self, x: Tensor) -> Tensor:
         """x itself."""

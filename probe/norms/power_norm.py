@@ -143,9 +143,8 @@ class _PowerStep(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        z, weight, root = (
-            ctx.saved_tensors
-        )  # first: with checkpointing this line runs the forward pass again
+        # first of all: with checkpointing this line runs the forward pass again
+        z, weight, root = ctx.saved_tensors
         ctx.turn.take()
         ema = wide(ctx.ema_gz.view(-1))
         q = (grad if weight is None else grad * weight) - (1 - ctx.alpha_bkw) * ema * z

@@ -1,5 +1,5 @@
 """Every normalizer by name. `create_norm` takes a name, a class or a partial; a new norm needs one
-line in `NORMS`.
+line in `NORMS`, and says itself which curves it can start as (`Norm.families`).
 """
 
 from __future__ import annotations
@@ -105,6 +105,15 @@ def norm_options(norm: str | Maker) -> list[str] | None:
         return None
     fixed = {"channels_last"} if isinstance(norm, str) else set()
     return [parameter.name for parameter in parameters if parameter.name not in fixed]
+
+
+def norm_families(norm: str | Maker) -> tuple[str, ...]:
+    """The curve families that a normalizer can start as, the most general first; () for no curve.
+
+    Raises UsageError for a name that is not listed.
+    """
+    families: tuple[str, ...] = getattr(_class_of(norm_maker(norm)), "families", ())
+    return families
 
 
 def norm_name(module: nn.Module) -> str | None:

@@ -33,16 +33,16 @@ class UnifiedNorm(SecondMomentNorm):
     """At evaluation x / sqrt(running_var + eps); at training step t (from 1), x2 (C,) the second
     moment of the batch:
 
-    1. spread = unbiased variance of sqrt(buffer_x2) over all its entries, as the previous step left
-    it;
+    1. spread = unbiased variance of sqrt(buffer_x2) over all its entries, as the previous step
+       left it;
     2. buffer_x2[t mod window] <- x2;  skip = the window is 1;
     3. if filter_outliers and t >= warmup: an outlier is a window where for any channel the
-       arithmetic mean exceeds the geometric one by more than window * spread. Then buffer_x2[t mod
-       window] <- running_var, skip, and skip_counter counts it;
+       arithmetic mean exceeds the geometric one by more than window * spread. Then
+       buffer_x2[t mod window] <- running_var, skip, and skip_counter counts it;
     4. var = x2 while t <= window or t < warmup or at a skip, else the geometric mean over the
-    window;
-    5. ratio = sqrt(var + eps) / sqrt(running_var + eps) within 1/5 .. 5, and 1 while t <= max(1000,
-    warmup) or at a skip;
+       window;
+    5. ratio = sqrt(var + eps) / sqrt(running_var + eps) within 1/5 .. 5, and 1 while
+       t <= max(1000, warmup) or at a skip;
     6. running_var <- momentum running_var + (1 - momentum) var: `momentum` is what is kept.
 
     `window` is one number, or one for the forward and one for the backward pass. Backward: see

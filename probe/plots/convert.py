@@ -8,6 +8,7 @@ the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ WAYS = {
     "": ("this layer alone", "#0072b2", "o"),
     "_cumulative": ("with all before it", "#d55e00", "s"),
 }
-FORM_MARKS = {"curve": ("o", "curve"), "line": ("_", "line"), "": ("x", "left out")}
+MARKS = {"curve": ("o", "curve"), "line": ("_", "line"), "": ("x", "left out")}
 ACCURACY = "#000000"
 BAND = "#e6f2ec"
 FLOOR = {"rel_error": 1e-7, "kl": 1e-8}  # under these, float32 rounding
@@ -34,7 +35,7 @@ def conversion_by_depth(
 ) -> Figure:
     """Relative output error and KL (log axes) and agreement along depth.
 
-    table: the rows of a conversion (layer, depth, form, replaced, rel_error, kl, agreement,
+    table: the rows of a conversion (layer, depth, family, replaced, rel_error, kl, agreement,
     accuracy, and each with `_cumulative`). accuracy: top-1 of the original, where there are labels;
     the accuracy of the changed models stands beside it.
     """
@@ -46,7 +47,7 @@ def conversion_by_depth(
         on_log_axis(table, axes[1], "kl", "KL (nats)")
         same_class(table, axes[2], accuracy)
         depth_axis.depth_ticks(axes, layers)
-        marks = _form_marks(axes[0], table)
+        marks = _stand_in_marks(axes[0], table)
         bands = _bands(axes, table)
         for ax in axes:
             ax.yaxis.set_label_coords(-0.075, 0.5)
@@ -98,22 +99,19 @@ def same_class(table: pd.DataFrame, ax: Axes, accuracy: float | None = None) -> 
         seen.append(100 * accuracy)
     low = min(seen)
     ax.set_ylim(low - 0.06 * max(100 - low, 1), 100 + 0.06 * max(100 - low, 1))
-    ax.set_ylabel(
-        "same class, top-1 (%)" if accuracy is not None else "same class (%)", size=style.TEXT
-    )
+    label = "same class, top-1 (%)" if accuracy is not None else "same class (%)"
+    ax.set_ylabel(label, size=style.TEXT)
     return ax
 
 
-def _form_marks(ax: Axes, table: pd.DataFrame) -> list[Line2D]:
+def _stand_in_marks(ax: Axes, table: pd.DataFrame) -> list[Line2D]:
     """One mark per layer over the panel: a curve, a line, or none; their legend where there are
     several kinds.
     """
-    kinds = [
-        "curve" if form not in ("", "line") else str(form) for form in table["form"].fillna("")
-    ]
+    kinds = [_kind(str(family)) for family in table["family"].fillna("")]
     entries = []
     for kind in dict.fromkeys(kinds):
-        marker, label = FORM_MARKS[kind]
+        marker, label = MARKS[kind]
         where = [i for i, each in enumerate(kinds) if each == kind]
         ax.plot(
             where,
@@ -124,7 +122,7 @@ def _form_marks(ax: Axes, table: pd.DataFrame) -> list[Line2D]:
             color=style.LINE,
             transform=ax.get_xaxis_transform(),
             clip_on=False,
-            gid=f"form {kind}",
+            gid=f"stand-in {kind}",
             scalex=False,
             scaley=False,
         )
@@ -132,12 +130,17 @@ def _form_marks(ax: Axes, table: pd.DataFrame) -> list[Line2D]:
     return entries
 
 
+def _kind(family: str) -> str:
+    """What stands in for a layer: a key of `MARKS`."""
+    return {"": "", "linear": "line"}.get(family, "curve")
+
+
 def _bands(axes: Sequence[Axes], table: pd.DataFrame) -> list[Patch]:
     """A tint behind the layers that were replaced in the end, where that is not all that could
     be.
     """
     replaced = table["replaced"].to_numpy(bool)
-    if replaced[(table["form"].fillna("") != "").to_numpy()].all():
+    if replaced[(table["family"].fillna("") != "").to_numpy()].all():
         return []
     for ax in axes:
         for i in np.flatnonzero(replaced):
@@ -152,22 +155,16 @@ def _legend(axes: Sequence[Axes]) -> list[Line2D]:
     ]
     drawn = {line.get_gid() for line in axes[2].lines}
     if "original" in drawn:
-        entries.append(
-            Line2D(
-                [],
-                [],
-                color=style.MUTED,
-                marker="o",
-                ms=3,
-                lw=0.8,
-                ls=(0, (1, 1)),
-                mfc="white",
-                label="top-1",
-            )
-        )
-        entries.append(
-            Line2D([], [], color=ACCURACY, lw=0.8, ls=(0, (4, 2)), label="top-1 of the original")
-        )
+        changed: dict[str, Any] = {
+            "color": style.MUTED,
+            "marker": "o",
+            "ms": 3,
+            "ls": (0, (1, 1)),
+            "mfc": "white",
+        }
+        original: dict[str, Any] = {"color": ACCURACY, "ls": (0, (4, 2))}
+        entries.append(Line2D([], [], lw=0.8, label="top-1", **changed))
+        entries.append(Line2D([], [], lw=0.8, label="top-1 of the original", **original))
     return entries
 
 

@@ -17,14 +17,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from probe.curves.stand_in import StandIn
+from probe.curves import StandIn
 from probe.jobs.capturing.capture import capture
 from probe.jobs.converting.curves import conversion_curves
 from probe.jobs.converting.eval_data import read_eval_data
-from probe.jobs.converting.evaluate import Comparison, put
+from probe.jobs.converting.evaluate import Comparison, activate
 from probe.jobs.fitting.fit import fit
 from probe.models.loading.load import load_model
-from probe.models.replacing.build import FORMS
+from probe.models.replacing.curve_norms import fitted_family
 from probe.models.replacing.swap import swap
 from probe.store import Run
 
@@ -51,10 +51,10 @@ def score(comparison: Comparison, norm: str, **how: Any) -> str:
     """What one conversion keeps. The model is as before afterwards."""
     with swap(comparison.model.module, norm, **how) as done:
         assert all(outcome.status == "replaced" for outcome in done.outcomes)
-        comparison.places = {f"{next(NUMBERS)}": [place] for place in done.places}
-        put(comparison.places, ())
-        found = comparison.score(comparison.places)
-        put(comparison.places, comparison.places)
+        comparison.slots = {f"{next(NUMBERS)}": [slot] for slot in done.slots}
+        activate(comparison.slots, ())
+        found = comparison.score(comparison.slots)
+        activate(comparison.slots, comparison.slots)
     assert found.accuracy is not None
     return f"top-1 {found.accuracy:7.2%}  same class {found.agreement:7.2%}  KL {found.kl:.4f}"
 
@@ -64,9 +64,9 @@ def conversions(run: Run) -> dict[str, tuple[str, Mapping[str, StandIn]]]:
     found: dict[str, tuple[str, Mapping[str, StandIn]]] = {}
     for norm, scope, curves in WAYS:
         stand_ins, _ = conversion_curves(
-            run, FORMS[norm], scope=scope, curves=curves, progress=nothing
+            run, fitted_family(norm, scope), scope=scope, curves=curves, progress=nothing
         )
-        lines = sum(each.form == "line" for each in stand_ins.values())
+        lines = sum(each.is_line for each in stand_ins.values())
         found.setdefault(
             f"{norm} per {scope}: {len(stand_ins) - lines} curves, {lines} lines", (norm, stand_ins)
         )

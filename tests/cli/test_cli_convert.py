@@ -31,7 +31,7 @@ def conversion(**values: Any) -> Any:
             "depth": range(4),
             "kind": "layer_norm",
             "affine": False,
-            "form": ["tanh", "line", "tanh", ""],
+            "family": ["tanh", "linear", "tanh", ""],
             **numbers,
             "accuracy": None,
             **{f"{name}_cumulative": column for name, column in numbers.items()},
@@ -125,7 +125,7 @@ def test_one_row_per_layer_and_a_summary(
             "99.0",
             "replaced",
         ],
-        "blocks.0.norm2": ["line", "0.200", "0.500", "50.0", "0.200", "0.500", "50.0", "kept"],
+        "blocks.0.norm2": ["linear", "0.200", "0.500", "50.0", "0.200", "0.500", "50.0", "kept"],
         "norm": ["tanh", "0.300", "0.00100", "100.0", "0.300", "0.00100", "100.0", "replaced"],
         "unused": ["-", "-", "-", "-", "-", "-", "-", "left", "out"],
     }

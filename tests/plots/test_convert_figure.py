@@ -25,18 +25,18 @@ RESNET = [
 
 
 def table(
-    count: int = 17, names: list[str] | None = None, labels: bool = False, forms: str = "mixed"
+    count: int = 17, names: list[str] | None = None, labels: bool = False, families: str = "mixed"
 ) -> pd.DataFrame:
-    """Plausible costs; the last layer cannot be replaced if `forms` is mixed."""
+    """Plausible costs; the last layer cannot be replaced if `families` is mixed."""
     names = names or figure_data.layer_names(count)
     g, n = np.random.default_rng(0), len(names)
     kl = 10.0 ** g.uniform(-5, -1, n)
-    form = ["tanh" if i < n / 2 else "line" for i in range(n)] if forms == "mixed" else [forms] * n
+    mixed = ["tanh" if i < n / 2 else "linear" for i in range(n)]
     rows = pd.DataFrame(
         {
             "layer": names,
             "depth": np.arange(n),
-            "form": form,
+            "family": mixed if families == "mixed" else [families] * n,
             "rel_error": g.uniform(0.1, 0.3, n),
             "kl": kl,
             "agreement": 1 - kl,
@@ -48,9 +48,9 @@ def table(
             "replaced": True,
         }
     )
-    if forms == "mixed" and n > 1:
+    if families == "mixed" and n > 1:
         rows.loc[n - 1, [c for c in rows if rows[c].dtype == float]] = np.nan
-        rows.loc[n - 1, ["form", "replaced"]] = ["", False]
+        rows.loc[n - 1, ["family", "replaced"]] = ["", False]
     return rows
 
 
@@ -70,7 +70,7 @@ def test_every_number_of_the_table_is_drawn() -> None:
 
 
 def test_errors_and_kl_stand_on_log_axes_and_zero_on_the_floor_of_float32() -> None:
-    rows = table(forms="tanh").assign(kl=0.0, rel_error=0.0)
+    rows = table(families="tanh").assign(kl=0.0, rel_error=0.0)
     figure = plots.conversion_by_depth(rows)
     assert [ax.get_yscale() for ax in figure.axes] == ["log", "log", "linear"]
     assert set(np.asarray(drawn(figure, "kl").get_ydata())) == {FLOOR["kl"]}
@@ -78,20 +78,20 @@ def test_errors_and_kl_stand_on_log_axes_and_zero_on_the_floor_of_float32() -> N
 
 
 def test_rows_are_put_in_execution_order() -> None:
-    figure = plots.conversion_by_depth(table(forms="tanh").iloc[::-1])
+    figure = plots.conversion_by_depth(table(families="tanh").iloc[::-1])
     assert (np.diff(np.asarray(drawn(figure, "rel_error_cumulative").get_ydata())) > 0).all()
 
 
 def test_curves_lines_and_layers_left_out_are_told_apart() -> None:
     figure = plots.conversion_by_depth(table())
-    assert len(np.asarray(drawn(figure, "form curve").get_xdata())) == 9
-    assert len(np.asarray(drawn(figure, "form line").get_xdata())) == 7
-    assert np.asarray(drawn(figure, "form ").get_xdata()).tolist() == [16]
+    assert len(np.asarray(drawn(figure, "stand-in curve").get_xdata())) == 9
+    assert len(np.asarray(drawn(figure, "stand-in line").get_xdata())) == 7
+    assert np.asarray(drawn(figure, "stand-in ").get_xdata()).tolist() == [16]
 
 
 @pytest.mark.parametrize("some", [True, False])
 def test_replaced_layers_are_tinted_where_not_all_are(some: bool) -> None:
-    rows = table(forms="tanh")
+    rows = table(families="tanh")
     if some:
         rows["replaced"] = rows["depth"] >= 12
     figure = plots.conversion_by_depth(rows)
@@ -122,7 +122,7 @@ def test_every_size_is_legible(names: list[str], labels: bool) -> None:
 
 
 def test_infinite_kl_is_left_out() -> None:
-    rows = table(forms="tanh")
+    rows = table(families="tanh")
     rows.loc[3, "kl"] = np.inf
     figure = plots.conversion_by_depth(rows)
     assert np.isnan(np.asarray(drawn(figure, "kl").get_ydata())[3])

@@ -12,7 +12,8 @@ from probe.models.loading.load import load_model
 from support.captures import token_batches
 
 VIT = "bundled:vit_cifar10"
-FORMS = {"dyt": "tanh", "derf": "erf", "dyisru": "isru", "learnable_scaler": "line"}
+# norm -> family of its curve per channel
+FAMILIES = {"dyt": "tanh", "derf": "erf", "dyisru": "isru", "learnable_scaler": "linear"}
 
 
 class Classifier(nn.Module):

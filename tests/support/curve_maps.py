@@ -78,10 +78,10 @@ def brute_force(
     around a guess of alpha.
     """
     x, z = x.ravel(), z.ravel()
-    form, centered = family_of(family), z - z.mean()
+    curve, centered = family_of(family), z - z.mean()
 
     def closed(t: float) -> tuple[float, float, float]:
-        f = form.value(np.exp(t) * x)
+        f = curve.value(np.exp(t) * x)
         d = f - f.mean()
         gamma = (d @ centered) / (d @ d)
         rest = centered - gamma * d

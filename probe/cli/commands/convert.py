@@ -11,7 +11,11 @@ import typer
 
 from probe.cli import options as opt
 
+# What the parts say that take their time to import: `curve_norms()`, `SCOPES` of stand_ins and
+# `CURVES` of conversion_curves. A test holds both equal, so --help needs neither torch nor scipy.
 NORMS = ("dyt", "derf", "dyisru", "learnable_scaler")
+SCOPES = ("channel", "layer")
+CURVES = ("established", "all")
 
 
 def share(option: str) -> Callable[[Any], float | None]:
@@ -31,8 +35,8 @@ def share(option: str) -> Callable[[Any], float | None]:
     return parse
 
 
-def choice(name: str, metavar: str, known: tuple[str, ...], text: str) -> Any:
-    return typer.Option(name, metavar=metavar, parser=opt.one_of(name, known), help=text)
+def choice(name: str, metavar: str, accepted: tuple[str, ...], text: str) -> Any:
+    return typer.Option(name, metavar=metavar, parser=opt.one_of(name, accepted), help=text)
 
 
 To = Annotated[
@@ -58,7 +62,7 @@ Scope = Annotated[
     choice(
         "--scope",
         "SCOPE",
-        ("channel", "layer"),
+        SCOPES,
         "Gamma and beta per channel, or one of each per layer.",
     ),
 ]
@@ -67,9 +71,9 @@ Curves = Annotated[
     choice(
         "--curves",
         "WHICH",
-        ("established", "all"),
-        "established: a line where no curve is surely better than one; all: the curve of least "
-        "loss in every layer.",
+        CURVES,
+        "established: a line where no curve is significantly better than a line (95 %); all: the "
+        "curve of least loss in every layer.",
     ),
 ]
 Eval = Annotated[
@@ -78,8 +82,7 @@ Eval = Annotated[
         "--eval",
         "DATA",
         "Images to compare the models on: a folder, a list, a timm dataset. With labels (a "
-        "sub-folder per class, a dataset) also "
-        "top-1.  [default: the images of the run]",
+        "sub-folder per class, a dataset) also top-1.  [default: the images of the run]",
     ),
 ]
 Tolerance = Annotated[
@@ -88,9 +91,9 @@ Tolerance = Annotated[
         "--tolerance",
         metavar="T",
         parser=share("--tolerance"),
-        help="Replace only layers that go for free: together they may change the class of this "
-        "share of the images, or cost this "
-        "share of top-1 where there are labels; e.g. 0.01.",
+        help="Replace only layers that are replaceable within the tolerance: together they may "
+        "change the class of this share of the images, or cost this share of top-1 where there are "
+        "labels; e.g. 0.01.",
     ),
 ]
 Weights = Annotated[
@@ -133,7 +136,7 @@ def convert(
     with progress_bar(quiet, message=run) as progress:
         from probe.jobs.converting.convert import convert as job
 
-        done = job(
+        conversion = job(
             run,
             to,
             out=out,
@@ -152,4 +155,4 @@ def convert(
             overwrite=overwrite,
             progress=progress,
         )
-    show(done, run, json)
+    show(conversion, run, json)

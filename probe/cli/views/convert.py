@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from probe.cli.terminal import print_json, print_table
@@ -24,9 +24,9 @@ def fate(row: Row) -> str:
 
 def columns(labelled: bool) -> list[Column]:
     """With labels the top-1 of the changed model stands beside its agreement with the original."""
-    found = [
+    every = [
         Column("layer", lambda row: str(row["layer"]), left=True),
-        Column("form", lambda row: str(row["form"] or "-"), rank=1, left=True),
+        Column("family", lambda row: str(row["family"] or "-"), rank=1, left=True),
         Column("rel. error", lambda row: number(row["rel_error"])),
         Column("KL alone", lambda row: number(row["kl"])),
         Column("same % alone", lambda row: percent(row["agreement"]), rank=2),
@@ -37,101 +37,97 @@ def columns(labelled: bool) -> list[Column]:
         Column("top-1 % so far", lambda row: percent(row["accuracy_cumulative"])),
         Column("result", fate, left=True),
     ]
-    return [column for column in found if labelled or not column.header.startswith("top-1")]
+    return [column for column in every if labelled or not column.header.startswith("top-1")]
 
 
-def summary(done: Any, rows: Sequence[Row]) -> list[str]:
+def summary(result: Any, rows: Sequence[Row]) -> list[str]:
     """The converted model in a few lines."""
     replaced = [row for row in rows if row["replaced"]]
-    forms = ", ".join(
-        f"{count} {form}"
-        for form, count in Counter(str(row["form"]) for row in replaced).most_common()
-    )
+    counts = Counter(str(row["family"]) for row in replaced).most_common()
+    families = ", ".join(f"{count} {family}" for family, count in counts)
     lines = [
         f"{len(replaced)} of {len(rows)} layers replaced by "
-        f"{done.asked['norm']}{f' ({forms})' if forms else ''}"
+        f"{result.asked['norm']}{f' ({families})' if families else ''}"
     ]
-    if done.tolerance is not None:
-        bound = "top-1 falls by" if done.accuracy is not None else "the class changes for"
+    if result.tolerance is not None:
+        bound = "top-1 falls by" if result.accuracy is not None else "the class changes for"
         lines.append(
-            f"tolerance: {bound} at most {percent(done.tolerance)} % of the images; layers taken "
+            f"tolerance: {bound} at most {percent(result.tolerance)} % of the images; layers taken "
             "by their KL alone"
         )
     if replaced:
         lines.append(
-            f"converted model: KL {number(done.score.kl)} nats, same top-1 class as the original "
-            f"{percent(done.score.agreement)} %"
+            f"converted model: KL {number(result.score.kl)} nats, same top-1 class as the original "
+            f"{percent(result.score.agreement)} %"
         )
-    if done.accuracy is not None:
+    if result.accuracy is not None:
         lines.append(
-            f"top-1: {percent(done.accuracy)} % before, {percent(done.score.accuracy)} % after"
+            f"top-1: {percent(result.accuracy)} % before, {percent(result.score.accuracy)} % after"
         )
-    lines.append(f"measured on {done.images} images: {done.data}")
-    return lines + advice(done, rows)
+    lines.append(f"measured on {result.images} images: {result.data}")
+    return lines + advice(result, rows)
 
 
-def advice(done: Any, rows: Sequence[Row]) -> list[str]:
+def advice(result: Any, rows: Sequence[Row]) -> list[str]:
     """Layers that cannot be replaced, lines that could be curves, notes, files."""
-    lines = list(done.notes)
+    lines = list(result.notes)
     if lost := [row for row in rows if row["reason"]]:
         more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
         named = ", ".join(f"{row['layer']} ({row['reason']})" for row in lost[:SHOWN])
         lines.append(f"left out: {named}{more}")
-    lines_only = [row for row in rows if row["form"] == "line" and not row["affine"]]
-    asked = done.asked
-    if (
-        lines_only
-        and asked["curves"] != "all"
-        and asked["scope"] == "channel"
-        and asked["norm"] != "learnable_scaler"
-    ):
+    lines_only = [row for row in rows if row["family"] == "linear" and not row["affine"]]
+    if lines_only and _could_be_curves(result.asked):
         lines.append(
             f"lines for lack of an established curve: {len(lines_only)} layers; --curves all "
             "gives each its curve of least loss"
         )
-    if done.files:
-        lines.append(f"saved: {', '.join(str(path) for path in done.files)}")
-        lines.append(f"load it: probe.load_converted({str(done.files[0])!r})")
+    if result.files:
+        lines.append(f"saved: {', '.join(str(path) for path in result.files)}")
+        lines.append(f"load it: probe.load_converted({str(result.files[0])!r})")
     else:
         lines.append(
             "nothing was written; --out FILE.safetensors saves the converted model"
-            if done.swap
+            if result.swap
             else "nothing was written"
         )
     return lines
 
 
-def document(done: Any, run: str, rows: Sequence[Row]) -> dict[str, Any]:
+def _could_be_curves(asked: Mapping[str, str]) -> bool:
+    """Would `--curves all` give a curve to a layer that is a line now?"""
+    from probe.norms.registry import norm_families
+
+    is_curve = norm_families(asked["norm"]) != ("linear",)
+    return is_curve and asked["curves"] != "all" and asked["scope"] == "channel"
+
+
+def document(result: Any, run: str, rows: Sequence[Row]) -> dict[str, Any]:
     """The JSON form."""
-    score = {name: getattr(done.score, name) for name in ("kl", "agreement", "accuracy")}
+    score = {name: getattr(result.score, name) for name in ("kl", "agreement", "accuracy")}
     return {
         "run": run,
-        **done.asked,
-        "tolerance": done.tolerance,
-        "images": done.images,
-        "data": done.data,
+        **result.asked,
+        "tolerance": result.tolerance,
+        "images": result.images,
+        "data": result.data,
         "layers": list(rows),
         "converted": score,
-        "accuracy_before": done.accuracy,
-        "notes": done.notes,
-        "files": [str(path) for path in done.files],
+        "accuracy_before": result.accuracy,
+        "notes": result.notes,
+        "files": [str(path) for path in result.files],
     }
 
 
-def show(done: Any, run: str, as_json: bool) -> None:
-    rows = records(done.table)
+def show(result: Any, run: str, as_json: bool) -> None:
+    rows = records(result.table)
     if as_json:
-        print_json(document(done, run, rows))
+        print_json(document(result, run, rows))
         return
 
     def lines(grid: Grid) -> list[str]:
-        lost = [column.header for column in grid.dropped]
-        said = (
-            [f"no room for: {', '.join(lost)} (a wider terminal or --json shows them)"]
-            if lost
-            else []
-        )
-        return said + summary(done, rows)
+        dropped = [column.header for column in grid.dropped]
+        note = f"no room for: {', '.join(dropped)} (a wider terminal or --json shows them)"
+        return [note] * bool(dropped) + summary(result, rows)
 
     styles = ["" if row["replaced"] else "dim" for row in rows]
-    print_table(columns(done.accuracy is not None), rows, lines, styles)
+    print_table(columns(result.accuracy is not None), rows, lines, styles)

@@ -2,8 +2,8 @@
 and what that costs.
 
 Every layer is replaced alone, and behind the replaced ones before it in execution order; with a
-tolerance, only layers that go for free are replaced in the end. What the numbers mean:
-probe.jobs.converting.evaluate.
+tolerance, only the layers that are replaceable within it are replaced in the end. What the numbers
+mean: probe.jobs.converting.evaluate.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import Any
 import pandas as pd
 from torch import Tensor, nn
 
-from probe.curves.stand_in import StandIn
+from probe.curves import StandIn
 from probe.errors import UsageError, unknown
 from probe.jobs.converting.curves import conversion_curves
 from probe.jobs.converting.eval_data import EvalData, read_eval_data
-from probe.jobs.converting.evaluate import Comparison, put
+from probe.jobs.converting.evaluate import Comparison, activate
 from probe.jobs.converting.result import Conversion, target_file, write
 from probe.jobs.converting.table import choose, layer_rows, measured, passes
 from probe.jobs.inputs import check_images
 from probe.jobs.reopen import run_model
 from probe.models.loading.load import Model
 from probe.models.loading.weights import fingerprint
-from probe.models.replacing.build import FORMS
-from probe.models.replacing.swap import Place, Swap, swap
+from probe.models.replacing.curve_norms import curve_norms, fitted_family
+from probe.models.replacing.swap import ModuleSlot, Swap, swap
 from probe.records import Progress, silent
 from probe.store import Run, open_run
 
@@ -61,17 +61,17 @@ def convert(
     """Replace the layers of the model of `run` by their fitted curves, measure what that changes,
     and save the converted model.
 
-    to: dyt, derf, dyisru, or learnable_scaler (a line per channel). out: a .safetensors file, with
-    a table and a figure beside it;
+    to: dyt, derf, dyisru, learnable_scaler (a line per channel), or another norm of the zoo that
+    can start as a fitted curve. out: a .safetensors file, with a table and a figure beside it;
     None: nothing is written. layers: globs. scope: `channel` or `layer`. curves: `established`, a
     line where a layer has no established curve; `all`, the curve of least loss in every layer.
     data: what is compared on, with labels where it has them (a folder of one sub-folder per class,
     a dataset with labels, batches (input, target)); None: the run's own images. num_images: how
     many of them, chosen by `seed`; None: all.
-    tolerance: replace only layers that go for free. They are tried in the order of their KL alone,
-    and a layer stays as it was if the loss with it and those taken before exceeds the tolerance.
-    Loss: the drop of accuracy where there are labels, else 1 - agreement with the original, on
-    `data`.
+    tolerance: replace only layers that are replaceable within it. They are tried in the order of
+    their KL alone, and a layer stays as it was if the loss with it and those taken before exceeds
+    the tolerance. Loss: the drop of accuracy where there are labels, else 1 - agreement with the
+    original, on `data`.
     model: the captured model, where the manifest cannot name it (plain modules); it is converted in
     place. weights: its checkpoint.
 
@@ -83,8 +83,13 @@ def convert(
     check_images(num_images)
     target = target_file(Path(out), overwrite) if out is not None else None
     run = open_run(run)
-    found, left_out = conversion_curves(
-        run, FORMS[to], layers=layers, scope=scope, curves=curves, progress=report
+    stand_ins, left_out = conversion_curves(
+        run,
+        fitted_family(to, scope),
+        layers=layers,
+        scope=scope,
+        curves=curves,
+        progress=report,
     )
     loaded = run_model(run, model, weights=weights, device=device, offline=offline)
     compared = read_eval_data(
@@ -99,16 +104,16 @@ def convert(
         progress=report,
     )
     trial = swap(
-        loaded.module, to, layers=layers, init="fitted", stand_ins=found, left_out=left_out
+        loaded.module, to, layers=layers, init="fitted", stand_ins=stand_ins, left_out=left_out
     )
-    rows = layer_rows(run, trial, layers, found, left_out)
+    rows = layer_rows(run, trial, layers, stand_ins, left_out)
     table, comparison = _measure(loaded, rows, trial, compared, tolerance, report)
     chosen = table.loc[table["replaced"], "layer"].tolist()
-    done = _swap_only(loaded.module, to, chosen, found) if chosen else None
+    swapped = _swap_only(loaded.module, to, chosen, stand_ins) if chosen else None
     result = Conversion(
         table=table,
         model=dataclasses.replace(loaded, fingerprint=fingerprint(loaded.module)),
-        swap=done,
+        swap=swapped,
         score=comparison.score(chosen),
         accuracy=comparison.accuracy,
         images=compared.images,
@@ -117,15 +122,15 @@ def convert(
         tolerance=tolerance,
         notes=_notes(compared, comparison, tolerance),
     )
-    if target is not None and done is not None:
+    if target is not None and swapped is not None:
         result.files.extend(write(result, loaded, target))
     return result
 
 
 def _check(to: str, tolerance: float | None) -> None:
     """Raises UsageError for what cannot be done, before anything is loaded."""
-    if to not in FORMS:
-        raise unknown("--to", to, FORMS)
+    if to not in curve_norms():
+        raise unknown("--to", to, curve_norms())
     if tolerance is not None and not 0 <= tolerance <= 1:
         raise UsageError(f"--tolerance {tolerance:g}: must be a share of the images, from 0 to 1")
 
@@ -136,43 +141,40 @@ def _measure(
     trial: Swap,
     compared: EvalData,
     tolerance: float | None,
-    report: Progress,
+    progress: Progress,
 ) -> tuple[pd.DataFrame, Comparison]:
     """The table, and what it was measured with. Undoes the trial swap: the model is the original
     afterwards.
     """
-    places = _by_layer(trial, [row["layer"] for row in rows if row["form"]])
-    total, count = passes(len(places), tolerance), itertools.count(1)
+    slots = _by_layer(trial, [row["layer"] for row in rows if row["family"]])
+    total, count = passes(len(slots), tolerance), itertools.count(1)
     try:
         comparison = Comparison(
-            loaded, places, compared, on_pass=lambda: report("convert", next(count), total)
+            loaded, slots, compared, on_pass=lambda: progress("convert", next(count), total)
         )
         table = measured(comparison, rows)
         chosen = choose(comparison, table, tolerance)
         comparison.score(chosen)
     finally:
-        put(places, places)
+        activate(slots, slots)
         trial.undo()
-    report("convert", total, total)
+    progress("convert", total, total)
     return table.assign(replaced=table["layer"].isin(chosen)), comparison
 
 
-def _by_layer(trial: Swap, names: list[str]) -> dict[str, list[Place]]:
-    """The places of each replaced layer, in execution order."""
+def _by_layer(trial: Swap, names: list[str]) -> dict[str, list[ModuleSlot]]:
+    """The slots of each replaced layer, in execution order."""
     modules = {name: trial.module.get_submodule(name) for name in names}
     return {
-        name: [place for place in trial.places if place.new is new] for name, new in modules.items()
+        name: [slot for slot in trial.slots if slot.new is new] for name, new in modules.items()
     }
 
 
-def _swap_only(module: nn.Module, to: str, chosen: list[str], found: Mapping[str, StandIn]) -> Swap:
-    return swap(
-        module,
-        to,
-        layers=",".join(glob.escape(name) for name in chosen),
-        init="fitted",
-        stand_ins=found,
-    )
+def _swap_only(
+    module: nn.Module, to: str, chosen: list[str], stand_ins: Mapping[str, StandIn]
+) -> Swap:
+    patterns = ",".join(glob.escape(name) for name in chosen)
+    return swap(module, to, layers=patterns, init="fitted", stand_ins=stand_ins)
 
 
 def _notes(compared: EvalData, comparison: Comparison, tolerance: float | None) -> list[str]:

@@ -1,8 +1,10 @@
 """A converted model as one safetensors file.
 
 Metadata beside that of every model file (probe.jobs.model_file), format `probe-convert`: weights,
-source and fingerprint of the original, norm, scope, curves, dtype; layers (module path -> form of
+source and fingerprint of the original, norm, scope, curves, dtype; layers (module path -> family of
 its curve), left_out (layer -> why it was kept), measured.
+
+Older files call the family of a line `line` and that of every derf `erf`; loading needs neither.
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ import numpy as np
 import safetensors.torch
 from torch import nn
 
-from probe.curves.stand_in import StandIn
+from probe.curves import StandIn
 from probe.errors import UsageError
 from probe.jobs.model_file import Format, constructor_options, original, read_metadata, write_model
 from probe.models.loading.load import Model, resolve_device
 from probe.models.loading.origins.common import load_exactly
 from probe.models.loading.weights import fingerprint
 from probe.models.reading.layers import list_norm_layers
-from probe.models.replacing.build import form_of
+from probe.models.replacing.curve_norms import fitted_family
 from probe.models.replacing.swap import swap
 
 CONVERTED = Format("probe-convert", 1, "converted", ("layers", "left_out", "options", "measured"))
@@ -55,9 +57,9 @@ def load_converted(
     it does not fit the model.
     """
     path = Path(path).expanduser()
-    known = read_metadata(path, CONVERTED)
-    loaded = original(known, path, model, offline)
-    _place_layers(loaded.module, known, path)
+    metadata = read_metadata(path, CONVERTED)
+    loaded = original(metadata, path, model, offline)
+    _install_norms(loaded.module, metadata, path)
     load_exactly(loaded.module, safetensors.torch.load_file(path), loaded.name, path)
     if model is None or device is not None:
         loaded.module.to(resolve_device(device))
@@ -66,23 +68,19 @@ def load_converted(
     )
 
 
-def _place_layers(module: nn.Module, known: Mapping[str, Any], path: Path) -> None:
+def _install_norms(module: nn.Module, metadata: Mapping[str, Any], path: Path) -> None:
     """Norms of the zoo, with any values, where the file has them."""
+    layers, norm = metadata["layers"], metadata["norm"]
     channels = {layer.name: layer.channels for layer in list_norm_layers(module)}
-    if missing := [name for name in known["layers"] if name not in channels]:
+    if missing := [name for name in layers if name not in channels]:
         raise UsageError(
             f"{path} does not fit this model: it has no normalization layer "
             f"{', '.join(missing[:3])}"
         )
-    form = str(form_of(known["norm"]))
-    some = {
-        name: StandIn(name, form, 1.0, 0.0, np.ones(channels[name]), np.zeros(channels[name]))
-        for name in known["layers"]
+    family = fitted_family(norm, "layer")
+    ones = {
+        name: StandIn(name, family, 1.0, 0.0, np.ones(channels[name]), np.zeros(channels[name]))
+        for name in layers
     }
-    swap(
-        module,
-        known["norm"],
-        layers=",".join(map(glob.escape, some)),
-        init="fitted",
-        stand_ins=some,
-    )
+    patterns = ",".join(map(glob.escape, ones))
+    swap(module, norm, layers=patterns, init="fitted", stand_ins=ones)

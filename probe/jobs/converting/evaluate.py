@@ -2,14 +2,14 @@
 same images.
 
     KL         mean over images of sum_k p_k (log p_k - log q_k), p and q the softmax of the
-    original's and the changed model's logits agreement  share of images whose largest logit is the
-    same class accuracy   share of images whose largest logit is the label, where there are labels
-    rel error  rms(y' - y) / rms(y) of a layer's output over all elements, y of the original and y'
-    of the changed layer; of a
-               norm+activation module: of what leaves its activation
+               original's and the changed model's logits
+    agreement  share of images whose largest logit is the same class
+    accuracy   share of images whose largest logit is the label, where there are labels
+    rel error  rms(y' - y) / rms(y) of a layer's output over all elements, y of the original and
+               y' of the changed layer; of a norm+activation module: of what leaves its activation
 
 Batches, the original's logits and the scores are kept: each set of layers costs one pass over the
-images, once. An output error is measured by standing at the layer's place, which needs no hook. A
+images, once. An output error is measured by a module in the layer's slot, which needs no hook. A
 layer's output depends on the layers before it only, so one pass with every layer replaced gives the
 error of each layer behind all the replaced ones before it.
 """
@@ -31,9 +31,9 @@ from probe.jobs.capturing.worker import forward
 from probe.jobs.converting.eval_data import EvalData
 from probe.jobs.inputs import Inputs
 from probe.models.loading.load import Model
-from probe.models.replacing.swap import Place
+from probe.models.replacing.swap import ModuleSlot
 
-Places = Mapping[str, Sequence[Place]]  # layer -> where it stands in the model
+Slots = Mapping[str, Sequence[ModuleSlot]]  # layer -> where the model refers to it
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,17 @@ class Comparison:
     """A model with replaceable layers, its original logits (N, K) and the images. `on_pass` is
     called after each pass over them.
 
-    Between its methods every layer of `places` is the original.
+    Between its methods every layer of `slots` is the original.
     """
 
     def __init__(
         self,
         model: Model,
-        places: Places,
+        slots: Slots,
         data: EvalData,
         on_pass: Callable[[], None] = lambda: None,
     ) -> None:
-        self.model, self.places, self.data, self._on_pass = model, places, data, on_pass
+        self.model, self.slots, self.data, self._on_pass = model, slots, data, on_pass
         self.logits = self._logits(())
         if not torch.isfinite(self.logits).all():
             raise ProbeError(
@@ -74,21 +74,19 @@ class Comparison:
 
     def score(self, replaced: Collection[str]) -> Score:
         """The model with these layers replaced."""
-        known = frozenset(replaced)
-        if known not in self._scores:
-            self._scores[known] = self._against_original(self._logits(known))
-        return self._scores[known]
+        layers = frozenset(replaced)
+        if layers not in self._scores:
+            self._scores[layers] = self._against_original(self._logits(layers))
+        return self._scores[layers]
 
     def output_errors(self) -> dict[str, tuple[float, float]]:
         """Relative output error of each layer: alone, and behind the replaced layers before it."""
-        rivals = {
-            layer: _Rivals(places[0].old, places[0].new) for layer, places in self.places.items()
-        }
+        rivals = {layer: _Rivals(slots[0].old, slots[0].new) for layer, slots in self.slots.items()}
         logits = []
         try:
-            for layer, places in self.places.items():
-                for place in places:
-                    place.parent._modules[place.key] = rivals[layer]
+            for layer, slots in self.slots.items():
+                for slot in slots:
+                    slot.hold(rivals[layer])
             for batch in self.data.batches:
                 for changed in (False, True):
                     for rival in rivals.values():
@@ -96,19 +94,19 @@ class Comparison:
                     out = self._run(batch)
                 logits.append(out)
         finally:
-            put(self.places, ())
+            activate(self.slots, ())
         self._on_pass()
-        self._scores[frozenset(self.places)] = self._against_original(torch.cat(logits))
+        self._scores[frozenset(self.slots)] = self._against_original(torch.cat(logits))
         return {layer: (rival.alone.value, rival.behind.value) for layer, rival in rivals.items()}
 
     def _logits(self, replaced: Collection[str]) -> Tensor:
-        put(self.places, replaced)
+        activate(self.slots, replaced)
         try:
-            found = torch.cat([self._run(batch) for batch in self.data.batches])
+            logits = torch.cat([self._run(batch) for batch in self.data.batches])
         finally:
-            put(self.places, ())
+            activate(self.slots, ())
         self._on_pass()
-        return found
+        return logits
 
     def _run(self, batch: Inputs) -> Tensor:
         return logits_of(forward(self.model, batch))
@@ -132,16 +130,16 @@ class Comparison:
         return labels if fits else None
 
     def _share_right(self, logits: Tensor) -> float | None:
-        return (
-            None if self.labels is None else float(np.mean(logits.argmax(1).numpy() == self.labels))
-        )
+        if self.labels is None:
+            return None
+        return float(np.mean(logits.argmax(1).numpy() == self.labels))
 
 
-def put(places: Places, replaced: Collection[str]) -> None:
+def activate(slots: Slots, replaced: Collection[str]) -> None:
     """Let these layers be the replaced ones, all others the original."""
-    for layer, some in places.items():
-        for place in some:
-            place.parent._modules[place.key] = place.new if layer in replaced else place.old
+    for layer, references in slots.items():
+        for slot in references:
+            slot.hold(slot.new if layer in replaced else slot.old)
 
 
 def logits_of(output: Any) -> Tensor:
@@ -150,16 +148,16 @@ def logits_of(output: Any) -> Tensor:
 
     Raises UsageError for any other output: KL and agreement need a classifier.
     """
-    found = getattr(output, "logits", output)
-    if isinstance(found, tuple | list) and found:
-        found = found[0]
-    if not isinstance(found, Tensor) or found.ndim != 2 or found.shape[1] < 2:
-        shape = f" of shape {tuple(found.shape)}" if isinstance(found, Tensor) else ""
+    logits = getattr(output, "logits", output)
+    if isinstance(logits, tuple | list) and logits:
+        logits = logits[0]
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
+        shape = f" of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else ""
         raise UsageError(
-            f"the model gives a {type(found).__name__}{shape}; logits (images, classes) are "
+            f"the model gives a {type(logits).__name__}{shape}; logits (images, classes) are "
             "needed to compare models"
         )
-    return found.detach().to("cpu", torch.float64)
+    return logits.detach().to("cpu", torch.float64)
 
 
 class _RelativeError:
@@ -178,7 +176,7 @@ class _RelativeError:
 
 
 class _Rivals(nn.Module):
-    """The original and the new layer at one place: passes the original's output on and remembers
+    """The original and the new layer in one slot: passes the original's output on and remembers
     it, then the new one's.
     """
 

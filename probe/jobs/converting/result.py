@@ -25,17 +25,16 @@ from probe.store.disk import replace_file
 class Conversion:
     """What `convert` did.
 
-    table: one row per layer in execution order: layer, depth, kind, affine, form (tanh, erf, isru,
-    line); rel_error, kl, agreement and accuracy of the layer replaced alone, and with `_cumulative`
-    together with every layer before it; replaced (in the converted model), reason (why a layer
-    cannot be replaced).
+    table: one row per layer in execution order: layer, depth, kind, affine, family (of its curve;
+    linear: a line); rel_error, kl, agreement and accuracy of the layer replaced alone, and with
+    `_cumulative` together with every layer before it; replaced (in the converted model), reason
+    (why a layer cannot be replaced).
     """
 
     table: pd.DataFrame
     model: Model  # converted in place
-    swap: (
-        Swap | None
-    )  # .undo() brings the original layers back; None where no layer is within the tolerance
+    # .undo() brings the original layers back; None where no layer is within the tolerance
+    swap: Swap | None
     score: Score  # of the converted model
     accuracy: float | None  # of the original, where there are labels
     images: int
@@ -65,18 +64,16 @@ def write(result: Conversion, original: Model, path: Path) -> list[Path]:
     """The converted model as `path`, its table and its figure. original: what the model said of
     itself before.
     """
-    from probe.plots.convert import (
-        conversion_by_depth,  # matplotlib takes its time, and --out may not be given
-    )
+    # matplotlib takes its time, and --out may not be given
+    from probe.plots.convert import conversion_by_depth
     from probe.plots.layout import Frame
 
     table = result.table
-    files = [save_converted(result.model, _metadata(result, original), path)]
-    files.append(
-        replace_file(
-            path.with_suffix(".csv"), table.to_csv(index=False, lineterminator="\n").encode()
-        )
-    )
+    rows = table.to_csv(index=False, lineterminator="\n").encode()
+    files = [
+        save_converted(result.model, _metadata(result, original), path),
+        replace_file(path.with_suffix(".csv"), rows),
+    ]
     heading = (
         f"{shown_name(original)}, {result.asked['norm']}, scope {result.asked['scope']}, "
         f"{result.images} images"
@@ -88,7 +85,7 @@ def write(result: Conversion, original: Model, path: Path) -> list[Path]:
 
 def _metadata(result: Conversion, original: Model) -> Mapping[str, object]:
     table = result.table
-    kept = table[~table["replaced"]]
+    replaced, kept = table[table["replaced"]], table[~table["replaced"]]
     parameter = next(result.model.module.parameters(), None)
     return {
         **result.asked,
@@ -98,9 +95,7 @@ def _metadata(result: Conversion, original: Model) -> Mapping[str, object]:
         "source": original.source,
         "fingerprint": original.fingerprint,
         "dtype": "float32" if parameter is None else str(parameter.dtype).removeprefix("torch."),
-        "layers": dict(
-            table.loc[table["replaced"], ["layer", "form"]].itertuples(index=False, name=None)
-        ),
+        "layers": dict(zip(replaced["layer"], replaced["family"], strict=True)),
         "left_out": {
             row.layer: row.reason or "not within the tolerance" for row in kept.itertuples()
         },

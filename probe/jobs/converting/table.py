@@ -1,4 +1,4 @@
-"""What converting costs, layer by layer, and which layers can go for free."""
+"""What converting costs, layer by layer, and which layers are replaceable within a tolerance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from probe.curves.stand_in import StandIn
+from probe.curves import StandIn
 from probe.jobs.converting.evaluate import Comparison, Score
 from probe.layer_names import matches
 from probe.models.replacing.swap import Swap
@@ -16,19 +16,23 @@ from probe.store import Run
 
 NUMBERS = ("rel_error", "kl", "agreement", "accuracy")
 COLUMNS = (
-    *("layer", "depth", "kind", "affine", "form"),
+    *("layer", "depth", "kind", "affine", "family"),
     *(*NUMBERS, *(f"{name}_cumulative" for name in NUMBERS)),
     *("replaced", "reason"),
 )
 
 
 def layer_rows(
-    run: Run, done: Swap, layers: str, found: Mapping[str, StandIn], left_out: Mapping[str, str]
+    run: Run,
+    swapped: Swap,
+    layers: str,
+    stand_ins: Mapping[str, StandIn],
+    left_out: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """One row per layer of the run that was asked for, in execution order; `reason` says why a
     layer cannot be replaced.
     """
-    outcomes = {outcome.layer: outcome for outcome in done.outcomes}
+    outcomes = {outcome.layer: outcome for outcome in swapped.outcomes}
     rows = []
     for record in run.layers.to_dict("records"):
         name = record["layer"]
@@ -37,9 +41,9 @@ def layer_rows(
             continue
         replaced = outcomes[path].status == "replaced"
         reason = "" if replaced else left_out.get(name, outcomes[path].reason)
-        form = found[name].form if replaced and name in found else ""
-        of_the_layer = {key: record[key] for key in ("layer", "depth", "kind", "affine")}
-        rows.append(of_the_layer | {"form": form, "reason": reason})
+        family = stand_ins[name].family if replaced and name in stand_ins else ""
+        row = {key: record[key] for key in ("layer", "depth", "kind", "affine")}
+        rows.append(row | {"family": family, "reason": reason})
     return rows
 
 
@@ -81,13 +85,12 @@ def choose(comparison: Comparison, table: pd.DataFrame, tolerance: float | None)
     the tolerance. This is the greedy choice with its order fixed beforehand: one pass per layer
     instead of one per pair.
     """
-    names = table.loc[table["form"] != "", "layer"].tolist()
+    names = table.loc[table["family"] != "", "layer"].tolist()
     if tolerance is None:
         return names
     taken: list[str] = []
+    allowed = tolerance + 1e-12  # 0.01 of 100 images is 1 image
     for name in sorted(names, key=lambda layer: comparison.score([layer]).kl):
-        if (
-            loss(comparison.score([*taken, name]), comparison.accuracy) <= tolerance + 1e-12
-        ):  # 0.01 of 100 images is 1 image
+        if loss(comparison.score([*taken, name]), comparison.accuracy) <= allowed:
             taken.append(name)
     return [name for name in names if name in taken]

@@ -12,19 +12,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probe.curves import FAMILIES, BinnedMap, ChannelScope, fit_channels, fit_profile, pooled_line
+from probe.curves import (
+    CHANNEL_FAMILIES,
+    FAMILIES,
+    BinnedMap,
+    ChannelScope,
+    fit_channels,
+    fit_profile,
+    pooled_line,
+)
 from probe.errors import unknown
 from probe.jobs.fitting.tables import alpha_row, channel_rows
 from probe.records import GROUPS, Fit, Progress, silent
 from probe.store import Run, open_run, write_alphas
 from probe.store.schema import TABLES
 
-CHANNEL_FAMILIES = (
-    "linear",
-    "tanh",
-    "erf",
-    "isru",
-)  # the curves that a layer of the zoo can represent, and the line
 TOKEN_FAMILIES = ("linear", "tanh")  # fitted to prefix and to patch tokens alone, too
 
 Groups = Callable[[NDArray[np.int64]], NDArray[np.int64]]  # image index -> jackknife group

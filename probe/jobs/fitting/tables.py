@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probe.curves import BinnedMap, ChannelScope, beyond_linear, median_abs, saturation
+from probe.curves import FAMILIES, BinnedMap, ChannelScope, beyond_linear, median_abs, saturation
 from probe.records import Fit, main_fits
 
 MASSIVE = (
     100.0,
     1000.0,
 )  # |x| above both: this, and this times the layer's median |x| (Sun et al. 2024, arXiv 2402.17762)
-EXTREME = 0.8813735870195430  # |alpha x| where tanh has half its central slope
 
 _OF_THE_LAYER = ("layer", "depth", "kind", "channels", "count", "sigma_cv")
 _OF_THE_FIT = (
@@ -95,7 +94,7 @@ def _extremes(
     """
     if tanh is None or tanh.alpha is None or not len(x):
         return missing
-    beyond = (np.abs(tanh.alpha * x) > EXTREME).sum(axis=0)
+    beyond = (np.abs(tanh.alpha * x) > FAMILIES[tanh.family].half_slope).sum(axis=0)
     return beyond / max(int(beyond.sum()), 1)
 
 

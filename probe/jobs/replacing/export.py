@@ -45,15 +45,16 @@ def dyt_state(run: Run, scope: str = "channel") -> tuple[dict[str, np.ndarray], 
     A layer without alpha is written as its line, a tanh that stays within its straight part.
     Constant, too small, not finite and never called layers are left out and listed.
     """
-    found, left_out = run_stand_ins(run, scope)
+    stand_ins, left_out = run_stand_ins(run, scope, "tanh")
     arrays: dict[str, np.ndarray] = {}
-    for name, stand_in in found.items():
-        arrays[f"{name}.alpha"] = np.array([stand_in.alpha], dtype=np.float32)
-        arrays[f"{name}.weight"] = stand_in.weight.astype(np.float32)
-        arrays[f"{name}.bias"] = stand_in.bias.astype(np.float32)
+    for layer, stand_in in stand_ins.items():
+        tanh = stand_in.as_family("tanh")
+        arrays[f"{layer}.alpha"] = np.array([tanh.alpha], dtype=np.float32)
+        arrays[f"{layer}.weight"] = tanh.weight.astype(np.float32)
+        arrays[f"{layer}.bias"] = tanh.bias.astype(np.float32)
     model = run.manifest["model"]
-    forms = {name: stand_in.form for name, stand_in in found.items()}
-    metadata = {"format": "probe-dyt", "scope": scope, "stand_in": forms, "left_out": left_out}
+    names = {name: "line" if each.is_line else "tanh" for name, each in stand_ins.items()}
+    metadata = {"format": "probe-dyt", "scope": scope, "stand_in": names, "left_out": left_out}
     return arrays, metadata | {"model": model.get("name")} | {
         key: model.get(key) for key in ("weights", "fingerprint")
     }

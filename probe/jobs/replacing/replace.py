@@ -5,7 +5,7 @@ there are some.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,23 +13,16 @@ from typing import Any, TypeAlias
 import pandas as pd
 from torch import nn
 
-from probe.curves.stand_in import StandIn
+from probe.curves import StandIn
 from probe.errors import UsageError, unknown
 from probe.jobs.fitting.fit import ensure_fitted
-from probe.jobs.replacing.stand_ins import (
-    SCOPES,
-    TABLES,
-    Affine,
-    Found,
-    file_stand_ins,
-    read_table,
-    run_stand_ins,
-    table_stand_ins,
-)
+from probe.jobs.replacing.alpha_files import TABLES, file_stand_ins, read_table, table_stand_ins
+from probe.jobs.replacing.stand_ins import ALPHA_FAMILY, SCOPES, Affines, StandIns, run_stand_ins
 from probe.models.loading.load import Model
 from probe.models.loading.weights import fingerprint
 from probe.models.reading.layers import affine_of, list_norm_layers, norm_modules, unwrapped
-from probe.models.replacing.build import form_of
+from probe.models.replacing.curve_norms import NormChoice, fitted_family
+from probe.models.replacing.spec import ReplacementSpec
 from probe.models.replacing.swap import Swap, swap
 from probe.store import Run, open_run
 
@@ -38,7 +31,7 @@ Alphas: TypeAlias = Run | pd.DataFrame | Mapping[str, StandIn] | str | os.PathLi
 
 def replace_norms(
     module: nn.Module | Model,
-    name: str | Callable[..., nn.Module],
+    name: NormChoice,
     layers: str = "*",
     init: str | None = None,
     alphas: Alphas | None = None,
@@ -67,17 +60,16 @@ def replace_norms(
     init = init or ("default" if alphas is None else "fitted")
     stand_ins, left_out = None, None
     if alphas is not None:
-        stand_ins, left_out = _stand_ins(
-            alphas, scope, form_of(name) or "tanh", _affines(inner, layers)
-        )
+        ReplacementSpec(name, init, {}, options=options)  # refused before anything is read
+        stand_ins, left_out = _stand_ins(alphas, scope, name, _affines(inner, layers))
     elif scope is not None:
         raise UsageError("scope says how alphas are used; give alphas, or leave scope out")
-    done = swap(
+    swapped = swap(
         inner, name, layers=layers, init=init, stand_ins=stand_ins, left_out=left_out, **options
     )
     if isinstance(module, Model):
-        _sign(module, done)
-    return done
+        _sign(module, swapped)
+    return swapped
 
 
 def _module_of(module: Any) -> nn.Module:
@@ -90,7 +82,7 @@ def _module_of(module: Any) -> nn.Module:
     )
 
 
-def _affines(module: nn.Module, layers: str) -> Affine:
+def _affines(module: nn.Module, layers: str) -> Affines:
     """Weight and bias of the layers that are asked for."""
     channels = {
         layer.name: layer.channels for layer in list_norm_layers(module, layers) if layer.channels
@@ -103,15 +95,15 @@ def _affines(module: nn.Module, layers: str) -> Affine:
     return {path: (weight.numpy(), bias.numpy()) for path, (weight, bias) in affines.items()}
 
 
-def _stand_ins(alphas: Alphas, scope: str | None, form: str, affine: Affine) -> Found:
+def _stand_ins(alphas: Alphas, scope: str | None, norm: NormChoice, affines: Affines) -> StandIns:
     if scope not in (None, *SCOPES):
         raise unknown("scope", str(scope), SCOPES)
     if isinstance(alphas, Mapping):
         return dict(alphas), {}
     if isinstance(alphas, pd.DataFrame):
-        return _of_table(alphas, scope, form, affine)
+        return _of_table(alphas, scope, norm, affines)
     if isinstance(alphas, Run):
-        return _of_run(alphas, scope, form, affine)
+        return _of_run(alphas, scope, norm, affines)
     if not isinstance(alphas, str | os.PathLike):
         raise UsageError(
             f"alphas of type {type(alphas).__name__}; accepted: a run, a table or a file (.csv, "
@@ -119,7 +111,7 @@ def _stand_ins(alphas: Alphas, scope: str | None, form: str, affine: Affine) -> 
         )
     path = Path(alphas).expanduser()
     if path.suffix in TABLES:
-        return _of_table(read_table(path), scope, form, affine)
+        return _of_table(read_table(path), scope, norm, affines)
     if path.suffix == ".safetensors":
         if scope is not None:
             raise UsageError(
@@ -132,33 +124,38 @@ def _stand_ins(alphas: Alphas, scope: str | None, form: str, affine: Affine) -> 
             f"alphas {str(path)!r}: accepted: the folder of a run, or a file ending in .csv, "
             ".json or .safetensors"
         )
-    return _of_run(open_run(path), scope, form, affine)
+    return _of_run(open_run(path), scope, norm, affines)
 
 
-def _of_run(run: Run, scope: str | None, form: str, affine: Affine) -> Found:
-    return run_stand_ins(ensure_fitted(run), scope or "channel", form, affine)
+def _of_run(run: Run, scope: str | None, norm: NormChoice, affines: Affines) -> StandIns:
+    scope = scope or "channel"
+    return run_stand_ins(ensure_fitted(run), scope, fitted_family(norm, scope), affines)
 
 
-def _of_table(table: pd.DataFrame, scope: str | None, form: str, affine: Affine) -> Found:
+def _of_table(
+    table: pd.DataFrame, scope: str | None, norm: NormChoice, affines: Affines
+) -> StandIns:
     if scope == "channel":
         raise UsageError(
             "a table of alphas has no curve per channel: use scope 'layer', or give the run or "
             "its .safetensors"
         )
-    if form != "tanh":
+    family = fitted_family(norm, "layer")
+    if family != ALPHA_FAMILY:
         raise UsageError(
-            f"a table of alphas holds curves of tanh, for dyt; this norm plays {form}: give the run"
+            f"a table of alphas holds curves of {ALPHA_FAMILY}, for dyt; this norm is a curve of "
+            f"{family}: give the run"
         )
-    return table_stand_ins(table, affine)
+    return table_stand_ins(table, affines)
 
 
-def _sign(model: Model, done: Swap) -> None:
+def _sign(model: Model, swapped: Swap) -> None:
     """A model whose norms were replaced has other weights than those that were loaded, and says so
     until the swap is undone.
     """
     for name in ("fingerprint", "source"):
-        done.after_undo(partial(setattr, model, name, getattr(model, name)))
-    replaced = [outcome for outcome in done.outcomes if outcome.status == "replaced"]
+        swapped.after_undo(partial(setattr, model, name, getattr(model, name)))
+    replaced = [outcome for outcome in swapped.outcomes if outcome.status == "replaced"]
     model.fingerprint = fingerprint(model.module)
     note = f"{len(replaced)} norms replaced by {replaced[0].new} ({replaced[0].init})"
     model.source = "; ".join(filter(None, (model.source, note)))

@@ -4,22 +4,16 @@ layer's own affine and statistics.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from probe.curves.stand_in import StandIn
+from probe.curves import StandIn
 from probe.models.reading.layers import affine_of, channels_of, eval_affine
 from probe.norms.base import Norm
 
-FORMS = {
-    "dyt": "tanh",
-    "derf": "erf",
-    "dyisru": "isru",
-    "learnable_scaler": "line",
-}  # norm -> the stand-in it can play
-_SLOPES = {"tanh": 1.0, "erf": 2 / math.sqrt(math.pi), "isru": 1.0}  # f'(0)
 _STATE = ("running_mean", "running_var")
 
 
@@ -27,71 +21,67 @@ class NotReplaced(Exception):
     """Why a layer stays as it is."""
 
 
-def play(new: nn.Module, stand_in: StandIn, form: str | None) -> str:
-    """Give the norm the curve of the stand-in: weight * f(alpha x + shift) + bias."""
-    is_line = stand_in.form == "line"
-    alpha = stand_in.alpha / (_SLOPES.get(form or "", 1.0) if is_line else 1.0)
-    values = {"weight": stand_in.weight, "bias": stand_in.bias}
-    if form == "line":
-        values["weight"] = stand_in.weight * alpha
-    elif form == "isru":  # DyISRU: weight sqrt(C) x / sqrt(beta + x^2)
-        values |= {"beta": [alpha**-2], "weight": stand_in.weight / math.sqrt(len(stand_in.weight))}
-    else:
-        values |= {"alpha": [alpha]} | ({"shift": [stand_in.shift]} if form == "erf" else {})
-    for name, value in values.items():
-        parameter = getattr(new, name)
-        parameter.copy_(torch.as_tensor(value, dtype=torch.float64))
+def init_from_curve(new: Any, stand_in: StandIn, families: Sequence[str]) -> str:
+    """Let a norm that can start as curves of `families` start as the stand-in; returns a remark.
+
+    A line is the straight part of the first family where the norm is no line itself. Raises
+    NotReplaced for values that overflow.
+    """
+    curve = stand_in if stand_in.family in families else stand_in.as_family(families[0])
+    weight, bias = (
+        torch.as_tensor(values, dtype=torch.float64) for values in (curve.weight, curve.bias)
+    )
+    new.init_from_curve(
+        curve.family, alpha=curve.alpha, shift=curve.shift, weight=weight, bias=bias
+    )
+    for name, parameter in new.named_parameters():
         if not torch.isfinite(parameter).all():
             raise NotReplaced(
                 f"its stand-in is not finite in {str(parameter.dtype).removeprefix('torch.')}: "
                 f"{name}"
             )
-    return "line: the layer has no alpha" if is_line and form != "line" else ""
+    return "" if curve is stand_in else "line: the layer has no alpha"
 
 
-def match(new: nn.Module, old: nn.Module) -> str:
+def init_from_layer(new: nn.Module, old: nn.Module) -> str:
     """Weight and bias of the old layer, its running statistics, and where both are affine at
-    evaluation the same function.
+    evaluation the same function; returns a remark on what was kept.
     """
     if type(new) is type(old):
-        shapes = {name: value.shape for name, value in new.state_dict().items()}
-        fitting = {
-            name: value
-            for name, value in old.state_dict().items()
-            if shapes.get(name) == value.shape
-        }
-        new.load_state_dict(fitting, strict=False)
+        _copy_state(new, old)
         return "weights and statistics copied"
     for name in _STATE:
-        own, given = getattr(new, name, None), getattr(old, name, None)
-        if isinstance(own, Tensor) and isinstance(given, Tensor):
-            own.copy_(given.reshape(own.shape))
+        _copy_into(getattr(new, name, None), getattr(old, name, None))
     weight, bias = affine_of(old, channels_of(old))
     if isinstance(new, Norm):
         new.match_affine(weight, bias)
         if (line := eval_affine(old)) is not None and _solve(new, *line):
             return "the same function at evaluation"
     else:
-        for own, value in (
-            (getattr(new, "weight", None), weight),
-            (getattr(new, "bias", None), bias),
-        ):
-            if isinstance(own, Tensor) and own.numel() == value.numel():
-                own.copy_(value.reshape(own.shape))
+        for name, value in (("weight", weight), ("bias", bias)):
+            _copy_into(getattr(new, name, None), value)
     lost = [
         name
-        for name, value in (("weight", weight != 1), ("bias", bias != 0))
-        if value.any() and _holds_no(new, name)
+        for name, differs in (("weight", weight != 1), ("bias", bias != 0))
+        if differs.any() and getattr(new, name, None) is None
     ]
-    return (
-        f"its {' and '.join(lost)} has no place in the new norm"
-        if lost
-        else "weight and bias copied"
-    )
+    if lost:
+        return f"its {' and '.join(lost)} has no place in the new norm"
+    return "weight and bias copied"
 
 
-def _holds_no(module: nn.Module, name: str) -> bool:
-    return getattr(module, name, None) is None
+def _copy_state(new: nn.Module, old: nn.Module) -> None:
+    """The entries of the state that have the same shape in both."""
+    shapes = {name: value.shape for name, value in new.state_dict().items()}
+    state = old.state_dict().items()
+    fitting = {name: value for name, value in state if shapes.get(name) == value.shape}
+    new.load_state_dict(fitting, strict=False)
+
+
+def _copy_into(own: object, value: object) -> None:
+    """Fill a tensor with the values of another of as many, where there are both."""
+    if isinstance(own, Tensor) and isinstance(value, Tensor) and own.numel() == value.numel():
+        own.copy_(value.reshape(own.shape))
 
 
 def _solve(new: Norm, scale: Tensor, shift: Tensor) -> bool:
@@ -105,13 +95,14 @@ def _solve(new: Norm, scale: Tensor, shift: Tensor) -> bool:
     if weight is None or bias is None or new.eval_affine() is None:
         return False
 
-    def own(value: Tensor) -> tuple[Tensor, Tensor]:
+    def own_line(value: Tensor) -> tuple[Tensor, Tensor]:
         weight.copy_(value)
-        found = new.eval_affine()
-        assert found is not None  # as it was before
-        return found
+        line = new.eval_affine()
+        assert line is not None  # as it was before
+        return line
 
     bias.zero_()
-    at_zero, at_one = own(torch.zeros_like(scale))[0], own(torch.ones_like(scale))[0]
-    bias.copy_(shift - own((scale - at_zero) / (at_one - at_zero))[1])
+    at_zero = own_line(torch.zeros_like(scale))[0]
+    at_one = own_line(torch.ones_like(scale))[0]
+    bias.copy_(shift - own_line((scale - at_zero) / (at_one - at_zero))[1])
     return True

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from probe.curves.stand_in import StandIn
+from probe.curves import StandIn
 from probe.errors import UsageError
 from probe.models.reading.layers import list_norm_layers, norm_modules, unwrapped
 from probe.models.reading.norm_types import NormType
-from probe.models.replacing.build import Wish, make
+from probe.models.replacing.build import build
 from probe.models.replacing.initial_values import NotReplaced
+from probe.models.replacing.spec import ReplacementSpec
 from probe.records import Layer
 
 if TYPE_CHECKING:
@@ -44,43 +45,49 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Place:
-    """One reference to a replaced module."""
+class ModuleSlot:
+    """One reference to a replaced module: slot.hold(slot.old) or slot.hold(slot.new)."""
 
     parent: nn.Module
     key: str
     old: nn.Module
     new: nn.Module
-    before: tuple[Any, ...]  # mode, device and dtype of `new` when it was installed
+    state: tuple[Any, ...]  # mode, device and dtype of `new` when it was installed
+
+    def hold(self, module: nn.Module) -> None:
+        """Let the model refer to this module here."""
+        self.parent._modules[self.key] = module
 
     def check(self) -> None:
+        """Raises UsageError where something else than the replacement is here by now."""
         if self.parent._modules.get(self.key) is not self.new:
             where = f"{self.key} of {type(self.parent).__name__}"
             raise UsageError(
                 f"{where} was replaced again after this swap: undo that replacement first"
             )
 
-    def put_back(self) -> None:
-        """The original in its place; it follows where its replacement was moved or switched to
-        since.
-        """
+    def restore(self) -> None:
+        """The original again; it follows where its replacement was moved or switched to since."""
         training, device, dtype = _state(self.new)
-        if training is not self.before[0]:
+        if training is not self.state[0]:
             self.old.train(training)
-        if (device, dtype) != self.before[1:]:
+        if (device, dtype) != self.state[1:]:
             self.old.to(device=device, dtype=dtype)
-        self.parent._modules[self.key] = self.old
+        self.hold(self.old)
 
 
 class Swap:
     """The layers that were replaced in `module`. `undo` puts the original modules back; a `with`
     block does so at its end.
+
+        with swap(module, "dyt") as swapped:
+            swapped.report  # what became of each layer
     """
 
-    def __init__(self, module: nn.Module, outcomes: list[Outcome], places: list[Place]) -> None:
+    def __init__(self, module: nn.Module, outcomes: list[Outcome], slots: list[ModuleSlot]) -> None:
         self.module = module
         self.outcomes = outcomes
-        self.places = places
+        self.slots = slots
         self._after = ExitStack()
 
     @property
@@ -100,12 +107,12 @@ class Swap:
         """Put the original modules back; calling it again changes nothing.
 
         They take the mode and the device that their replacements have by now. Raises UsageError,
-        and changes nothing, where a later swap still holds one of the places.
+        and changes nothing, where a later swap still holds one of the slots.
         """
-        for place in self.places:
-            place.check()
-        while self.places:
-            self.places.pop().put_back()
+        for slot in self.slots:
+            slot.check()
+        while self.slots:
+            self.slots.pop().restore()
         self._after.close()
 
     def __enter__(self) -> Swap:
@@ -135,32 +142,33 @@ def swap(
     """Replace the normalization layers of `module` that match the glob `layers` by the norm `name`
     of the zoo.
 
-    init: `default`, `match` or `fitted` (probe.models.replacing.build); stand_ins: layer -> curve
+    init: `default`, `match` or `fitted` (probe.models.replacing.spec); stand_ins: layer -> curve
     for `fitted`; left_out: layer -> why it has no curve; options go to the norm. Device, dtype,
     mode and requires_grad stay as they were.
     Raises UsageError where nothing can be replaced, and for an unknown name, init or option.
     """
     module = unwrapped(module)
-    wish = Wish(name, init, stand_ins, left_out or {}, options)
+    spec = ReplacementSpec(name, init, stand_ins, left_out or {}, options)
     chosen = list_norm_layers(module, layers)
-    found = {path: (child, kind) for path, child, kind in norm_modules(module)}
+    modules = {path: (child, kind) for path, child, kind in norm_modules(module)}
     context = _context(module)
     replacements: list[tuple[nn.Module, nn.Module]] = []
     outcomes = []
     for layer in chosen:
-        new, outcome = _replacement(layer, *found[layer.name], wish, context)
+        old, kind = modules[layer.name]
+        new, outcome = _replacement(layer, old, kind, spec, context)
         outcomes.append(outcome)
         if new is not None:
-            replacements.append((found[layer.name][0], new))
+            replacements.append((old, new))
     if not replacements:
-        raise _nothing_replaced(wish, outcomes)
-    done = Swap(module, outcomes, _install(module, replacements))
-    _forbid_fused_path(done)
-    return done
+        raise _nothing_replaced(spec, outcomes)
+    swapped = Swap(module, outcomes, _install(module, replacements))
+    _forbid_fused_path(swapped)
+    return swapped
 
 
 def _replacement(
-    layer: Layer, old: nn.Module, kind: NormType, wish: Wish, context: Mapping[str, Any]
+    layer: Layer, old: nn.Module, kind: NormType, spec: ReplacementSpec, context: Mapping[str, Any]
 ) -> tuple[nn.Module | None, Outcome]:
     try:
         if not layer.name:
@@ -168,24 +176,22 @@ def _replacement(
                 "the model itself is this layer and has no parent; put it into nn.Sequential"
             )
         with torch.inference_mode(False):  # tensors made in inference mode could never learn
-            new, name, remark = make(wish, layer.name, old, kind, context)
+            new, name, remark = build(spec, layer.name, old, kind, context)
         return new, Outcome(
-            layer.name, layer.kind, name, layer.channels, wish.init, "replaced", remark
+            layer.name, layer.kind, name, layer.channels, spec.init, "replaced", remark
         )
     except NotReplaced as reason:
         return None, Outcome(layer.name, layer.kind, "", layer.channels, "", "kept", str(reason))
 
 
-def _nothing_replaced(wish: Wish, outcomes: list[Outcome]) -> UsageError:
+def _nothing_replaced(spec: ReplacementSpec, outcomes: list[Outcome]) -> UsageError:
     """The commonest reason stands for all."""
     (reason, count), *others = Counter(outcome.reason for outcome in outcomes).most_common()
-    which = (
-        f"{count} of {len(outcomes)} layers, others for other reasons"
-        if others
-        else f"{count} layers"
-    )
+    which = f"{count} layers"
+    if others:
+        which = f"{count} of {len(outcomes)} layers, others for other reasons"
     return UsageError(
-        f"no layer was replaced by {wish.name}: "
+        f"no layer was replaced by {spec.name}: "
         f"{reason}{f' ({which})' if len(outcomes) > 1 else ''}"
     )
 
@@ -195,34 +201,35 @@ def _context(module: nn.Module) -> dict[str, Any]:
     that grid and the prefix tokens.
     """
     floating = (parameter for parameter in module.parameters() if parameter.is_floating_point())
-    found: dict[str, Any] = {"like": next(floating, torch.empty(0))}
+    context: dict[str, Any] = {"like": next(floating, torch.empty(0))}
+    # networks whose grid changes on the way have none of these
     grid = getattr(getattr(module, "patch_embed", None), "grid_size", None)
-    prefix = getattr(
-        module, "num_prefix_tokens", None
-    )  # networks whose grid changes on the way have none
+    prefix = getattr(module, "num_prefix_tokens", None)
     if isinstance(grid, tuple) and isinstance(prefix, int):
-        found |= {"grid": grid, "prefix_tokens": prefix}
-    return found
+        context |= {"grid": grid, "prefix_tokens": prefix}
+    return context
 
 
-def _install(module: nn.Module, replacements: list[tuple[nn.Module, nn.Module]]) -> list[Place]:
+def _install(
+    module: nn.Module, replacements: list[tuple[nn.Module, nn.Module]]
+) -> list[ModuleSlot]:
     """Put each new module wherever its old one is."""
     new_of = {id(old): new for old, new in replacements}
-    places = [
-        Place(parent, key, child, new, _state(new))
+    slots = [
+        ModuleSlot(parent, key, child, new, _state(new))
         for parent in module.modules()
         for key, child in parent._modules.items()
         if child is not None and (new := new_of.get(id(child))) is not None
     ]
-    for place in places:
-        place.parent._modules[place.key] = place.new
-    return places
+    for slot in slots:
+        slot.hold(slot.new)
+    return slots
 
 
 def _state(module: nn.Module) -> tuple[Any, ...]:
-    tensor = next(
-        (parameter for parameter in module.parameters() if parameter.is_floating_point()), None
-    )
+    """Mode, device and dtype; None for the latter two without parameters."""
+    floating = (parameter for parameter in module.parameters() if parameter.is_floating_point())
+    tensor = next(floating, None)
     return module.training, *((tensor.device, tensor.dtype) if tensor is not None else (None, None))
 
 
@@ -235,11 +242,11 @@ _FUSED = (
 )
 
 
-def _forbid_fused_path(done: Swap) -> None:
+def _forbid_fused_path(swapped: Swap) -> None:
     """Make torch's encoders call their norms, where some of them were replaced."""
-    new = {id(place.new) for place in done.places}
-    for parent in done.module.modules():
+    new = {id(slot.new) for slot in swapped.slots}
+    for parent in swapped.module.modules():
         for kind, name, off in _FUSED:
             if isinstance(parent, kind) and any(id(child) in new for child in parent.modules()):
-                done.after_undo(partial(setattr, parent, name, getattr(parent, name)))
+                swapped.after_undo(partial(setattr, parent, name, getattr(parent, name)))
                 setattr(parent, name, off)

@@ -59,7 +59,7 @@ def test_a_model_that_is_element_wise_already_converts_to_itself(norm, tmp_path)
         module(batches[0] * 3 + 1)
     run = captured(module, tmp_path / "run", batches)
     done = convert(run, "dyt", model=module, data=batches)
-    assert set(done.table["form"]) == ({"tanh"} if norm is DyT else {"line"})
+    assert set(done.table["family"]) == ({"tanh"} if norm is DyT else {"linear"})
     assert done.table["rel_error"].max() < exact
     assert done.table["rel_error_cumulative"].max() < exact
     assert done.score.kl < exact**2
@@ -79,9 +79,9 @@ def test_lines_of_affine_layers_are_exact_where_the_norm_is_a_line(tmp_path):
 def test_every_layer_of_a_vit_has_its_error_alone_and_so_far(vit_done, vit_run):
     table = vit_done.table
     assert table["layer"].tolist() == vit_run.layers["layer"].tolist()
-    assert set(table["form"]) == {
+    assert set(table["family"]) == {
         "tanh",
-        "line",
+        "linear",
     }  # some layers have no established curve on 16 images
     assert table["replaced"].all()
     assert (table["reason"] == "").all()
@@ -168,9 +168,9 @@ def test_all_curves_err_less_than_the_lines_they_replace(vit_run):
         convert(vit_run, "dyt", curves=curves, layers=some, num_images=4).table
         for curves in ("all", "established")
     )
-    lines = (sure["form"] == "line").to_numpy()
+    lines = (sure["family"] == "linear").to_numpy()
     assert lines.any()
-    assert (best["form"] == "tanh").all()
+    assert (best["family"] == "tanh").all()
     assert (best["rel_error"].to_numpy()[lines] < sure["rel_error"].to_numpy()[lines]).all()
 
 
@@ -304,7 +304,7 @@ def test_established_and_all_curves_agree_where_a_curve_is_established(vit_run):
         conversion_curves(vit_run, "tanh", curves=curves, progress=lambda *_: None)[0]
         for curves in ("established", "all")
     )
-    curved = [name for name, each in sure.items() if each.form == "tanh"]
+    curved = [name for name, each in sure.items() if each.family == "tanh"]
     assert len(curved) >= 3
     for name in curved:
         assert best[name].alpha == pytest.approx(sure[name].alpha, rel=1e-6)

@@ -15,7 +15,7 @@ from probe.jobs.converting.convert import convert
 from probe.jobs.converting.converted_file import load_converted
 from probe.models.loading.load import load_model
 from support.captures import token_batches
-from support.classifiers import FORMS, VIT, Classifier, captured, crops
+from support.classifiers import FAMILIES, VIT, Classifier, captured, crops
 
 SOME = "blocks.[01].norm1,norm"
 
@@ -31,7 +31,7 @@ def saved(vit_run, tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize("to", FORMS)
+@pytest.mark.parametrize("to", FAMILIES)
 def test_the_saved_model_loads_to_the_same_outputs_bit_by_bit(to, vit_run, tmp_path):
     images = crops(4)
     done = convert(
@@ -43,7 +43,7 @@ def test_the_saved_model_loads_to_the_same_outputs_bit_by_bit(to, vit_run, tmp_p
         assert not torch.equal(loaded.module(images), load_model(VIT).module(images))
     assert loaded.fingerprint == done.model.fingerprint
     assert not loaded.module.training
-    assert set(done.table["form"]) == {FORMS[to]}
+    assert set(done.table["family"]) == {FAMILIES[to]}
     with safe_open(tmp_path / "m.safetensors", "np") as file:
         metadata = file.metadata()
         assert set(file.keys()) == set(done.model.module.state_dict())
@@ -53,7 +53,7 @@ def test_the_saved_model_loads_to_the_same_outputs_bit_by_bit(to, vit_run, tmp_p
         VIT,
         "channel",
     )
-    assert json.loads(metadata["layers"]) == dict.fromkeys(done.table["layer"], FORMS[to])
+    assert json.loads(metadata["layers"]) == dict.fromkeys(done.table["layer"], FAMILIES[to])
 
 
 def test_the_file_has_a_table_and_a_figure_beside_it(saved):

@@ -1,4 +1,4 @@
-"""Which layers go for free: the choice by a tolerance."""
+"""Which layers are replaceable within a tolerance."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_cheapest_layers_are_taken_as_far_as_the_tolerance_goes(tolerance, e
 
 def captured_table(names):
     """A table whose last layer cannot be replaced."""
-    return pd.DataFrame({"layer": names, "form": ["tanh"] * (len(names) - 1) + [""]})
+    return pd.DataFrame({"layer": names, "family": ["tanh"] * (len(names) - 1) + [""]})
 
 
 def test_a_tolerance_holds_for_the_saved_model(vit_run, tmp_path):

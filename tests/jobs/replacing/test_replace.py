@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import probe
-from probe.curves.stand_in import StandIn
+from probe.curves import StandIn
 from probe.errors import UsageError
 from probe.jobs.capturing.capture import capture
 from probe.jobs.fitting.fit import fit
@@ -280,7 +280,7 @@ def test_a_curve_of_a_family_that_was_not_fitted_is_refused(tmp_path):
 
 def test_stand_ins_can_be_handed_in(vit):
     """Whoever fits another curve passes it on as records."""
-    stand_in = StandIn("norm", "erf", 0.3, 0.1, np.ones(128), np.zeros(128))
+    stand_in = StandIn("norm", "erf_shift", 0.3, 0.1, np.ones(128), np.zeros(128))
     report = replace_norms(vit, "derf", alphas={"norm": stand_in}).report
     assert report.query("status == 'replaced'")["layer"].tolist() == ["norm"]
     assert vit.module.norm.shift.item() == pytest.approx(0.1)
@@ -410,7 +410,7 @@ def broken(tmp_path, name, content):
         ),
     ],
 )
-def test_wrong_wishes_get_one_line(make, message, vit_run, tmp_path):
+def test_wrong_replacements_get_one_line(make, message, vit_run, tmp_path):
     options = {"module": nn.Sequential(nn.LayerNorm(128)), "name": "dyt"} | make(vit_run, tmp_path)
     with pytest.raises(UsageError, match=message) as caught:
         replace_norms(**options)

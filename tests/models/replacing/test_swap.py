@@ -15,7 +15,7 @@ import transformers
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from probe.curves.stand_in import StandIn
+from probe.curves import StandIn
 from probe.errors import UsageError
 from probe.models.reading.layers import list_norm_layers
 from probe.models.replacing.build import NormAct
@@ -613,8 +613,8 @@ def test_the_token_grid_and_prefix_come_from_the_model():
     assert torch.isfinite(output(module, x)).all()
 
 
-def play(form, name, alpha=0.7, shift=0.0, **options):
-    """A LayerNorm of 5 channels replaced by the stand-in (form, alpha, shift); its weight and
+def fitted(family, name, alpha=0.7, shift=0.0, **options):
+    """A LayerNorm of 5 channels replaced by the stand-in (family, alpha, shift); its weight and
     bias.
     """
     weight, bias = np.linspace(-1, 2, 5), np.linspace(0, 1, 5)
@@ -623,7 +623,7 @@ def play(form, name, alpha=0.7, shift=0.0, **options):
         module,
         name,
         init="fitted",
-        stand_ins={"0": StandIn("0", form, alpha, shift, weight, bias)},
+        stand_ins={"0": StandIn("0", family, alpha, shift, weight, bias)},
         **options,
     )
     return module, done, torch.from_numpy(weight), torch.from_numpy(bias)
@@ -632,36 +632,38 @@ def play(form, name, alpha=0.7, shift=0.0, **options):
 CURVES = {
     "tanh": torch.tanh,
     "erf": torch.erf,
+    "erf_shift": torch.erf,
     "isru": lambda u: u / (1 + u * u).sqrt(),
-    "line": lambda u: u,
+    "linear": lambda u: u,
 }
 
 
 @pytest.mark.parametrize(
-    ("form", "name", "shift"),
+    ("family", "name", "shift"),
     [
         ("tanh", "dyt", 0),
-        ("erf", "derf", 0.4),
+        ("erf", "derf", 0),
+        ("erf_shift", "derf", 0.4),
         ("isru", "dyisru", 0),
-        ("line", "learnable_scaler", 0),
+        ("linear", "learnable_scaler", 0),
     ],
 )
-def test_a_fitted_norm_is_the_curve_of_its_stand_in(form, name, shift):
-    module, done, weight, bias = play(form, name, shift=shift)
+def test_a_fitted_norm_is_the_curve_of_its_stand_in(family, name, shift):
+    module, done, weight, bias = fitted(family, name, shift=shift)
     x = torch.linspace(-4, 4, 40).reshape(2, 4, 5)
-    expected = weight * CURVES[form](0.7 * x.double() + shift) + bias
+    expected = weight * CURVES[family](0.7 * x.double() + shift) + bias
     torch.testing.assert_close(output(module, x), expected.float(), atol=2e-6, rtol=1e-5)
     assert done.report[["init", "reason"]].values.tolist() == [["fitted", ""]]
 
 
-def test_a_class_plays_the_curve_of_its_name():
-    module, *_ = play("tanh", DyT)
+def test_a_class_starts_as_the_curve_of_its_name():
+    module, *_ = fitted("tanh", DyT)
     assert module[0].alpha.item() == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("name", ["dyt", "derf", "dyisru"])
-def test_each_curve_plays_a_line_within_its_straight_part(name):
-    module, done, weight, bias = play("line", name, alpha=0.01)
+def test_each_curve_holds_a_line_within_its_straight_part(name):
+    module, done, weight, bias = fitted("linear", name, alpha=0.01)
     x = torch.linspace(-5, 5, 40).reshape(2, 4, 5)
     torch.testing.assert_close(
         output(module, x).double(), weight * 0.01 * x.double() + bias, atol=0.05 * 2 * 2e-3, rtol=0
@@ -679,13 +681,13 @@ def test_each_curve_plays_a_line_within_its_straight_part(name):
             r"no stand-in: the alphas do not name the layer \(they name other\)",
         ),
         ({"0#1": "tanh", "0#2": "tanh"}, {}, "the layer is called 2 times in a forward pass"),
-        ({"0": "erf"}, {}, "its stand-in is a curve of form erf; dyt plays tanh"),
+        ({"0": "erf"}, {}, "its stand-in is a curve of family erf; dyt is one of tanh"),
     ],
 )
 def test_a_layer_without_a_fitting_stand_in_is_kept(stand_ins, left_out, reason):
     found = {
-        name: StandIn(name, form, 1.0, 0.0, np.ones(3), np.zeros(3))
-        for name, form in stand_ins.items()
+        name: StandIn(name, family, 1.0, 0.0, np.ones(3), np.zeros(3))
+        for name, family in stand_ins.items()
     }
     with pytest.raises(UsageError, match=f"no layer was replaced by dyt: .*{reason}"):
         swap(
@@ -695,7 +697,7 @@ def test_a_layer_without_a_fitting_stand_in_is_kept(stand_ins, left_out, reason)
 
 def test_a_stand_in_that_overflows_in_half_precision_is_not_used():
     module = nn.Sequential(nn.LayerNorm(5)).half()
-    stand_in = StandIn("0", "line", 1e-4, 0.0, np.ones(5), np.zeros(5))
+    stand_in = StandIn("0", "linear", 1e-4, 0.0, np.ones(5), np.zeros(5))
     with pytest.raises(UsageError, match="its stand-in is not finite in float16: beta"):
         swap(module, "dyisru", init="fitted", stand_ins={"0": stand_in})
 
@@ -744,7 +746,7 @@ def test_an_error_leaves_the_model_as_it_was():
         ),
     ],
 )
-def test_wrong_wishes_get_one_line(options, message):
+def test_wrong_replacements_get_one_line(options, message):
     module = nn.Sequential(nn.LayerNorm(3), nn.LayerNorm(3))
     with pytest.raises(UsageError, match=message):
         swap(module, **{"name": "dyt"} | options)
