@@ -51,7 +51,9 @@ def test_slope_at_zero_and_half_slope_are_those_of_the_curve(name: str) -> None:
     assert float(family.derivative(np.array(0.0))) == pytest.approx(family.slope_at_zero, rel=1e-12)
     if math.isfinite(family.half_slope):
         around = (
-            family.derivative(np.array([family.half_slope * 0.999999, family.half_slope * 1.000001]))
+            family.derivative(
+                np.array([family.half_slope * 0.999999, family.half_slope * 1.000001])
+            )
             / family.slope_at_zero
         )
         assert around[0] >= 0.5 >= around[1]
