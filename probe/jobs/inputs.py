@@ -174,9 +174,8 @@ def _image_stream(
     floating = next(
         (p.dtype for p in model.module.parameters() if p.is_floating_point()), torch.float32
     )
-    stream = Stream(
-        iter(()), len(source), list(source.ids), dict(source.description), source.groups.tolist()
-    )
+    described = {**source.description, "sources": len(set(source.sources))}
+    stream = Stream(iter(()), len(source), list(source.ids), described, source.groups.tolist())
 
     def batches() -> Iterator[Inputs]:
         for batch in iterate(source, transform, batch_size, workers):

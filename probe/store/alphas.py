@@ -60,14 +60,16 @@ def read_alphas(path: str | os.PathLike[str]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             name: pd.Series(
-                list(column) if name in ALPHA_STRINGS else [_number(text) for text in column]
+                list(column) if name in ALPHA_STRINGS else [_value(text) for text in column]
             )
             for name, column in zip(names, columns, strict=True)
         }
     )
 
 
-def _number(text: str) -> float:
+def _value(text: str) -> float | bool:
+    if text in ("True", "False"):
+        return text == "True"
     if text.lstrip("-").isdigit():
         return int(text)
     return float(text) if text else float("nan")
