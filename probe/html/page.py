@@ -215,19 +215,3 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-
-
-__all__ = [
-    "Cell",
-    "Column",
-    "Comparison",
-    "Curve",
-    "Figure",
-    "Finding",
-    "Page",
-    "Picture",
-    "Row",
-    "RunPart",
-    "Table",
-    "render",
-]
