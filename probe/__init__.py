@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from probe.jobs.analyze import analyze
     from probe.jobs.capturing.attention import attention_distance
     from probe.jobs.capturing.capture import capture
+    from probe.jobs.capturing.grid_check import check_attention_grid
     from probe.jobs.converting.convert import convert
     from probe.jobs.converting.converted_file import load_converted
     from probe.jobs.drawing.attention import draw_attention
@@ -41,6 +42,7 @@ _HOME = {
     "analyze": "probe.jobs.analyze",
     "attention_distance": "probe.jobs.capturing.attention",
     "capture": "probe.jobs.capturing.capture",
+    "check_attention_grid": "probe.jobs.capturing.grid_check",
     "compare": "probe.jobs.drawing.compare",
     "convert": "probe.jobs.converting.convert",
     "draw_attention": "probe.jobs.drawing.attention",
@@ -67,6 +69,7 @@ __all__ = [
     "analyze",
     "attention_distance",
     "capture",
+    "check_attention_grid",
     "compare",
     "convert",
     "draw_attention",

@@ -4,6 +4,7 @@ attention.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -289,6 +290,8 @@ WRONG = {
     "runs/a --image a.png": f"--image {RUNS}",
     "--query 3,5": "--query does not go with a model: give --image FILE with it",
     "--layers blocks.*": "--layers does not go with a model: give --image FILE with it",
+    "--check-grid --num-images 3": "--num-images does not go with --check-grid: it changes patches "
+    "of an image of its own; leave it out for distances",
     "--image a.png": "--image needs --out DIR: the directory of its figures",
     "--image a.png --out o --data "
     "d": "--data does not go with --image: an image has maps only; leave --image out for distances",
@@ -397,3 +400,30 @@ def test_the_whole_job_says_what_it_read_of_attention(
 def test_the_whole_job_tells_the_range_of_distances(cli: Any, attending: Any) -> None:
     attending.answers["analyze"] = AttentionRun()
     assert ", distance 10.0 to 80.0 px\n" in cli("-q").out
+
+
+def test_check_grid_shows_which_layers_agree(monkeypatch, capsys) -> None:
+    from probe.cli.commands import attention as command
+    from probe.jobs.capturing import grid_check
+
+    asked: dict[str, Any] = {}
+
+    def job(model: str, **options: Any) -> pd.DataFrame:
+        inspect.signature(real).bind(model, **options)
+        asked.update(options, model=model)
+        row = {"grid": "14x14", "token_stride": 16.0, "patches": 9, "largest_offset": 0.5}
+        return pd.DataFrame(
+            [
+                {"layer": "a", "agreeing": 9, "agrees": True, **row},
+                {"layer": "b", "agreeing": 3, "agrees": False, **row},
+            ]
+        )
+
+    real = grid_check.check_attention_grid
+    monkeypatch.setattr(grid_check, "check_attention_grid", job)
+    command.of_grid("m", True, False, weights="random", seed=1, patch_size=16)
+    shown = capsys.readouterr().out
+    assert "3 of 9" in shown
+    assert "NO" in shown
+    assert "1 of 2 layers change first where the image changed" in shown
+    assert asked == {"model": "m", "weights": "random", "seed": 1, "patch_size": 16}

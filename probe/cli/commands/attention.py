@@ -50,6 +50,13 @@ Layers = Annotated[
         "steps]",
     ),
 ]
+CheckGrid = Annotated[
+    bool,
+    typer.Option(
+        "--check-grid",
+        help="Prove the places of tokens instead: change patches, see which tokens change.",
+    ),
+]
 
 SHARED = {"out", "quiet", "json"}
 LOADING = {
@@ -66,9 +73,15 @@ LOADING = {
 ACCEPTED = {
     "RUN": SHARED | {"runs"},
     "--image": SHARED | LOADING | {"image", "query", "layers"},
+    "--check-grid": LOADING - {"dtype"} | {"check_grid", "quiet", "json"},
     "a model": SHARED
     | LOADING
     | {"data", "num_images", "batch_size", "workers", "no_figures", "overwrite"},
+}
+HINTS = {
+    "--image": "an image has maps only; leave --image out for distances",
+    "--check-grid": "it changes patches of an image of its own; leave it out for distances",
+    "a model": "give --image FILE with it",
 }
 
 
@@ -91,6 +104,7 @@ def attention(
     image: Image = None,
     query: Query = None,
     layers: Layers = None,
+    check_grid: CheckGrid = False,
     no_figures: opt.NoFigures = False,
     overwrite: opt.Overwrite = False,
     offline: opt.Offline = False,
@@ -103,7 +117,8 @@ def attention(
     input. Of a model on images (with --out also as a run with figures), or of finished runs, which
     --out draws side by side.
     """
-    mode = "RUN" if runs else "--image" if image else "a model"
+    chosen = {"RUN": runs, "--image": image, "--check-grid": check_grid}
+    mode = next((name for name, value in chosen.items() if value), "a model")
     refuse_others(context, mode)
     if mode == "RUN":
         of_runs(runs or [], out, quiet, json)
@@ -116,6 +131,10 @@ def attention(
         "seed": seed,
         "offline": offline,
     }
+    if check_grid:
+        del loading["dtype"]
+        of_grid(model, quiet, json, **tokens, **loading)
+        return
     if image is not None:
         if out is None:
             raise UsageError("--image needs --out DIR: the directory of its figures")
@@ -144,11 +163,7 @@ def refuse_others(context: Any, mode: str) -> None:
             "and --json go with runs"
         )
     if given:
-        hint = (
-            "give --image FILE with it"
-            if mode == "a model"
-            else "an image has maps only; leave --image out for distances"
-        )
+        hint = HINTS[mode]
         raise UsageError(f"{', '.join(given)} does not go with {mode}: {hint}")
 
 
@@ -176,6 +191,18 @@ def of_model(
 
             drawn = plot(out, progress=progress)
     show([AttentionSummary(model, records(table), table.attrs)], drawn, json, run=out)
+
+
+def of_grid(model: str, quiet: bool, json: bool, **options: Any) -> None:
+    """Do the tokens that change stand where the grid says?"""
+    from probe.cli.progress import progress_bar
+    from probe.cli.views.grid_check import show_agreement
+
+    with progress_bar(quiet, message=model):
+        from probe.jobs.capturing.grid_check import check_attention_grid
+
+        table = check_attention_grid(model, **options)
+    show_agreement(table, json)
 
 
 def of_runs(runs: Sequence[str], out: str | None, quiet: bool, json: bool) -> None:

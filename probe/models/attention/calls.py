@@ -1,19 +1,16 @@
-"""One attention call as a model made it, brought into (R, H, L, S): R images, or images x windows;
-H heads.
-"""
+"""One attention call as a model made it, before anything is known of its axes."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from probe.models.attention.layout import Frame
 from probe.stats.attention_scores import GivenScores, ProductScores, Scores
 
-_HEADS = ("num_heads", "num_attention_heads", "n_heads", "nheads", "n_head", "heads")
+Order = Callable[[Tensor], Tensor]  # (..., L, D) to (R, H, L, D)
 
 
 class Unreadable(Exception):
@@ -51,78 +48,29 @@ class Call:
         assert self.k is not None
         return (*self.q.shape[:-1], self.k.shape[-2])
 
-    def arranged(self, layer: Frame, images: int) -> Scores:
-        """The scores (R, H, L, S), with the rows of one image side by side. Raises Unreadable where
-        the axes are not known.
-        """
-        shape = self.shape
-        order = _order(
-            shape,
-            self.heads or heads_of(layer.module),
-            _batch(layer.shape, shape[-2], images),
-            images,
-        )
+    @property
+    def device(self) -> torch.device:
+        tensor = self.scores if self.scores is not None else self.q
+        assert tensor is not None
+        return tensor.device
+
+    def ordered(self, order: Order) -> Scores:
+        """The scores (R, H, L, S)."""
         if self.scores is not None:
             return GivenScores(order(self.scores.detach()))
         assert self.q is not None
-        assert self.k is not None
-        q, k = self.q.detach(), self.k.detach()
-        if (
-            k.ndim > 2 and q.ndim == k.ndim and 1 < k.shape[-3] < q.shape[-3]
-        ):  # grouped queries share a key head
-            k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
-        k = k.expand(*q.shape[:-2], *k.shape[-2:])
+        q, k = self.q.detach(), self.expanded_to_queries(self.k)
         bias = self.bias.detach() if self.bias is not None else None
-        if bias is not None and len(shape) != 4:
-            bias = order(bias.expand(shape))
+        if bias is not None:
+            bias = order(bias.expand(self.shape))
         return ProductScores(order(q), order(k), self.scale, bias, self.causal)
 
-
-def heads_of(module: nn.Module) -> int | None:
-    """Number of heads that an attention module says it has."""
-    for name in _HEADS:
-        if isinstance(value := getattr(module, name, None), int):
-            return value
-    return None
-
-
-def _batch(shape: tuple[int, ...] | None, length: int, images: int) -> int | None:
-    """The batch axis of a layer that was given whole groups of `length` tokens: (B, N, C), (N, B,
-    C) or (B, H, W, C) and such.
-    """
-    if shape is None or len(shape) < 3:
-        return None
-    if len(shape) == 3 and shape[0] == length and shape[1] == images:
-        return shape[1]
-    return (
-        shape[0]
-        if length in (shape[1], shape[-2], math.prod(shape[1:3]), math.prod(shape[2:]))
-        else None
-    )
-
-
-def _order(
-    shape: tuple[int, ...], heads: int | None, batch: int | None, images: int
-) -> Callable[[Tensor], Tensor]:
-    """How a tensor (..., L, D) with the leading axes of `shape` becomes (R, H, L, D)."""
-    leading = shape[:-2]
-    if len(leading) == 2:
-        return lambda t: t
-    if not leading:
-        return lambda t: t[None, None]
-    if len(leading) == 1:
-        each = 1 if leading[0] == batch else heads or leading[0] // (batch or leading[0])
-        if leading[0] % (each * images):
-            raise Unreadable(
-                f"scores of shape {shape} do not split into {images} images and {each} heads"
-            )
-        return lambda t: t.unflatten(0, (-1, each))
-    if (
-        len(leading) == 3 and leading[1] != leading[2] and heads in leading[1:]
-    ):  # (B, H, windows) or (B, windows, H)
-        return (
-            (lambda t: t.flatten(0, 1))
-            if leading[2] == heads
-            else (lambda t: t.transpose(1, 2).flatten(0, 1))
-        )
-    raise Unreadable(f"scores of shape {shape}: no axis is known to be the heads")
+    def expanded_to_queries(self, keys: Tensor | None) -> Tensor:
+        """Keys (..., S, D), or their places, with the leading axes of the queries: grouped queries
+        share a key head."""
+        assert self.q is not None
+        assert keys is not None
+        q, k = self.q, keys.detach()
+        if k.ndim > 2 and q.ndim == k.ndim and 1 < k.shape[-3] < q.shape[-3]:
+            k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
+        return k.expand(*q.shape[:-2], *k.shape[-2:])

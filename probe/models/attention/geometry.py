@@ -1,119 +1,106 @@
-"""Where the tokens of one attention call are: in the whole image, in windows, or, of the keys, on a
-coarser grid.
-"""
+"""The geometry of one attention call: from the places of its tokens, or from what the user says."""
 
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Iterator
 
 from probe.errors import UsageError
+from probe.models.attention.call_site import CallSite
 from probe.models.attention.calls import Unreadable
-from probe.models.attention.layout import Pair
-from probe.models.attention.place import Place, covers, exact_grid
+from probe.models.attention.layouts import TokenLayout
+from probe.models.attention.tokens import Pair
 from probe.models.attention.windows import windowed
-from probe.stats.attention import Geometry, grid_distances, mean_stride
-
-# a module that has one of these looks at fewer keys than it has tokens, pooled from all of them;
-# the queries may be pooled too
-_REDUCED = (
-    "sr_ratio",
-    "sr",
-    "pool_k",
-    "kv_strides",
-    "kv_stride",
-    "stride_kv",
-    "sequences_reduction_ratio",
-    "spatial_reduction_size",
-)
-
-# these look at something else than the tokens of their own grid
-_ELSEWHERE = re.compile(r"Cross|Pool|Latent|Perceiver|Resampler|Decoder")
+from probe.stats.attention import Geometry, grid_distances, mean_stride, patch_distances
 
 
-def locate(place: Place, rows: int, length: int, keys: int) -> Geometry:
-    """The geometry of a call with `rows` rows of `length` queries and `keys` keys. Raises
-    Unreadable; UsageError where what the user said does not fit the first layer."""
-    if rows % place.images:
-        raise Unreadable(f"a batch of {rows} is no multiple of the {place.images} images")
-    geometry = _located(place, rows // place.images, length, keys)
-    if place.first:
-        _check_given(place, geometry, length)
-    if geometry is None:
-        raise Unreadable(_why_not(place, rows // place.images, length, keys))
-    return geometry
+def followed(queries: TokenLayout, keys: TokenLayout) -> Geometry:
+    """Of tokens whose places are known. Raises Unreadable."""
+    if queries.windows != keys.windows:
+        raise Unreadable(f"{queries.windows} windows of queries and {keys.windows} of keys")
+    if queries.windows > 1 or not queries.inside.all():
+        if queries.rows.shape != keys.rows.shape or not _same_tokens(queries, keys):
+            raise Unreadable("queries and keys of its windows are not the same tokens")
+        return windowed(queries)
+    for layout, what in ((queries, "queries"), (keys, "keys")):
+        layout.check_complete(what)
+        layout.check_order(what)
+    if queries.prefix != keys.prefix:
+        raise Unreadable(f"{queries.prefix} prefix tokens ask, {keys.prefix} are asked")
+    stride = queries.stride
+    if queries.map is keys.map and _same_tokens(queries, keys) and queries.regular:
+        distances = grid_distances(queries.grid, stride)
+    else:
+        distances = patch_distances(queries.centres(), keys.centres())
+    return Geometry(queries.grid, mean_stride(stride), queries.prefix, 1, distances)
 
 
-def _located(place: Place, groups: int, length: int, keys: int) -> Geometry | None:
-    if length == 1 < keys:
-        raise Unreadable("queries are not patches: there is one")
-    if groups == 1:
-        if not (place.works_on(length) or place.says(_REDUCED)):
-            return windowed(place, 1, length)
-        if (found := place.find_grid(length)) is not None:
-            return _whole(place, *found, length, keys)
-    return windowed(place, groups, length) if length == keys else None
+def _same_tokens(queries: TokenLayout, keys: TokenLayout) -> bool:
+    pairs = ((queries.rows, keys.rows), (queries.columns, keys.columns))
+    return all(one.shape == other.shape and (one == other).all() for one, other in pairs)
 
 
-def _whole(place: Place, prefix: int, grid: Pair, length: int, keys: int) -> Geometry:
-    """Every query sees keys of the whole image."""
-    stride = place.stride(grid)
-    if length == keys:
-        return Geometry(grid, mean_stride(stride), prefix, 1, grid_distances(grid, stride))
-    coarse = _coarse_grid(place, grid, keys - prefix)
-    if coarse is None:
-        raise Unreadable(f"{keys} keys are not on the grid {grid[0]}x{grid[1]} of the queries")
-    spread = (stride[0] * grid[0] / coarse[0], stride[1] * grid[1] / coarse[1])
-    return Geometry(
-        grid, mean_stride(stride), prefix, 1, grid_distances(grid, stride, coarse, spread)
-    )
-
-
-def _coarse_grid(place: Place, grid: Pair, keys: int) -> Pair | None:
-    """The grid of `keys` keys pooled from all tokens: that of the queries divided by a whole
-    number; of a module that says that it pools also rounded up, or any of the same shape."""
-    divided = [(-(-grid[0] // factor), -(-grid[1] // factor)) for factor in range(2, max(grid) + 1)]
-    if place.says(_REDUCED):
-        return exact_grid(keys, grid) or next(
-            (pair for pair in divided if math.prod(pair) == keys), None
+def declared(site: CallSite, rows: int, length: int, keys: int) -> Geometry:
+    """Of `rows` rows of `length` queries and `keys` keys, by the user's grid= or patch_size= alone.
+    Raises Unreadable where these do not say it."""
+    if rows != site.images or length != keys:
+        raise Unreadable(
+            f"{rows} rows of {length} queries and {keys} keys of {site.images} images: grid= and "
+            "patch_size= say only where the tokens of a whole image are"
         )
-    if _ELSEWHERE.search(type(place.frames[-1].module).__name__):
-        return None
-    exact = (pair for pair in divided if grid[0] % pair[0] == 0 and grid[1] % pair[1] == 0)
-    return next((pair for pair in exact if math.prod(pair) == keys > 1), None)
+    grids = list(_declared_grids(site))
+    if not grids:
+        raise Unreadable("the size of the image is not known: give grid= with patch_size=")
+    for prefix in site.options.prefixes:
+        for grid in grids:
+            if prefix + math.prod(grid) == length:
+                stride = _declared_stride(site, grid)
+                return Geometry(grid, mean_stride(stride), prefix, 1, grid_distances(grid, stride))
+    if not site.first:
+        raise Unreadable(f"its {length} tokens are not those that {site.options.text} speaks of")
+    raise misfit(site, length)
 
 
-def _check_given(place: Place, geometry: Geometry | None, length: int) -> None:
+def _declared_grids(site: CallSite) -> Iterator[Pair]:
+    """The user's grid, or that of whole patches, or of patches that reach over the border."""
+    patch, size = site.options.patch, site.size
+    if site.options.grid is not None:
+        yield site.options.grid
+    elif patch is not None and size is not None:
+        yield size[0] // patch[0], size[1] // patch[1]
+        yield -(-size[0] // patch[0]), -(-size[1] // patch[1])
+
+
+def _declared_stride(site: CallSite, grid: Pair) -> tuple[float, float]:
+    """Pixels between neighbouring tokens."""
+    patch, size = site.options.patch, site.size
+    if patch is not None:
+        return float(patch[0]), float(patch[1])
+    if size is None:
+        raise Unreadable("neither the input size nor the patch size is known: give patch_size=")
+    return size[0] / grid[0], size[1] / grid[1]
+
+
+def check_options(site: CallSite, geometry: Geometry, length: int) -> None:
     """What the user said must fit the first layer. Raises UsageError."""
-    tokens, size = place.tokens, place.size
-    if not tokens.given:
-        return
-    fits = geometry is not None and tokens.grid in (None, geometry.grid)
-    if geometry is not None and tokens.given_patch and size is not None:
-        assert tokens.patch is not None
-        fits = fits and covers(geometry.grid, tokens.patch, size)
-    if geometry is not None and tokens.given_prefix:
-        fits = fits and geometry.prefix == tokens.prefix[0]
-    if not fits:
-        on = f" of an input of {size[0]}x{size[1]} pixels" if size else ""
-        raise UsageError(
-            f"{tokens.given} does not fit: {place.frames[-1].path} works on {length} tokens{on}; "
-            f"accepted are prefix tokens and a grid that make {length}, and patches that cover "
-            "the input"
-        )
+    options, size = site.options, site.size
+    fits = options.grid in (None, geometry.grid)
+    if options.patch is not None and size is not None:
+        fits = fits and _covers(geometry.grid, options.patch, size)
+    if options.prefix not in (None, geometry.prefix) or not fits:
+        raise misfit(site, length)
 
 
-def _why_not(place: Place, groups: int, length: int, keys: int) -> str:
-    if groups > 1:
-        return (
-            f"{groups} groups of {length} queries and {keys} keys per image: no module says where "
-            "their tokens are"
-        )
-    if not place.works_on(length):
-        return f"its {length} queries and {keys} keys are not the tokens that the module works on"
-    size = f"{place.size[0]}x{place.size[1]}" if place.size else "unknown size"
-    tried = ", ".join(map(str, place.tokens.prefix))
-    return (
-        f"{length} queries and {keys} keys are no grid of patches on an input of {size} (prefix "
-        f"tokens tried: {tried})"
+def _covers(grid: Pair, patch: Pair, size: Pair) -> bool:
+    """Do the patches cover the image, give or take one at the border?"""
+    sides = zip(grid, patch, size, strict=True)
+    return all(abs(count * side - whole) <= side for count, side, whole in sides)
+
+
+def misfit(site: CallSite, length: int) -> UsageError:
+    on = f" of an input of {site.size[0]}x{site.size[1]} pixels" if site.size else ""
+    return UsageError(
+        f"{site.options.text} does not fit: {site.layer.path} works on {length} tokens{on}; "
+        f"accepted are prefix tokens and a grid that make {length}, and patches that cover "
+        "the input"
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from probe.errors import UsageError
-from probe.models.attention.layout import tokens_of
+from probe.models.attention.tokens import token_options
 from probe.models.attention.watch import Watch
 from probe.models.reading.layers import unwrapped
 from probe.stats.attention import Geometry
@@ -52,31 +52,35 @@ def attention_maps(
             "channels, height, width)"
         )
     module = unwrapped(module)
-    found: list[tuple[str, int, AttentionMap]] = []
+    maps: list[AttentionMap] = []
+    calls: list[tuple[str, int]] = []
 
     def take(key: tuple[str, int], scores: Scores, geometry: Geometry) -> None:
-        heads_first = probabilities(scores).transpose(0, 1).float().cpu().numpy()
-        values = heads_first if geometry.windows > 1 else heads_first[:, 0]
-        found.append(
-            (
-                *key,
-                AttentionMap(
-                    key[0],
-                    values,
-                    geometry.prefix,
-                    geometry.grid,
-                    geometry.token_stride,
-                    geometry.windows,
-                ),
-            )
-        )
+        # tokens behind the patches have no place in a map
+        if scores.shape[2] == geometry.prefix + len(geometry.distances):
+            calls.append(key)
+            maps.append(_map(key[0], scores, geometry))
 
-    watch = Watch(module, tokens_of(module, prefix_tokens, patch_size, grid), take)
+    watch = Watch(module, token_options(module, prefix_tokens, patch_size, grid), take)
     with watch.running(), torch.no_grad():
         watch.begin(1, (inputs.shape[2], inputs.shape[3]))
         module(inputs)
-    several = {name for name, call, _ in found if call > 1}
+    several = {name for name, call in calls if call > 1}
+    refused = watch.unreadable
     return [
-        replace(one, layer=f"{name}#{call}") if name in several else one
-        for name, call, one in found
+        replace(found, layer=f"{name}#{call}") if name in several else found
+        for (name, call), found in zip(calls, maps, strict=True)
+        if name not in refused
     ]
+
+
+def _map(layer: str, scores: Scores, geometry: Geometry) -> AttentionMap:
+    heads_first = probabilities(scores).transpose(0, 1).float().cpu().numpy()
+    return AttentionMap(
+        layer,
+        heads_first if geometry.windows > 1 else heads_first[:, 0],
+        geometry.prefix,
+        geometry.grid,
+        geometry.token_stride,
+        geometry.windows,
+    )

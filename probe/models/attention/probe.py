@@ -8,13 +8,15 @@ over images.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from probe.models.attention.layout import tokens_of
+from probe.models.attention.tokens import token_options
 from probe.models.attention.watch import Watch
 from probe.models.reading.layers import unwrapped
 from probe.stats.attention import VALUES, Geometry, HeadSums, attention_sums
@@ -25,11 +27,18 @@ Key = tuple[str, int]  # module path, call in a forward pass
 
 
 class AttentionProbe:
-    """A context manager: call `begin` before each forward pass inside of the block, `rows` whenever
-    you like.
+    """Attention distance of every head of a model.
 
-    `prefix_tokens`, `patch_size` and `grid` (of the first attention layer) say what a foreign model
-    does not.
+        probe = AttentionProbe(module)
+        with probe, torch.no_grad():
+            for images in batches:
+                probe.begin(len(images), images.shape[-2:])
+                module(images)
+        probe.rows()            # one row per layer and head
+        probe.unreadable        # module path -> why it has no row
+
+    `prefix_tokens`, `patch_size` and `grid` (of the first attention layer) say what a model shows
+    in no other way; UsageError where they do not fit it.
     """
 
     def __init__(
@@ -41,13 +50,12 @@ class AttentionProbe:
         grid: tuple[int, int] | None = None,
     ) -> None:
         module = unwrapped(module)
-        self._watch = Watch(module, tokens_of(module, prefix_tokens, patch_size, grid), self._take)
+        options = token_options(module, prefix_tokens, patch_size, grid)
+        self._watch = Watch(module, options, self._take)
         self._layers: dict[Key, tuple[Geometry, HeadSums]] = {}
         self._order = ExecutionOrder()
         self._passes = 0
-        self._mixed: dict[
-            str, str
-        ] = {}  # layers left out, as their grid changed: module path -> reason
+        self._changed_grids: dict[str, str] = {}  # module path -> reason: left out
         self._images = 0
         self._valid: NDArray[np.bool_] | None = None
         self._block: ExitStack | None = None
@@ -79,10 +87,10 @@ class AttentionProbe:
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Module path -> why it has no row: linear or channel attention, queries that are no
-        patches, no call seen, several grids.
+        """Module path -> why it has no row: linear or channel attention, tokens without a known
+        place, heads mixed after the softmax, no call seen, several grids.
         """
-        return self._watch.unreadable | self._mixed
+        return self._watch.unreadable | self._changed_grids
 
     @property
     def calls(self) -> int:
@@ -94,7 +102,7 @@ class AttentionProbe:
         for key, (geometry, sums) in other._layers.items():
             if (mine := self._sums(key, geometry, len(sums.images))) is not None:
                 mine.merge(sums)
-        self._mixed |= other._mixed
+        self._changed_grids |= other._changed_grids
         self._order.merge(other._order)
         self._passes += other._passes
         self._watch.merge(other._watch)
@@ -108,33 +116,35 @@ class AttentionProbe:
         number.
         """
         several = {name for name, call in self._layers if call > 1}
+        refused = self.unreadable
         return [
             row
             for depth, (name, call) in enumerate(self._order)
             for row in _layer_rows(
                 f"{name}#{call}" if name in several else name, depth, *self._layers[name, call]
             )
-            if name not in self._mixed
+            if name not in refused
         ]
 
     def _take(self, key: Key, scores: Scores, geometry: Geometry) -> None:
         self._order.see(key)
         sums = self._sums(key, geometry, scores.shape[1])
         if sums is not None:
-            sums.update(
-                attention_sums(scores, geometry, self._images, self._patches_valid(geometry))
-            )
+            queries = geometry.prefix + len(geometry.distances)
+            part = scores if scores.shape[2] == queries else FirstQueries(scores, queries)
+            valid = self._patches_valid(geometry)
+            sums.update(attention_sums(part, geometry, self._images, valid))
 
     def _sums(self, key: Key, geometry: Geometry, heads: int) -> HeadSums | None:
         """The sums of a layer; None where its grid changed from one batch to another, which leaves
         it out.
         """
-        known, sums = self._layers.setdefault(key, (geometry, HeadSums(heads)))
-        if known.same(geometry):
+        first, sums = self._layers.setdefault(key, (geometry, HeadSums(heads)))
+        if first.same(geometry):
             return sums
-        what = f"it works on a grid of {known.label} and then of {geometry.label} tokens"
-        self._mixed[key[0]] = (
-            f"{what}: distances of different input sizes do not mix, give images of one size"
+        self._changed_grids[key[0]] = (
+            f"it works on a grid of {first.label} and then of {geometry.label} tokens: distances "
+            "of different input sizes do not mix, give images of one size"
         )
         return None
 
@@ -149,6 +159,35 @@ class AttentionProbe:
             if self._valid.shape[1] == patches + prefix:
                 return np.asarray(self._valid)[:, prefix:]
         return None
+
+
+@dataclass(frozen=True)
+class FirstQueries:
+    """Scores of the first `count` queries: tokens behind the patches, such as those of detection,
+    are keys only."""
+
+    scores: Scores
+    count: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        rows, heads, _, keys = self.scores.shape
+        return rows, heads, self.count, keys
+
+    @property
+    def device(self) -> torch.device:
+        return self.scores.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.scores.dtype
+
+    @property
+    def masked(self) -> bool:
+        return self.scores.masked
+
+    def part(self, rows: slice, heads: slice, queries: slice, keys: slice) -> Tensor:
+        return self.scores.part(rows, heads, queries, keys)
 
 
 def _layer_rows(layer: str, depth: int, geometry: Geometry, sums: HeadSums) -> list[dict[str, Any]]:

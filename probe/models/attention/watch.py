@@ -1,85 +1,58 @@
 """Watch a model run and hand every attention call on, with the layer it belongs to and where its
 tokens are.
 
-Hooks on every module keep the stack of running modules; a function mode sees the calls. Both are
-there inside of the with block only.
+Hooks on every module keep the stack of running modules, a function mode sees the calls, and in the
+first pass of each shape a dispatch mode follows the tokens from the image. All of them are there
+inside of the with block only.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+from probe.models.attention.call_site import CallSite, Frame
 from probe.models.attention.calls import Call, Unreadable
 from probe.models.attention.functions import AttentionFunctions
-from probe.models.attention.geometry import locate
-from probe.models.attention.layout import Frame, Tokens
-from probe.models.attention.place import Place
+from probe.models.attention.known import named_like_attention, without_distance
+from probe.models.attention.reading import Reading, read
+from probe.models.attention.tokens import TokenOptions
+from probe.models.attention.tracing import Tracer
 from probe.models.reading.observe import first_tensor
 from probe.stats.attention import Geometry
 from probe.stats.attention_scores import Scores
 
-Take = Callable[
-    [tuple[str, int], Scores, Geometry], None
-]  # (module path, call in this forward pass from 1), scores, where
+# (module path, call in this forward pass from 1), scores, where
+Take = Callable[[tuple[str, int], Scores, Geometry], None]
 
-_ATTENTION = re.compile(
-    r"att(n|ention)|MH?S?A(?![a-z])|XCA|GPSA|MLA(?![a-z])|Performer|Linformer", re.IGNORECASE
-)
-_KINDS = (
-    (
-        re.compile(r"XCA|CrossCovariance|Channel|^DCA", re.IGNORECASE),
-        "channel attention: its scores are between channels, not tokens",
-    ),
-    (
-        re.compile(r"LiteMLA|Linear|Performer|Linformer|Additive|Factor", re.IGNORECASE),
-        "linear attention: no scores between tokens",
-    ),
-    (
-        re.compile(r"Split|SelectiveKernel|SpatialAtt|^Coord|^Eca|Cbam", re.IGNORECASE),
-        "a gate, no attention between tokens",
-    ),
-    (
-        re.compile(r"^ClassAtt|AttentionPool|AttnPool", re.IGNORECASE),
-        "queries are not patches: it pools",
-    ),
-    (re.compile(r"MaskUnit", re.IGNORECASE), "its tokens are not in the order of the patch grid"),
-    (
-        re.compile(r"^GPSA$|TalkingHead|DiffAtt", re.IGNORECASE),
-        "its softmax is not what weighs the values: it is mixed with another",
-    ),
-)
-
-
-def named_like_attention(module: nn.Module) -> bool:
-    return bool(_ATTENTION.search(type(module).__name__))
-
-
-def kind_of(module: nn.Module) -> str | None:
-    """Why a module of a known class has no attention distance; None for all others."""
-    if getattr(module, "use_global", None) is True:
-        return "queries are not patches: they are made from the whole image"
-    return next(
-        (reason for pattern, reason in _KINDS if pattern.search(type(module).__name__)), None
-    )
+_ALTERED = "its heads are mixed or changed after the softmax ({}): it is not what weighs the values"
 
 
 class Watch:
-    """The calls of one model; `begin` is called before each forward pass."""
+    """The calls of one model, handed to `take`.
 
-    def __init__(self, module: nn.Module, tokens: Tokens, take: Take) -> None:
+    watch = Watch(module, options, take)
+    with watch.running():
+        watch.begin(len(images), (224, 224))    # before each forward pass
+        module(images)
+    watch.unreadable                            # module path -> why it has no number
+    """
+
+    def __init__(self, module: nn.Module, options: TokenOptions, take: Take) -> None:
         self.calls = 0
-        self.reasons: dict[str, str] = {}  # layers of which a call could not be read
-        self._doubts: dict[
-            str, str
-        ] = {}  # softmaxes in attention modules that may be something else
-        self._module, self._tokens, self._take = module, tokens, take
+        self._refused: dict[str, str] = {}  # layers of which a call could not be read
+        self._doubts: dict[str, str] = {}  # softmaxes in attention modules, of something else
+        self._altered: dict[str, str] = {}
+        self._read: set[str] = set()
+        self._seen: set[str] = set()
+        self._passes = 0
+        self._module, self._options, self._take = module, options, take
         self._with_parameters = {
             name
             for name, child in module.named_modules()
@@ -87,21 +60,26 @@ class Watch:
         }
         # all that is named like attention, with the reason where its kind has no distance
         self._attention = {
-            name: kind_of(child)
+            name: without_distance(child)
             for name, child in module.named_modules()
             if name and named_like_attention(child)
         }
         self._frames: list[Frame] = []
         self._count: Counter[str] = Counter()
-        self._read: set[str] = set()
-        self._seen: set[str] = set()
         self._images: int | None = None
         self._size: tuple[int, int] | None = None
-        self._passes = 0
-        self._places: dict[tuple, Geometry] = {}
-        self._grids: tuple[tuple[int, int], ...] = ()
+        self._tracer = Tracer(self._layer_path)
+        self._following = False
+        self._followed: set[tuple] = set()  # shapes of passes in which tokens were followed
+        self._readings: dict[tuple, Reading | str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was seen; the model, and what was learned of its running, stay behind."""
+        left = ("_module", "_take", "_frames", "_tracer", "_readings", "_followed")
+        return {name: value for name, value in self.__dict__.items() if name not in left}
 
     def begin(self, images: int, size: tuple[int, int] | None) -> None:
+        """Say what the next forward pass runs: number of images, height and width in pixels."""
         self._images, self._size = images, size
         self._passes += 1
         self._count.clear()
@@ -110,39 +88,38 @@ class Watch:
     @property
     def unreadable(self) -> dict[str, str]:
         """Module path -> reason: calls that could not be read, and attention modules in which none
-        was seen.
-        """
-        found = self.reasons | {
+        was seen."""
+        altered = {
+            layer: _ALTERED.format(name)
+            for layer, name in self._altered.items()
+            if layer in self._read
+        }
+        reasons = self._refused | altered
+        reasons |= {
             layer: reason for layer, reason in self._doubts.items() if layer not in self._read
         }
         if self._passes:
-            found |= {name: reason for name, reason in self._silent() if name not in found}
-        return found
+            reasons |= {name: reason for name, reason in self._silent() if name not in reasons}
+        return reasons
 
     def _silent(self) -> Iterator[tuple[str, str]]:
         """Attention modules in which no call was seen, the innermost of nested ones."""
-        layers = self._read | set(self.reasons) | set(self._doubts)
+        layers = self._read | set(self._refused) | set(self._doubts)
         for name, reason in self._attention.items():
             inside = any(name.startswith(f"{layer}.") for layer in layers)
-            if (
-                name not in self._seen
-                and not inside
-                and not any(other.startswith(f"{name}.") for other in self._attention)
-            ):
+            nested = any(other.startswith(f"{name}.") for other in self._attention)
+            if name not in self._seen and not inside and not nested:
                 yield name, reason or "no attention call was seen in it"
 
     def merge(self, other: Watch) -> None:
+        """Take over what another watch saw of the same model."""
         self.calls += other.calls
         self._passes += other._passes
         self._read |= other._read
         self._seen |= other._seen
-        self.reasons |= other.reasons
+        self._refused |= other._refused
+        self._altered |= other._altered
         self._doubts |= other._doubts
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What was seen; the model, and what was learned of its running, stay behind."""
-        left = ("_module", "_take", "_frames", "_places")
-        return {name: value for name, value in self.__dict__.items() if name not in left}
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -154,16 +131,18 @@ class Watch:
             stack.callback(self._frames.clear)
             stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
             torch.backends.mha.set_fastpath_enabled(False)
+            stack.callback(self._stop_following)
             for name, module in self._module.named_modules():
-                stack.callback(
-                    module.register_forward_pre_hook(self._enter(name), with_kwargs=True).remove
-                )
-                stack.callback(module.register_forward_hook(self._leave, always_call=True).remove)
+                enter, leave = self._enter(name), self._leave
+                stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(leave, always_call=True).remove)
             stack.enter_context(AttentionFunctions(self._see))
             yield
 
     def _enter(self, name: str) -> Callable:
         def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            if not self._frames and self._images is not None:
+                self._start_following(name, [args, kwargs])
             x = first_tensor(args, kwargs)
             self._frames.append(Frame(name, module, tuple(x.shape) if x is not None else None))
 
@@ -172,34 +151,47 @@ class Watch:
     def _leave(self, *_: Any) -> None:
         if self._frames:  # an exception may call this twice for one module
             self._frames.pop()
+        if not self._frames:
+            self._stop_following()
+
+    def _start_following(self, name: str, inputs: list[Any]) -> None:
+        """Once for every shape of what the model is given: places do not depend on values."""
+        tensors = [value for value in tree_leaves(inputs) if isinstance(value, Tensor)]
+        key = (name, self._images, self._size, *(tensor.shape for tensor in tensors))
+        if key not in self._followed:
+            assert self._images is not None
+            self._followed.add(key)
+            self._tracer.start(tensors, self._images)
+            self._tracer.__enter__()
+            self._following = True
+
+    def _stop_following(self) -> None:
+        if self._following:
+            self._following = False
+            self._tracer.__exit__(None, None, None)
+            self._altered |= self._tracer.altered
+            self._tracer.forget()
+
+    def _layer_frames(self) -> tuple[Frame, ...]:
+        """The running modules down to the innermost that has parameters."""
+        depths = reversed(range(len(self._frames)))
+        has = (i for i in depths if self._frames[i].path in self._with_parameters)
+        return tuple(self._frames[: next(has, 0) + 1])
+
+    def _layer_path(self) -> str:
+        return self._layer_frames()[-1].path if self._frames else ""
 
     def _see(self, call: Call) -> None:
         if self._images is None or not self._frames:
             return
-        depth = next(
-            (
-                i
-                for i in reversed(range(len(self._frames)))
-                if self._frames[i].path in self._with_parameters
-            ),
-            0,
-        )
-        frames = tuple(self._frames[: depth + 1])
-        layer = frames[-1].path
-        if (
-            call.explicit
-            and call.heads is None
-            and len(call.shape) == 3
-            and not named_like_attention(frames[-1].module)
-        ):
-            return
+        frames = self._layer_frames()
         try:
-            self._read_call(call, frames, self._images)
+            self._read_call(call, frames)
         except Unreadable as reason:
             self._doubt(call, frames, str(reason))
         else:
             self._seen.update(frame.path for frame in self._frames)
-            self._read.add(layer)
+            self._read.add(frames[-1].path)
             self.calls += 1
 
     def _doubt(self, call: Call, frames: tuple[Frame, ...], reason: str) -> None:
@@ -207,44 +199,41 @@ class Watch:
         an attention module.
         """
         if not call.explicit:
-            self.reasons[frames[-1].path] = reason
+            self._refused[frames[-1].path] = reason
         elif named_like_attention(frames[-1].module):
             self._doubts[frames[-1].path] = reason
         else:
             return
         self._seen.update(frame.path for frame in self._frames)
 
-    def _read_call(self, call: Call, frames: tuple[Frame, ...], images: int) -> None:
-        layer = frames[-1]
-        if (kind := kind_of(layer.module)) is not None:
-            raise Unreadable(kind)
-        with torch.no_grad(), torch.autocast(_device(call), enabled=False):
-            scores = call.arranged(layer, images)
-            geometry = self._geometry(frames, images, scores.shape, call.added)
-            self._count[layer.path] += 1
-            self._take((layer.path, self._count[layer.path]), scores, geometry)
+    def _read_call(self, call: Call, frames: tuple[Frame, ...]) -> None:
+        layer = frames[-1].path
+        self._tracer.paused = True
+        try:
+            with torch.no_grad(), torch.autocast(call.device.type, enabled=False):
+                reading = self._reading(call, frames)
+                self._count[layer] += 1
+                scores = call.ordered(reading.order)
+                self._take((layer, self._count[layer]), scores, reading.geometry)
+        finally:
+            self._tracer.paused = False
 
-    def _geometry(
-        self, frames: tuple[Frame, ...], images: int, shape: tuple[int, int, int, int], added: int
-    ) -> Geometry:
-        size = self._size or _image_size(frames[0])
-        key = (frames[-1].path, self._count[frames[-1].path], images, size, shape)
-        if key not in self._places:
-            found = locate(
-                Place(frames, images, size, self._tokens, self._grids),
-                shape[0],
-                shape[2],
-                shape[3] - added,
-            )
-            self._places[key] = found
-            self._grids = tuple(dict.fromkeys([*self._grids, found.grid]))
-        return self._places[key]
-
-
-def _device(call: Call) -> str:
-    tensor = call.scores if call.scores is not None else call.q
-    assert tensor is not None
-    return tensor.device.type
+    def _reading(self, call: Call, frames: tuple[Frame, ...]) -> Reading:
+        """From the pass in which the tokens were followed, of the same shapes."""
+        assert self._images is not None
+        size = self._size or _image_size(self._frames[0])
+        layer = frames[-1].path
+        key = (layer, self._count[layer], call.explicit, call.shape, self._images, size)
+        if self._following:
+            site = CallSite(frames, self._images, size, self._options, not self._read)
+            try:
+                self._readings[key] = read(call, site, self._tracer)
+            except Unreadable as reason:
+                self._readings[key] = str(reason)
+        reading = self._readings.get(key, "it was not called when its tokens were followed")
+        if isinstance(reading, str):
+            raise Unreadable(reading)
+        return reading
 
 
 def _image_size(root: Frame) -> tuple[int, int] | None:

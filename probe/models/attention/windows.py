@@ -1,105 +1,98 @@
-"""Attention inside of windows, or of every n-th token: which partition a running module states, and
-where its tokens are.
+"""Attention inside of windows, or of every n-th token: one arrangement of tokens for all windows of
+an image.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.models.attention.layout import Frame, Pair, as_pair
-from probe.models.attention.place import Place
-from probe.stats.attention import Geometry, grid_distances, mean_stride
+from probe.models.attention.calls import Unreadable
+from probe.models.attention.layouts import Index, TokenLayout, step_of
+from probe.models.attention.tokens import Pair
+from probe.models.attention.tracing.places import is_lattice
+from probe.stats.attention import Geometry, grid_distances, mean_stride, patch_distances
+from probe.stats.attention_scores import Scores
 
-_WINDOW = ("window_size", "partition_size", "ws", "window_resolution", "block_size")
-
-
-def windowed(place: Place, groups: int, length: int) -> Geometry | None:
-    """The geometry of `groups` groups of `length` tokens per image; None where no running module
-    says what they are.
-    """
-    for grid in place.stages():
-        for frame in reversed(place.frames):
-            for window, apart in _partitions(frame.module, grid):
-                if math.prod(window) == length and _fits(grid, window, groups, apart):
-                    return _geometry(place, grid, window, groups, apart, frame)
-    return None
+_LEAK = 1e-4  # of a query's attention: -100 in the mask of Swin leaves 1e-40
 
 
-def _partitions(module: Any, grid: Pair) -> Iterator[tuple[Pair, bool]]:
-    """(window, apart) that a module states; apart: its tokens are spread evenly over the image
-    (grid attention).
-    """
-    if type(module).__name__.lower().startswith("mobilevit"):
-        names = (
-            ("patch_size",) if hasattr(module, "patch_size") else ("patch_height", "patch_width")
-        )
-        patch = as_pair(tuple(getattr(module, name, None) for name in names)) or as_pair(
-            getattr(module, names[0], None)
-        )
-        if patch is not None:
-            yield (grid[0] // patch[0], grid[1] // patch[1]), True
-    kind = getattr(
-        module, "partition_type", None
-    )  # torchvision: p x p windows, or g x g tokens, each p apart
-    if (
-        kind in ("window", "grid")
-        and (side := as_pair(getattr(module, "p" if kind == "window" else "g", None))) is not None
-    ):
-        yield side, kind == "grid"
-    for name in _WINDOW:
-        if (window := as_pair(getattr(module, name, None))) is not None:
-            yield window, getattr(module, "partition_block", True) is False  # timm's MaxViT
+def windowed(layout: TokenLayout) -> Geometry:
+    """The geometry of windows, each row by row. Raises Unreadable."""
+    layout.check_complete("tokens")
+    for window, steps in _shapes(layout):
+        if (_moves(layout, window, steps)) is not None:
+            break
+    else:
+        raise Unreadable("its windows are not in the order of the patch grid, row by row")
+    stride = layout.map.stride
+    distances = grid_distances(window, (stride[0] * steps[0], stride[1] * steps[1]))
+    outside = None if layout.inside.all() else ~layout.inside
+    mean = mean_stride(layout.stride)
+    return Geometry(layout.grid, mean, 0, layout.windows, distances, outside)
 
 
-def _fits(grid: Pair, window: Pair, groups: int, apart: bool) -> bool:
-    if apart:
-        return (
-            grid[0] % window[0] == 0
-            and grid[1] % window[1] == 0
-            and math.prod(grid) == math.prod(window) * groups
-        )
-    return math.prod(_counts(grid, window)) == groups
+def _shapes(layout: TokenLayout) -> Iterator[tuple[Pair, Pair]]:
+    """(rows, columns) of a window and the cells between its neighbours: that of a full window which
+    is a rectangle; where none is full, all that have so many tokens."""
+    full = np.flatnonzero(layout.inside.all(axis=1))
+    seen = set()
+    for window in full:
+        axes = [np.unique(index[window]) for index in (layout.rows, layout.columns)]
+        if all(is_lattice(axis) for axis in axes):
+            shape = (len(axes[0]), len(axes[1]))
+            if math.prod(shape) == layout.rows.shape[1]:
+                found = shape, (step_of(axes[0]), step_of(axes[1]))
+                if found not in seen:
+                    seen.add(found)
+                    yield found
+    if not len(full):
+        tokens = layout.rows.shape[1]
+        sides = [side for side in range(1, tokens + 1) if tokens % side == 0]
+        for side in sorted(sides, key=lambda side: abs(side - tokens / side)):
+            yield (side, tokens // side), (1, 1)
 
 
-def _counts(grid: Pair, window: Pair) -> Pair:
-    """Windows along each axis; the last may need filling up."""
-    return -(-grid[0] // window[0]), -(-grid[1] // window[1])
+def _moves(layout: TokenLayout, window: Pair, steps: Pair) -> Index | None:
+    """Where each window begins, (windows, 2); None where its tokens are not row by row. Windows
+    that reach over the border go on at the opposite one."""
+    local = np.indices(window).reshape(2, -1)
+    begins = []
+    for axis, index in enumerate((layout.rows, layout.columns)):
+        size = layout.map.grid[axis]
+        filled = -(-size // (window[axis] * steps[axis])) * window[axis] * steps[axis]
+        begin = index - local[axis] * steps[axis]
+        for modulus in (size, filled):
+            wrapped = np.where(layout.inside, begin % modulus, -1)
+            first = wrapped.max(axis=1)
+            if ((wrapped == first[:, None]) | ~layout.inside).all():
+                begins.append(first)
+                break
+        else:
+            return None
+    return np.stack(begins, axis=1)
 
 
-def _geometry(
-    place: Place, grid: Pair, window: Pair, groups: int, apart: bool, frame: Frame
-) -> Geometry:
-    stride = place.stride(grid)
-    step = (grid[0] // window[0], grid[1] // window[1]) if apart else (1, 1)
-    distances = grid_distances(window, (stride[0] * step[0], stride[1] * step[1]))
-    outside = None if apart else _outside(grid, window, frame.module)
-    return Geometry(grid, mean_stride(stride), 0, groups, distances, outside)
+def check_masked(layout: TokenLayout, geometry: Geometry, scores: Scores) -> None:
+    """Windows that join opposite borders of the image (shifted ones) must keep them apart: real
+    distances are not those inside of the window. Raises Unreadable."""
+    stride = layout.map.stride
+    for window in range(layout.windows):
+        at = np.stack([layout.map.y[layout.rows[window]], layout.map.x[layout.columns[window]]], 1)
+        apart = ~np.isclose(patch_distances(at, at), geometry.distances, atol=min(stride) / 4)
+        real = layout.inside[window]
+        apart &= real[:, None] & real
+        if apart.any() and _mass(scores, window, apart) > _LEAK:
+            raise Unreadable(
+                "its windows join opposite borders of the image, and no mask keeps them apart"
+            )
 
 
-def _outside(grid: Pair, window: Pair, module: Any) -> NDArray[np.bool_] | None:
-    """(windows, window tokens) True at tokens that only fill up the last windows; None where no
-    window needs them.
-
-    Shifted windows are the map rolled by -shift: filled up first (torchvision, transformers), or
-    after rolling (timm).
-    """
-    counts = _counts(grid, window)
-    if (counts[0] * window[0], counts[1] * window[1]) == grid:
-        return None
-    outside = np.ones((counts[0] * window[0], counts[1] * window[1]), bool)
-    outside[: grid[0], : grid[1]] = False
-    shift = getattr(module, "shift_size", 0)
-    shifts = (shift, shift) if isinstance(shift, int) else tuple(shift)
-    if not type(module).__module__.startswith("timm."):
-        rolled = [
-            0 if part >= side else by
-            for part, side, by in zip(window, outside.shape, shifts, strict=True)
-        ]
-        outside = np.roll(outside, (-rolled[0], -rolled[1]), axis=(0, 1))
-    tiles = outside.reshape(counts[0], window[0], counts[1], window[1]).swapaxes(1, 2)
-    return tiles.reshape(counts[0] * counts[1], window[0] * window[1])
+def _mass(scores: Scores, window: int, apart: NDArray[np.bool_]) -> float:
+    """The largest share of a query of the first image on keys that are not `apart` from it."""
+    _, heads, length, keys = scores.shape
+    part = scores.part(slice(window, window + 1), slice(0, heads), slice(0, length), slice(0, keys))
+    return float((part.softmax(-1).nan_to_num().cpu().numpy() * apart).sum(-1).max())

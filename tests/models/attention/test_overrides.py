@@ -4,6 +4,8 @@ the model.
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -43,9 +45,9 @@ def foreign(tokens: int, size: tuple[int, int] | None = None, **options: object)
 
 SAID = [
     (26, None, {"grid": (3, 8), "prefix_tokens": 2, "patch_size": 16}, "3x8", 16.0),
-    (25, None, {"patch_size": 4}, "5x5", 4.0),
-    (24, (48, 32), {}, "6x4", 8.0),
-    (27, (48, 32), {"prefix_tokens": 3}, "6x4", 8.0),
+    (25, None, {"grid": (5, 5), "patch_size": 4}, "5x5", 4.0),
+    (24, (48, 32), {"patch_size": 8}, "6x4", 8.0),
+    (27, (48, 32), {"prefix_tokens": 3, "patch_size": 8}, "6x4", 8.0),
     (24, (48, 32), {"patch_size": (16, 4)}, "3x8", 8.0),
     (24, (48, 32), {"grid": (3, 8)}, "3x8", 8.0),
 ]
@@ -61,8 +63,20 @@ def test_the_user_says_what_a_foreign_model_does_not(tokens, size, options, grid
     )
 
 
-def test_tokens_of_unknown_size_are_unreadable() -> None:
-    assert "give patch_size=" in foreign(25).unreadable["attn"]
+@pytest.mark.parametrize(
+    ("tokens", "size", "options", "reason"),
+    [
+        (25, None, {}, "grid= and patch_size="),
+        (24, (48, 32), {}, "grid= and patch_size="),
+        (27, (48, 32), {"prefix_tokens": 3}, "grid= and patch_size="),
+        (25, None, {"patch_size": 4}, "give grid="),
+        (25, None, {"grid": (5, 5)}, "give patch_size="),
+    ],
+)
+def test_a_number_of_tokens_is_no_evidence_of_a_grid(tokens, size, options, reason) -> None:
+    probe = foreign(tokens, size, **options)
+    assert probe.rows() == []
+    assert reason in probe.unreadable["attn"]
 
 
 WRONG = [
@@ -154,6 +168,7 @@ def test_after_an_exception_nothing_is_left() -> None:
     assert hooks_of(module) == 0
     assert torch.backends.mha.get_fastpath_enabled()
     assert torch.overrides._get_current_function_mode_stack() == []
+    assert torch.utils._python_dispatch._get_current_dispatch_mode() is None
 
 
 def test_a_fast_path_that_was_off_stays_off() -> None:
@@ -179,3 +194,12 @@ def test_the_block_can_be_entered_again() -> None:
         rtol=1e-6,
     )
     assert probe.rows()[0]["images"] == 2
+
+
+def test_what_a_probe_read_travels_to_another_process_and_merges() -> None:
+    module = small_vit()
+    there = pickle.loads(pickle.dumps(read(module)))
+    here = AttentionProbe(module)
+    here.merge(there)
+    assert here.rows() == there.rows() == read(module).rows()
+    assert here.unreadable == {}

@@ -141,7 +141,7 @@ def test_channels_are_not_taken_for_tokens_although_they_would_make_a_square() -
     probe = between(channels=True)
     assert probe.rows() == []
     assert probe.unreadable == {
-        "3": "its 9 queries and 9 keys are not the tokens that the module works on"
+        "3": "channel attention: its scores are between channels, not tokens"
     }
 
 
@@ -152,7 +152,7 @@ def test_masked_and_pruned_tokens_are_not_taken_for_a_coarser_grid() -> None:
     module.pos_drop.forward = lambda x: x[:, :5]
     probe = read(module)
     assert probe.rows() == []
-    assert "no grid of patches" in probe.unreadable["blocks.0.attn"]
+    assert "some were dropped" in probe.unreadable["blocks.0.attn"]
 
 
 # what is read

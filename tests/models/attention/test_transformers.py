@@ -108,15 +108,3 @@ def test_distances_agree_with_the_attentions_that_the_model_returns(
             np.testing.assert_allclose(
                 [row[column] for row in rows], expected[column], rtol=1e-5, atol=1e-6
             )
-
-
-def test_a_masked_autoencoder_that_drops_patches_gets_no_number(transformers: Any) -> None:
-    config = transformers.ViTMAEConfig(**{**SMALL, "image_size": 128}, mask_ratio=0.75)
-    module = transformers.ViTMAEModel(config).eval()
-    probe = AttentionProbe(module)
-    with probe, torch.no_grad():
-        probe.begin(2, (128, 128))
-        module(pixel_values=images(2, (128, 128)))
-    assert probe.rows() == []
-    assert all("no grid of patches" in reason for reason in probe.unreadable.values())
-    assert len(probe.unreadable) == 2
