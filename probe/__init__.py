@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from probe.models.folding.fold import fold
     from probe.models.loading.load import load_model
     from probe.models.reading.layers import list_norm_layers
+    from probe.models.reading.registration import register_norm, unregister_norm
     from probe.store.run import open_run
 
 __version__ = "0.1.0"
@@ -57,9 +58,11 @@ _HOME = {
     "load_model": "probe.models.loading.load",
     "open_run": "probe.store.run",
     "plot": "probe.jobs.drawing.draw",
+    "register_norm": "probe.models.reading.registration",
     "replace_norms": "probe.jobs.replacing.replace",
     "report": "probe.jobs.reporting.report",
     "save_folded": "probe.jobs.folding.folded_file",
+    "unregister_norm": "probe.models.reading.registration",
 }
 
 __all__ = [
@@ -86,9 +89,11 @@ __all__ = [
     "open_run",
     "plot",
     "plots",
+    "register_norm",
     "replace_norms",
     "report",
     "save_folded",
+    "unregister_norm",
 ]
 
 

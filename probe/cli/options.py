@@ -142,6 +142,15 @@ Layers = Annotated[
         "--layers", "GLOBS", "Layers by name, with commas between, e.g. 'blocks.*.norm1,norm'."
     ),
 ]
+NormTypes = Annotated[
+    list[str] | None,
+    text_option(
+        "--norm-type",
+        "CLASS=KIND",
+        "A norm class of your own and the kind it computes, e.g. mypkg.layers:MyNorm=rms_norm, or "
+        "a function (module, x) -> normalized as mypkg.layers:normalized; may be repeated.",
+    ),
+]
 Samples = Annotated[
     int, number_option("--samples", 1, "Sampled rows kept per layer, with all channels.")
 ]

@@ -157,6 +157,7 @@ LAYERS: dict[str, object] = {
     "channels": 0,
     "eps": float("nan"),
     "affine": False,
+    "own_alpha": float("nan"),  # of a DyT or Derf layer
     "positions": 0,  # per image
     "prefix_tokens": 0,
     "status": Status.CAPTURED.value,  # or not_called, not_finite

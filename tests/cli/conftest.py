@@ -32,6 +32,7 @@ JOBS = {
     "probe.store.run": ["open_run"],
     "probe.models.loading.load": ["load_model"],
     "probe.models.reading.layers": ["list_norm_layers"],
+    "probe.models.reading.unusual": ["affine_errors", "unread_norms"],
 }
 # what takes the options that a job takes as `**options`
 PASSED_ON = {"analyze": "capture", "draw_attention": "load_model"}
@@ -105,6 +106,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
             setattr(stand_in, name, fake.job(name))
         monkeypatch.setitem(sys.modules, module, stand_in)
     fake.answers = dict.fromkeys(("analyze", "capture", "open_run"), FakeRun())
+    fake.answers |= {"affine_errors": {}, "unread_norms": {}}
     yield fake
     assert fake.misfits == []
 

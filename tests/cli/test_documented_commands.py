@@ -7,12 +7,15 @@ import importlib
 import inspect
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
 import pytest
+from torch import nn
 
 import probe
 from probe.cli.failure import CLICK_USAGE
@@ -104,6 +107,15 @@ JOBS = {
 }
 
 
+def users_module() -> ModuleType:
+    """The module of norm classes that the pages speak of."""
+    module = ModuleType("mypkg.layers")
+    for name in ("MyNorm", "MaxNorm"):
+        setattr(module, name, type(name, (nn.Module,), {}))
+    module.max_normalized = lambda norm, x: x  # type: ignore[attr-defined]
+    return module
+
+
 @pytest.fixture
 def no_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every job only looks at its arguments, and every run can be opened."""
@@ -118,6 +130,7 @@ def no_job(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(module, name, reached)
     monkeypatch.setattr("probe.store.run.open_run", lambda run: RunWithAttention())
+    monkeypatch.setitem(sys.modules, "mypkg.layers", users_module())
 
 
 @pytest.mark.usefixtures("no_job")

@@ -8,6 +8,7 @@ import typer
 
 from probe.cli import options as opt
 from probe.cli.failure import PROGRAM
+from probe.cli.norm_classes import norm_classes
 from probe.errors import UsageError
 
 
@@ -18,6 +19,7 @@ def analyze(
     data: opt.Data = None,
     out: opt.Out = None,
     layers: opt.Layers = "*",
+    norm_type: opt.NormTypes = None,
     num_images: opt.NumImages = opt.DEFAULTS.images,
     batch_size: opt.BatchSize = opt.DEFAULTS.batch_size,
     workers: opt.Workers = 0,
@@ -50,7 +52,7 @@ def analyze(
     from probe.cli.views.run import show_run
 
     place = out or opt.default_out(model, weights)
-    with progress_bar(quiet, message=model) as progress:
+    with norm_classes(norm_type), progress_bar(quiet, message=model) as progress:
         from probe.jobs.analyze import analyze as job
 
         run = job(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from probe.cli import options as opt
+from probe.cli.norm_classes import norm_classes
 
 
 def capture(
@@ -11,6 +12,7 @@ def capture(
     data: opt.Data = None,
     out: opt.Out = None,
     layers: opt.Layers = "*",
+    norm_type: opt.NormTypes = None,
     num_images: opt.NumImages = opt.DEFAULTS.images,
     batch_size: opt.BatchSize = opt.DEFAULTS.batch_size,
     workers: opt.Workers = 0,
@@ -34,7 +36,7 @@ def capture(
     from probe.cli.views.capture import show_capture
 
     place = out or opt.default_out(model, weights)
-    with progress_bar(quiet, message=model) as progress:
+    with norm_classes(norm_type), progress_bar(quiet, message=model) as progress:
         from probe.jobs.capturing.capture import capture as job
 
         run = job(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from probe.cli import options as opt
+from probe.cli.norm_classes import norm_classes
 
 # What the parts say that take their time to import: `curve_norms()`, `SCOPES` of stand_ins and
 # `CURVES` of conversion_curves. A test holds both equal, so --help needs neither torch nor scipy.
@@ -107,6 +108,7 @@ def convert(
     to: To = "dyt",
     out: File = None,
     layers: opt.Layers = "*",
+    norm_type: opt.NormTypes = None,
     scope: Scope = "channel",
     curves: Curves = "established",
     evaluate_on: Eval = None,
@@ -133,7 +135,7 @@ def convert(
     from probe.cli.progress import progress_bar
     from probe.cli.views.convert import show
 
-    with progress_bar(quiet, message=run) as progress:
+    with norm_classes(norm_type), progress_bar(quiet, message=run) as progress:
         from probe.jobs.converting.convert import convert as job
 
         conversion = job(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from probe.cli import options as opt
+from probe.cli.norm_classes import norm_classes
 
 IMAGES = 8
 
@@ -34,6 +35,7 @@ def fold(
     weights: opt.Weights = "pretrained",
     data: opt.Data = None,
     layers: opt.Layers = "*",
+    norm_type: opt.NormTypes = None,
     num_images: NumImages = IMAGES,
     repeats: Repeats = 10,
     seed: opt.Seed = opt.DEFAULTS.seed,
@@ -53,7 +55,7 @@ def fold(
     from probe.cli.progress import progress_bar
     from probe.cli.views.fold import show
 
-    with progress_bar(quiet, message=model) as progress:
+    with norm_classes(norm_type), progress_bar(quiet, message=model) as progress:
         from probe.jobs.folding.fold_model import fold_model
 
         done = fold_model(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from probe.cli import options as opt
+from probe.cli.norm_classes import norm_classes
 
 
 def layers(
     model: opt.Model = opt.MODEL,
     weights: opt.Weights = "random",
     layers: opt.Layers = "*",
+    norm_type: opt.NormTypes = None,
     offline: opt.Offline = False,
     quiet: opt.Quiet = False,
     json: opt.Json = False,
@@ -21,10 +23,12 @@ def layers(
     from probe.cli.progress import progress_bar
     from probe.cli.views.layers import show
 
-    with progress_bar(quiet, message=model):
+    with norm_classes(norm_type), progress_bar(quiet, message=model):
         from probe.models.loading.load import load_model
         from probe.models.reading.layers import list_norm_layers
+        from probe.models.reading.unusual import affine_errors, unread_norms
 
         loaded = load_model(model, weights=weights, device="cpu", offline=offline)
         rows = [layer.as_dict() for layer in list_norm_layers(loaded.module, layers)]
-    show(model, rows, json)
+        errors, unread = affine_errors(loaded.module), unread_norms(loaded.module)
+    show(model, rows, errors, unread, json)

@@ -12,10 +12,11 @@ from probe.cli.views.run import document, styles, warned
 from probe.formatting import records
 from probe.wording.columns import CAPTURED
 from probe.wording.layers import counts
+from probe.wording.unusual_norms import affine_errors, with_errors
 
 
 def show_capture(run: Any, as_json: bool) -> None:
-    rows = records(run.layers)
+    rows = with_errors(records(run.layers), affine_errors(run.manifest))
     if as_json:
         print_json(document(run, rows))
         return
@@ -24,6 +25,6 @@ def show_capture(run: Any, as_json: bool) -> None:
         *attention_view.of_run(run),
         f"run: {run.path}",
         f"next: {PROGRAM} fit {run.path}",
-        *warned(run.manifest),
+        *warned(run.manifest, rows),
     ]
     print_table(columns_of(CAPTURED, rows), rows, lines, styles(rows))

@@ -16,18 +16,19 @@ from probe.records import Status
 from probe.wording.columns import ALPHAS
 from probe.wording.layers import counts, massive, where_s
 from probe.wording.notes import functional, missed, skipped, warnings_of
+from probe.wording.unusual_norms import affine_errors, not_read, unusual, with_errors
 
-SHOWN = 5  # skipped images named below the table; all of them stand in --json and in the manifest
+SHOWN = 5  # skipped images or modules named below the table; --json and the manifest have them all
 
 
 def show_run(run: Any, as_json: bool) -> None:
     """The result of a run that has been fitted."""
-    rows = records(run.alphas())
+    rows = rows_of(run)
     if as_json:
         drawn = [str(path) for path in figures(run)]
         print_json(document(run, rows, figures=drawn, report=report_of(run)))
         return
-    lines = [*notes(rows), *attention_view.of_run(run), *places(run), *warned(run.manifest)]
+    lines = [*notes(rows), *attention_view.of_run(run), *places(run), *warned(run.manifest, rows)]
     print_table(columns_of(ALPHAS, rows), rows, lines, styles(rows), also="alpha.csv")
 
 
@@ -36,9 +37,14 @@ def show_fits(run: Any, fits: Any, as_json: bool) -> None:
     beside it.
     """
     if as_json:
-        print_json(document(run, records(run.alphas()), fits=records(fits)))
+        print_json(document(run, rows_of(run), fits=records(fits)))
     else:
         show_run(run, False)
+
+
+def rows_of(run: Any) -> list[dict[str, Any]]:
+    """The rows of the table: one per layer, with the error of its output where it has one."""
+    return with_errors(records(run.alphas()), affine_errors(run.manifest))
 
 
 def document(run: Any, rows: Sequence[Row], **more: Any) -> dict[str, Any]:
@@ -50,6 +56,7 @@ def document(run: Any, rows: Sequence[Row], **more: Any) -> dict[str, Any]:
         "layers": list(rows),
         "skipped_images": skipped(manifest),
         "not_captured": functional(manifest),
+        "not_read": not_read(manifest),
         "attention": attention_view.document(run),
         "warnings": warnings_of(manifest),
         **more,
@@ -85,9 +92,10 @@ def report_of(run: Any) -> str | None:
     return str(path) if path.exists() else None
 
 
-def warned(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Skipped images, norms that were not captured, random weights."""
+def warned(manifest: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
+    """Skipped images, norms that were not captured or are unusual, random weights."""
     yield from missed(manifest, SHOWN)
+    yield from unusual(rows, not_read(manifest), SHOWN)
     yield from (f"WARNING: {line}" for line in warnings_of(manifest))
 
 

@@ -26,7 +26,9 @@ from probe.jobs.capturing.worker import CapturedLayers, Worker
 from probe.jobs.inputs import Inputs, Mask, Stream, check_images, open_model, open_stream
 from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
-from probe.models.reading.layers import affine_of, list_norm_layers, norm_modules
+from probe.models.reading.layers import affine_of, list_norm_layers, norm_modules, own_alpha
+from probe.models.reading.registration import registered_names
+from probe.models.reading.unusual import unread_norms
 from probe.records import Layer, Plan, Progress, silent
 from probe.stats.layer import LayerStatistics
 from probe.store import Run, RunWriter, open_run
@@ -118,10 +120,19 @@ def capture(
             "not_captured": worker.functional,
             "images_seen": worker.images,
             "attention": write_attention(writer, worker.attention, overrides),
+            **norm_facts(loaded.module),
         }
         manifest = manifest_of(loaded, autocast, stream, plan, layers, engine, records)
         writer.finish(manifest | seen | {"times": times(started, seconds, worker.images)})
     return open_run(out)
+
+
+def norm_facts(module: nn.Module) -> dict[str, dict[str, str]]:
+    """What the manifest says of unusual norms, where there are some: classes that a user
+    registered, and modules that look like norms and are not read.
+    """
+    facts = {"registered_norms": registered_names(), "not_read": unread_norms(module)}
+    return {name: values for name, values in facts.items() if values}
 
 
 def _check(samples: int, tail: int, num_images: int | None) -> None:
@@ -211,8 +222,9 @@ def _write_tables(
     parts: dict[str, list[Any]] = {"moments": [], "profile": [], "rows": []}
     records = []
     for layer, statistics in captured:
+        of_module = {"own_alpha": own_alpha(modules[layer.module])}
         if statistics is None:
-            records.append(layer_record(layer, None))
+            records.append(layer_record(layer, None) | of_module)
             continue
         affine = affine_of(modules[layer.module], layer.channels)
         weight, bias = (values.numpy() for values in affine)
@@ -220,7 +232,7 @@ def _write_tables(
         parts["profile"].append(tables.profile_columns(layer, statistics))
         parts["rows"].append(tables.token_columns(layer, statistics))
         error = tables.affine_error(statistics, weight, bias)
-        records.append(layer_record(layer, statistics, error))
+        records.append(layer_record(layer, statistics, error) | of_module)
     for name, of_layers in parts.items():
         there = [part for part in of_layers if part is not None]
         writer.write_table(name, tables.joined(name, there))

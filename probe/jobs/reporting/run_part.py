@@ -19,6 +19,7 @@ from probe.jobs.reporting.run_facts import facts_of, files_of, manifest_text
 from probe.jobs.reporting.tables import attention_table, layer_table
 from probe.records import Progress
 from probe.store.run import Run
+from probe.wording import unusual_norms
 from probe.wording.attention import attention_findings, not_read
 from probe.wording.layer_findings import layer_findings
 from probe.wording.layers import kinds
@@ -51,7 +52,8 @@ class ReportedRun:
         self.run, self.name, self.figures = run, name, figures
         self.title = title or model_title(run)
         self.tables = FigureTables(run)
-        self.rows = [] if run.attention_only else records(run.alphas())
+        rows = [] if run.attention_only else records(run.alphas())
+        self.rows = unusual_norms.with_errors(rows, unusual_norms.affine_errors(run.manifest))
         self.heads = heads_of(run)
         self._drawn, self._progress = drawn, progress
 
@@ -97,7 +99,9 @@ class ReportedRun:
     def _notes(self) -> Iterator[str]:
         """What was skipped or could not be read, as sentences."""
         attention = self._attention if self._computes_attention else None
-        for line in (*missed(self.run.manifest, NAMED), *not_read(attention)):
+        unread_norms = unusual_norms.not_read(self.run.manifest)
+        unusual = unusual_norms.unusual(self.rows, unread_norms, NAMED)
+        for line in (*missed(self.run.manifest, NAMED), *unusual, *not_read(attention)):
             yield f"{line[:1].upper()}{line[1:]}."
         if not self.figures:
             yield (

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from probe.models.folding.graph import NotFoldable
+from probe.models.reading.conventions import curve_names, normalized_shape
 from probe.models.reading.layers import affine_of, channels_of, eval_affine
 from probe.models.reading.norm_types import NormType
+from probe.models.reading.recognize import neutral_affine
 from probe.norms import Norm
 
-# the values of a layer's parameters at which its maps are the identity
-_NEUTRAL = {"weight": 1.0, "bias": 0.0, "alpha": 1.0, "shift": 0.0}
+_IDENTITY = (1.0, 0.0)  # scale and shift
 
 
 class Direction(StrEnum):
@@ -41,11 +42,6 @@ class Direction(StrEnum):
     @property
     def removes_layer(self) -> bool:
         return self in (Direction.BEFORE, Direction.AFTER)
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the layer's parameters that hold the map, where the layer stays."""
-        return ("weight", "bias") if self is Direction.AFFINE else ("alpha", "shift")
 
 
 @dataclass(frozen=True)
@@ -105,14 +101,12 @@ class NormLayer:
     def _input_affine(self) -> tuple[Tensor, Tensor]:
         """alpha, shift of f(alpha x + shift), one value per channel."""
 
-        def read(name: str) -> Tensor:
-            value = getattr(self.module, name, None)
-            if not isinstance(value, Tensor):
-                value = torch.tensor(_NEUTRAL[name])
-            value = value.detach().to("cpu", torch.float64)
-            return value.reshape(-1).expand(channels_of(self.module))
+        def read(name: str | None, missing: float) -> Tensor:
+            value = getattr(self.module, name).detach() if name else torch.tensor(missing)
+            return value.to("cpu", torch.float64).reshape(-1).expand(channels_of(self.module))
 
-        return read("alpha"), read("shift")
+        alpha, shift = map(read, curve_names(self.module), _IDENTITY)
+        return alpha, shift
 
     def check(self, direction: Direction) -> None:
         """Raises NotFoldable where there is no such map, or it cannot leave the layer."""
@@ -120,7 +114,9 @@ class NormLayer:
             raise NotFoldable("it is in training mode")
         if not direction.is_upstream and self.has_activation:
             raise NotFoldable("its own activation comes after it")
-        if len(getattr(self.module, "normalized_shape", (1,))) > 1:
+        if self.norm_type.stays:
+            raise NotFoldable(self.norm_type.stays)
+        if len(normalized_shape(self.module)) > 1:
             raise NotFoldable("its weight lies along several axes")
         scale, shift = self.map(direction)
         if not direction.removes_layer and bool((scale == 1).all()) and not shift.any():
@@ -134,11 +130,13 @@ class NormLayer:
         """
         if direction is Direction.AFFINE and isinstance(self.module, Norm):
             return _neutral_of_zoo(self.module)
-        own = {name: getattr(self.module, name, None) for name in direction.parameters}
+        if direction is Direction.AFFINE:
+            return neutral_affine(self.module)
+        neutral = zip(curve_names(self.module), _IDENTITY, strict=True)
         return {
-            name: torch.full_like(value, _NEUTRAL[name])
-            for name, value in own.items()
-            if isinstance(value, Tensor)
+            name: torch.full_like(getattr(self.module, name), value)
+            for name, value in neutral
+            if name
         }
 
 
@@ -146,5 +144,5 @@ def _neutral_of_zoo(norm: Norm) -> dict[str, Tensor]:
     """A norm of the zoo may hold its output affine in another form, so it is asked."""
     norm = copy.deepcopy(norm)
     norm.match_affine(torch.ones(norm.num_features), torch.zeros(norm.num_features))
-    own = {name: getattr(norm, name) for name in Direction.AFFINE.parameters}
+    own = {name: getattr(norm, name) for name in ("weight", "bias")}
     return {name: value.detach() for name, value in own.items() if value is not None}

@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from probe.models.reading import conventions
 from probe.norms import LayerNorm, RMSNorm
+from probe.norms.base import wide
 from probe.stats.observed import GivenNorm, PlaneNorm, TokenNorm
 
 Formula = TokenNorm | PlaneNorm | GivenNorm
@@ -28,11 +27,11 @@ _TINY = 1e-30
 def uses_running_statistics(module: Any) -> bool:
     """Does the module compute with running statistics now? Frozen classes always do."""
     is_tracked = getattr(module, "running_mean", None) is not None
-    return is_tracked and not (isinstance(module, _BatchNorm | _InstanceNorm) and module.training)
+    return is_tracked and ("Frozen" in type(module).__name__ or not module.training)
 
 
 def running_norm(module: Any, _: Tensor) -> Formula:
-    scale = torch.rsqrt(module.running_var.double() + module.eps)
+    scale = torch.rsqrt(module.running_var.double() + (conventions.eps(module) or 0.0))
     return PlaneNorm(module.running_mean.float()[None], scale.float()[None], fixed=True)
 
 
@@ -70,17 +69,25 @@ def token_norm(*, centered: bool) -> Callable[[nn.Module, Tensor], Formula]:
     return norm
 
 
-def simple_norm(module: Any, x: Tensor) -> Formula:
+def simple_norm(module: Any, x: Tensor, axis: int = -1) -> Formula:
     """timm's SimpleNorm: x over the unbiased standard deviation of the token, the mean is not
-    subtracted.
+    subtracted. axis: of the channels.
     """
-    axis = 1 if type(module).__name__.startswith("SimpleNorm2d") else -1
-    x = x.float()
-    return GivenNorm(x * torch.rsqrt(x.var(dim=axis, keepdim=True) + module.eps))
+    x, eps = wide(x), conventions.eps(module) or 0.0
+    return GivenNorm(x * torch.rsqrt(x.var(dim=axis, keepdim=True) + eps))
 
 
-def dynamic_tanh(module: Any, x: Tensor) -> Formula:
-    return GivenNorm(torch.tanh(module.alpha * x.float()))
+def dynamic_curve(curve: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, Tensor], Formula]:
+    """z = curve(alpha x + shift), of the modules that hold alpha, and shift or none."""
+
+    def norm(module: nn.Module, x: Tensor) -> Formula:
+        alpha, shift = conventions.curve_names(module)
+        if alpha is None:  # only where a user said that the class is such a curve
+            raise AttributeError("no attribute 'alpha'", name="alpha", obj=module)
+        scaled = getattr(module, alpha) * wide(x)
+        return GivenNorm(curve(scaled + getattr(module, shift) if shift else scaled))
+
+    return norm
 
 
 def is_line(module: Any) -> bool:

@@ -13,7 +13,8 @@ from probe.errors import UsageError
 from probe.layer_names import Patterns, select
 from probe.models.reading import conventions
 from probe.models.reading.conventions import Affine
-from probe.models.reading.norm_types import NormType, norm_type
+from probe.models.reading.norm_types import NormType
+from probe.models.reading.recognize import norm_type
 from probe.records import Layer
 
 
@@ -46,12 +47,26 @@ def eval_affine(module: nn.Module) -> Affine | None:
     return kind.eval_affine(module) if kind else conventions.eval_affine(module)
 
 
+def own_alpha(module: nn.Module) -> float | None:
+    """The alpha of a layer that is itself z = f(alpha x + shift), such as a DyT or a Derf; None for
+    all other layers, and where it is not one number.
+    """
+    kind, (name, _) = norm_type(module), conventions.curve_names(module)
+    if kind is None or not kind.has_alpha or name is None:
+        return None
+    alpha = getattr(module, name)
+    return float(alpha.detach()) if alpha.numel() == 1 else None
+
+
 def norm_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module, NormType]]:
     """(path, module, type) of every normalization layer, each shared module once, in module
     order.
     """
     for name, child in module.named_modules():
-        kind = norm_type(child)
+        try:
+            kind = norm_type(child)
+        except UsageError as error:  # of a registration
+            raise UsageError(f"layer {name!r}: {error}") from error
         if kind is not None:
             yield name, child, kind
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from probe.errors import UsageError
+from probe.models.reading.conventions import normalized_shape
 from probe.models.reading.formulas import Formula
 from probe.models.reading.norm_types import NormType
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm
@@ -35,7 +37,12 @@ def observe(
 ) -> Observed:
     """The observation of one call of the norm layer `name`, with x its input and y its output."""
     x, y = _with_batch_axis(module, x, y)
-    norm = kind.formula(module, x)
+    try:
+        norm = kind.formula(module, x)
+    except UsageError as error:  # of a registration
+        raise UsageError(f"layer {name!r}: {error}") from error
+    if kind.before_more is not None:
+        y = kind.before_more(module, x, y)
     if kind.channels_last:
         x, y, norm = _on_rows(module, x, y, norm)
         channels_last = True
@@ -62,7 +69,7 @@ def _on_rows(
     module: nn.Module, x: Tensor, y: Tensor, norm: Formula
 ) -> tuple[Tensor, Tensor, Formula]:
     """(..., C); of a LayerNorm over (C, H, W) every normalized entry is a channel."""
-    axes = len(getattr(module, "normalized_shape", (1,)))
+    axes = len(normalized_shape(module))
     if axes > 1:
         x, y = x.flatten(-axes), y.flatten(-axes)
     return x, y, _reshaped(norm, lambda z: z.reshape(x.shape))

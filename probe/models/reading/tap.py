@@ -48,6 +48,7 @@ class Tap:
         self._context: BatchContext | None = None
         self._inputs: dict[str, Tensor] = {}
         self._running: list[str] = []  # paths of the modules that are running, outermost first
+        self._reading = False  # a function that a user registered may call its module
 
     def begin(self, context: BatchContext) -> None:
         """Say which images the next forward pass runs."""
@@ -69,12 +70,16 @@ class Tap:
             yield module.register_forward_hook(self._read(name, module, kind), with_kwargs=True)
 
     def _emit(self, name: str, module: nn.Module, kind: NormType, x: Tensor | None, y: Any) -> None:
-        if self._context is None or x is None or not isinstance(y, Tensor):
+        if self._context is None or x is None or not isinstance(y, Tensor) or self._reading:
             return
         self.calls[name] += 1
-        with torch.no_grad():
-            observed = observe(name, module, kind, x.detach(), y.detach(), self._context)
-            self._receive(name, self.calls[name], observed)
+        self._reading = True
+        try:
+            with torch.no_grad():
+                observed = observe(name, module, kind, x.detach(), y.detach(), self._context)
+        finally:
+            self._reading = False
+        self._receive(name, self.calls[name], observed)
 
     def _read(self, name: str, module: nn.Module, kind: NormType) -> Callable:
         def hook(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:

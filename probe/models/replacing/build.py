@@ -16,8 +16,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from probe.curves import StandIn
 from probe.errors import UsageError
+from probe.models.reading.conventions import normalized_shape
 from probe.models.reading.layers import channels_of, eps_of, eval_affine
 from probe.models.reading.norm_types import NormType
+from probe.models.reading.recognize import recognize
 from probe.models.replacing.curve_norms import norm_label
 from probe.models.replacing.initial_values import NotReplaced, init_from_curve, init_from_layer
 from probe.models.replacing.spec import INITS, ReplacementSpec
@@ -62,6 +64,8 @@ def build(
     context: options that the model tells (grid, prefix_tokens), `like`: a tensor with the device
     and dtype of the model.
     """
+    if kind.stays:
+        raise NotReplaced(kind.stays)
     channels = _channels(old)
     norm, name = _in_layout(spec.norm, kind.channels_last)
     stand_in = spec.stand_in(layer, channels) if spec.init == "fitted" else None
@@ -79,7 +83,7 @@ def build(
 
 
 def _channels(old: nn.Module) -> int:
-    if len(shape := getattr(old, "normalized_shape", (1,))) > 1:
+    if len(shape := normalized_shape(old)) > 1:
         raise NotReplaced(
             f"the layer normalizes over {len(shape)} axes at once; the norms of the zoo have one "
             "axis of channels"
@@ -152,7 +156,8 @@ def _matching(old: nn.Module, kind: NormType, plain: str) -> dict[str, Any]:
 
 
 def _has_no_affine(old: nn.Module) -> bool:
-    return getattr(old, "weight", None) is None and getattr(old, "bias", None) is None
+    recognized = recognize(old)
+    return recognized is None or recognized.names == (None, None)
 
 
 def _floating(module: nn.Module) -> Iterator[Tensor]:

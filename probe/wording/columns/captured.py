@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from probe.formatting import number, thousands, whole
-from probe.wording.columns.column import Column
-from probe.wording.columns.layers import CHANNELS, DEPTH, KIND, LAYER, STATUS
+from probe.wording.columns.column import Column, any_has
+from probe.wording.columns.layers import CHANNELS, DEPTH, KIND, LAYER, OUTPUT_ERROR, STATUS
 
 EPS = Column("eps", "What is added to the variance before its root.", "input", format=number)
 AFFINE = Column(
@@ -28,7 +28,23 @@ CAPTURED = (
     replace(CHANNELS, rank=0, common=False),
     EPS,
     AFFINE,
+    Column(
+        "own_alpha",
+        "Alpha of the layer itself, where it is a DyT or a Derf: z = f(alpha * x + shift).",
+        "1/input",
+        title="own alpha",
+        format=number,
+        rank=1,
+        wanted=any_has("own_alpha"),
+    ),
+    Column(
+        "affine_error",
+        "Largest |output - (weight * normalized + bias)| over the sampled rows, relative to the "
+        "largest output or 1.",
+        "ratio",
+    ),
     replace(STATUS, meaning="captured, not_called or not_finite.", values=""),
+    OUTPUT_ERROR,
     Column(
         "count", "Elements that went through.", "count", title="elements", format=thousands, rank=0
     ),
@@ -60,4 +76,5 @@ MODEL_LAYERS = (
     replace(CHANNELS, title="channels", rank=0, common=False),
     replace(EPS, rank=1),
     replace(AFFINE, rank=2),
+    OUTPUT_ERROR,
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from probe.formatting import number, percent, r_squared, whole
+from probe.wording import unusual_norms
 from probe.wording.columns.column import Column, any_has
 from probe.wording.layers import (
     all_affine,
@@ -53,12 +54,26 @@ LINE = Column(
     wanted=lambda rows: any_has("linear_r2")(rows) and not all_affine(rows),
 )
 
+OUTPUT_ERROR = Column(
+    unusual_norms.OUTPUT_ERROR,
+    "Largest |output - (weight * normalized + bias)|, relative to the largest output, where it is "
+    "more than rounding.",
+    "ratio",
+    title="output off",
+    format=number,
+    rank=0,
+    page=True,
+    wanted=any_has(unusual_norms.OUTPUT_ERROR),
+    stored=False,
+)
+
 ALPHAS = (
     LAYER,
     DEPTH,
     KIND,
     CHANNELS,
     STATUS,
+    OUTPUT_ERROR,
     Column(
         "alpha",
         "Alpha of the tanh fitted to every element, with its interval over images; only where a "
