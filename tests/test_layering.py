@@ -37,7 +37,8 @@ ROOMS = {
         {"folding"},
     ],
     "jobs": [
-        {"inputs", "figure_file"},
+        {"image_batches", "figure_file"},
+        {"inputs"},
         {"model_file", "reopen"},
         {"capturing"},
         {"fitting"},

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from probe.data.parquet_rows import ParquetReader
 from probe.data.source import ImageSource
 from probe.data.sources import printable
 
@@ -35,6 +36,9 @@ def labels_of(source: ImageSource) -> Labels | None:
     """The labels of a source; None where it has none."""
     if source.description["kind"] == "folder":
         return _of_folders(source.ids, Path(source.description["location"]))
+    if isinstance(source.read, ParquetReader):
+        values = source.read.labels()
+        return None if values is None else _whole_numbers(values, source.read.classes)
     dataset = getattr(source.read, "dataset", None)
     if dataset is None:
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from probe.data.source import ImageSource
 from probe.errors import ProbeError, UsageError, named_first_line
 
 Transform = Callable[[Any], Tensor]
+Row = tuple[int, str, Callable[[], Any]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Batch:
     """
 
     indices: np.ndarray  # (B,) int64, image index of each row
-    inputs: Tensor  # (B, 3, H, W); (0,) for an empty batch
+    inputs: Tensor | list[Tensor]  # (B, 3, H, W), (0,) for an empty batch; or B tensors
     skipped: list[tuple[str, str]]  # (id, reason) of the images left out
 
     def __len__(self) -> int:
@@ -47,32 +49,47 @@ def cut_batches(images: int, batch_size: int) -> list[np.ndarray]:
 
 
 def load_batch(
-    source: ImageSource, transform: Transform, indices: Sequence[int] | np.ndarray
+    source: ImageSource,
+    transform: Transform,
+    indices: Sequence[int] | np.ndarray,
+    stacked: bool = True,
 ) -> Batch:
-    """Decodes and transforms the images of one batch. Raises UsageError where the transform gives
-    no tensors of equal shape.
+    """Decodes and transforms the images of one batch. stacked: as one tensor, else as a list.
+    Raises UsageError where tensors to be stacked differ in shape.
     """
+    rows = [(i, source.ids[i], partial(source.load, i)) for i in map(int, indices)]
+    return batch_of(rows, transform, stacked)
+
+
+def batch_of(rows: Sequence[Row], transform: Transform, stacked: bool = True) -> Batch:
+    """Reads and transforms the images of (index, id, reading function). Raises as `load_batch`."""
     kept, tensors, skipped = [], [], []
-    for index in map(int, indices):
+    for index, name, read in rows:
         try:
-            tensors.append(_one(source, transform, index))
+            tensors.append(_one(read, transform))
             kept.append(index)
         except BadImage as error:
-            skipped.append((source.ids[index], error.reason))
-    return Batch(np.array(kept, dtype=np.int64), _stack(tensors), skipped)
+            skipped.append((name, error.reason))
+    inputs = _stack(tensors) if stacked else tensors
+    return Batch(np.array(kept, dtype=np.int64), inputs, skipped)
 
 
 def iterate(
-    source: ImageSource, transform: Transform, batch_size: int = 8, workers: int = 0
+    source: ImageSource,
+    transform: Transform,
+    batch_size: int = 8,
+    workers: int = 0,
+    stacked: bool = True,
 ) -> Iterator[Batch]:
-    """All batches in order, decoded by `workers` processes (0: in this one).
+    """All batches in order, decoded by `workers` processes (0: in this one); stacked: as
+    `load_batch` takes it.
 
     Raises ProbeError at the end where no image at all could be used, or where a worker process
     died.
     """
     if workers < 0:
         raise UsageError(f"workers is {workers}; give 0 or more")
-    dataset = _Batches(source, transform, cut_batches(len(source), batch_size))
+    dataset = _Batches(source, transform, cut_batches(len(source), batch_size), stacked)
     return _checked(_results(dataset, workers), len(source))
 
 
@@ -82,22 +99,27 @@ class _Batches(Dataset[Any]):
     """
 
     def __init__(
-        self, source: ImageSource, transform: Transform, batches: list[np.ndarray]
+        self,
+        source: ImageSource,
+        transform: Transform,
+        batches: list[np.ndarray],
+        stacked: bool,
     ) -> None:
         self.source, self.transform, self.batches = source, transform, batches
+        self.stacked = stacked
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, item: int) -> Batch | ProbeError:
         try:
-            return load_batch(self.source, self.transform, self.batches[item])
+            return load_batch(self.source, self.transform, self.batches[item], self.stacked)
         except ProbeError as error:
             return error
 
 
-def _one(source: ImageSource, transform: Transform, index: int) -> Tensor:
-    image = source.load(index)
+def _one(read: Callable[[], Any], transform: Transform) -> Tensor:
+    image = read()
     try:
         tensor = transform(image)
     except Exception as error:  # a user's transform may raise anything
@@ -116,7 +138,7 @@ def _stack(tensors: list[Tensor]) -> Tensor:
     if len(shapes) > 1:
         raise UsageError(
             f"the transform gives tensors of different shapes ({sorted(shapes)[:3]}); resize or "
-            "crop to one, or use batch size 1"
+            "crop to one, or use --batch-size 1"
         )
     return torch.stack(tensors)
 
@@ -167,4 +189,4 @@ def _identity(batch: Any) -> Any:
     return batch
 
 
-__all__ = ["Batch", "cut_batches", "iterate", "load_batch"]
+__all__ = ["Batch", "batch_of", "cut_batches", "iterate", "load_batch"]

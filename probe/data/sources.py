@@ -1,5 +1,5 @@
-"""Where images come from: a folder, a list of files, a timm dataset or the bundled photographs, all
-as one ImageSource.
+"""Where images come from: a folder (of images or of Parquet files), a list of files, a timm dataset
+or the bundled photographs, all as one ImageSource.
 
 The list is sorted, then `num_images` of it are drawn without replacement and kept in sorted order
 (folders are often sorted by class, so the first ones would show one class). An image's index is its
@@ -13,19 +13,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from PIL import Image
 
 from probe.data.bundled_photos import Crop, bundled_crops
 from probe.data.images import SUFFIXES, BadImage, read_image
+from probe.data.parquet_folders import SUFFIX, open_parquet, parquet_files
 from probe.data.source import ImageSource, choose, describe
 from probe.data.timm_datasets import open_dataset
 from probe.errors import UsageError
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 ACCEPTED = (
-    "a folder of images, one image, a .txt list of paths, or a timm dataset (hfds/..., torch/..., "
-    "folder/...)"
+    "a folder of images or of Parquet files, one image, a .txt list of paths, or a timm dataset "
+    "(hfds/..., torch/..., folder/...)"
 )
 
 
@@ -82,6 +84,8 @@ def open_images(
         "wds",
     ):
         return open_dataset(uri, num_images, seed)
+    if not os.path.lexists(path) and "?" in uri:
+        return _with_options(uri, num_images, seed)
     return _on_disk(path, num_images, seed)
 
 
@@ -109,6 +113,20 @@ def _bundled(num_images: int | None) -> ImageSource:
     )
 
 
+def _with_options(uri: str, num_images: int | None, seed: int) -> ImageSource:
+    """`FOLDER?split=test`, which only Parquet files take. Raises UsageError for anything else."""
+    name, _, query = uri.partition("?")
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise UsageError(f"data {printable(name)!r} does not exist; accepted: {ACCEPTED}")
+    if not parquet_files(path):
+        raise UsageError(
+            f"data {printable(name)!r} holds no Parquet file; ?{query} goes with Parquet folders "
+            "and timm datasets"
+        )
+    return open_parquet(path, dict(parse_qsl(query, keep_blank_values=True)), num_images, seed)
+
+
 def _on_disk(path: Path, num_images: int | None, seed: int) -> ImageSource:
     shown = printable(path)
     try:
@@ -116,6 +134,8 @@ def _on_disk(path: Path, num_images: int | None, seed: int) -> ImageSource:
             return _folder(path, num_images, seed)
         if not path.exists():
             raise UsageError(f"data {shown!r} does not exist; accepted: {ACCEPTED}")
+        if path.suffix == SUFFIX:
+            return open_parquet(path, {}, num_images, seed)
         if path.suffix.lower() in LIST_SUFFIXES:
             return _listed(
                 "list", printable(path.absolute()), _read_list(path), path.parent, num_images, seed
@@ -132,6 +152,8 @@ def _on_disk(path: Path, num_images: int | None, seed: int) -> ImageSource:
 
 def _folder(folder: Path, num_images: int | None, seed: int) -> ImageSource:
     paths, ignored, unreadable = _walk(folder)
+    if not paths and parquet_files(folder):
+        return open_parquet(folder, {}, num_images, seed)
     if not paths:
         others = (
             f" ({ignored} other files, {len(unreadable)} unreadable folders)"

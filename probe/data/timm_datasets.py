@@ -71,8 +71,8 @@ def open_dataset(uri: str, num_images: int | None, seed: int) -> ImageSource:
         dataset, split = _torchvision(name, options)
     else:
         raise UsageError(
-            f"data {uri!r} is a stream without a fixed order; accepted: hfds/..., torch/..., or a "
-            "folder"
+            f"data {uri!r} is a stream without a fixed order, which goes with a capture only, as "
+            "hfids/...; accepted here: hfds/..., torch/..., or a folder"
         )
     if not len(dataset):
         raise UsageError(f"data {uri!r} holds no image in split {split!r}")
@@ -95,9 +95,9 @@ def _hugging_face(name: str, options: dict[str, str]) -> tuple[Any, str]:
 
     path, root = name.split("/", 1)[1], options.get("root")
     if not os.path.exists(path):
-        _need_hub(name)
+        need_hub(name)
     try:
-        split = options.get("split") or _first_split(datasets.get_dataset_split_names(path), name)
+        split = options.get("split") or first_split(datasets.get_dataset_split_names(path), name)
         features = datasets.load_dataset(path, split=split, cache_dir=root).features
         key = options.get("input_key") or next(
             (k for k, f in features.items() if isinstance(f, datasets.Image)), None
@@ -120,7 +120,7 @@ def _hugging_face(name: str, options: dict[str, str]) -> tuple[Any, str]:
         raise UsageError(f"data {name!r} cannot be opened: {first_line(error)}") from error
 
 
-def _need_hub(name: str) -> None:
+def need_hub(name: str) -> None:
     """Raises ProbeError at once where the hub does not answer: the datasets library retries for
     half a minute.
     """
@@ -152,7 +152,7 @@ def _torchvision(name: str, options: dict[str, str]) -> tuple[Any, str]:
         ) from error
 
 
-def _first_split(present: list[str], name: str) -> str:
+def first_split(present: list[str], name: str) -> str:
     for split in SPLITS:
         if split in present:
             return split
@@ -161,4 +161,4 @@ def _first_split(present: list[str], name: str) -> str:
     )
 
 
-__all__ = ["DatasetReader", "open_dataset"]
+__all__ = ["OPTIONS", "DatasetReader", "first_split", "need_hub", "open_dataset"]

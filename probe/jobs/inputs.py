@@ -6,55 +6,45 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from probe.data import ImageSource, iterate, open_images
+from probe.data import (
+    ImageSource,
+    image_stream_of,
+    is_stream_name,
+    open_image_stream,
+    open_images,
+)
 from probe.errors import UsageError
-from probe.models.loading.load import Model, load_model, resolve_device, resolve_dtype
+from probe.jobs.image_batches import (
+    Inputs,
+    Mask,
+    Stream,
+    endless_stream,
+    image_stream,
+    valid_positions,
+)
+from probe.layer_names import Patterns, chooses_all
+from probe.models.loading.load import (
+    AS_GIVEN,
+    Model,
+    load_model,
+    resolve_device,
+    resolve_dtype,
+    split_name,
+)
 from probe.models.loading.weights import fingerprint
-from probe.models.reading.layers import unwrapped
+from probe.models.reading.layers import list_norm_layers, unwrapped
 from probe.records import GROUPS
 
-Mask = Callable[[Any], Any]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """One batch on its way into the model."""
-
-    args: tuple
-    kwargs: dict[str, Any]
-    images: NDArray[np.int64]  # (B,) image index
-    groups: NDArray[np.int64]  # (B,) jackknife group
-    valid: NDArray[np.bool_] | None = None  # (B, T)
-
-    @property
-    def place(self) -> int:
-        """Where the batch stands among all: the index of its first image."""
-        return int(self.images[0]) if len(self.images) else -1
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-@dataclass
-class Stream:
-    """Batches with what the manifest says about them; `skipped` fills up while the batches are
-    read.
-    """
-
-    batches: Iterator[Inputs]
-    images: int | None  # how many are planned, None if unknown
-    ids: list[str]
-    description: dict[str, Any]
-    groups: list[int] | None = None  # jackknife group per image
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+# where the transform of a model comes from that has none of its own
+TRANSFORM_FROM = {
+    "file": "its function may return (module, transform)",
+    "hf": "its folder may hold a preprocessor_config.json",
+}
 
 
 def open_model(model: str | Model | nn.Module, **options: Any) -> Model:
@@ -66,6 +56,19 @@ def open_model(model: str | Model | nn.Module, **options: Any) -> Model:
     if isinstance(model, nn.Module):
         return _plain_model(unwrapped(model), options.get("device"), options.get("dtype"))
     return load_model(model, **options)
+
+
+def check_layers(
+    model: str | Model | nn.Module, layers: Patterns, weights: Any, **options: Any
+) -> None:
+    """Raises UsageError for layers that a named model has not, before its weights are downloaded:
+    the architecture alone is built for that. Where all layers are wanted, nothing is.
+    """
+    if isinstance(model, str) and weights == "pretrained" and not chooses_all(layers):
+        if split_name(model)[0] in ("file", "bundled"):  # no download, and a factory may be costly
+            return
+        bare = load_model(model, weights="random", device="cpu", **options)
+        list_norm_layers(bare.module, layers)
 
 
 def _plain_model(module: nn.Module, device: str | None, dtype: str | None) -> Model:
@@ -81,7 +84,7 @@ def _plain_model(module: nn.Module, device: str | None, dtype: str | None) -> Mo
         module=module,
         name=type(module).__name__,
         origin="module",
-        weights="as given",
+        weights=AS_GIVEN,
         transform=None,
         input_size=(3, 0, 0),
         prefix_tokens=prefix if isinstance(prefix, int) else 0,
@@ -144,20 +147,25 @@ def open_stream(
     """The batches of `data` for `model`. Raises UsageError where they cannot be made (no images, no
     transform).
 
-    num_images: of image files so many are chosen by the seed, of batches so many are read (to the
-    end of a batch); None: all.
+    num_images: of image files so many are chosen by the seed; of a stream of images the first so
+    many are read, of batches as many (to the end of a batch); None: all.
     """
     if batch_size < 1:
         raise UsageError(f"--batch-size {batch_size}: must be at least 1")
-    if is_images(data):
+    images = open_image_stream(data) if is_stream_name(data) else image_stream_of(data)
+    if images is not None or is_images(data):
         transform = transform or model.transform
         if transform is None:
             raise UsageError(
-                "a plain module needs transform= to read image files; or give an iterable of "
-                "batches as data"
+                f"{shown_name(model)} has no transform for image files: "
+                f"{TRANSFORM_FROM.get(model.origin, 'a plain module needs transform=')}; or give, "
+                "in Python, an iterable of batches as data"
             )
+        if images is not None:
+            _refuse_workers(workers)
+            return endless_stream(model, images, transform, num_images, batch_size, mask)
         source = data if isinstance(data, ImageSource) else open_images(data, num_images, seed)
-        return _image_stream(model, source, transform, batch_size, workers, mask)
+        return image_stream(model, source, transform, batch_size, workers, mask)
     if not isinstance(data, Iterable):
         raise UsageError(
             f"data is a {type(data).__name__}; accepted: a folder, files, or an iterable of batches"
@@ -167,33 +175,9 @@ def open_stream(
     )
 
 
-def _image_stream(
-    model: Model,
-    source: ImageSource,
-    transform: Callable[[Any], Tensor],
-    batch_size: int,
-    workers: int,
-    mask: Mask | None,
-) -> Stream:
-    """Batches of image files, in the parameters' dtype."""
-    floating = next(
-        (p.dtype for p in model.module.parameters() if p.is_floating_point()), torch.float32
-    )
-    stream = Stream(
-        iter(()), len(source), list(source.ids), dict(source.description), source.groups.tolist()
-    )
-
-    def batches() -> Iterator[Inputs]:
-        for batch in iterate(source, transform, batch_size, workers):
-            stream.skipped += batch.skipped
-            if len(batch):
-                inputs = batch.inputs.to(floating)
-                yield Inputs(
-                    (inputs,), {}, batch.indices, source.groups[batch.indices], _valid(mask, inputs)
-                )
-
-    stream.batches = batches()
-    return stream
+def _refuse_workers(workers: int) -> None:
+    if workers:
+        raise UsageError(f"--workers {workers}: a stream is read by this process alone; give 0")
 
 
 def _batch_stream(data: Iterable[Any], num_images: int | None, mask: Mask | None) -> Stream:
@@ -205,7 +189,7 @@ def _batch_stream(data: Iterable[Any], num_images: int | None, mask: Mask | None
             args, kwargs = _arguments(batch)
             images = np.arange(start, start + _batch_length(args, kwargs))
             start += len(images)
-            yield Inputs(args, kwargs, images, images % GROUPS, _valid(mask, batch))
+            yield Inputs(args, kwargs, images, images % GROUPS, valid_positions(mask, batch))
             if num_images is not None and start >= num_images:
                 return
 
@@ -227,14 +211,14 @@ def _length(data: Iterable[Any], num_images: int | None) -> int | None:
 
 
 def _arguments(batch: Any) -> tuple[tuple, dict[str, Any]]:
-    """What the module is called with: a tensor, the first item of a tuple, or a mapping as keyword
-    arguments.
+    """What the module is called with: a tensor, the first item of a tuple (of a detection loader:
+    a list of images), or a mapping as keyword arguments.
     """
     if isinstance(batch, Tensor):
         return (batch,), {}
     if isinstance(batch, Mapping):
         return (), dict(batch)
-    if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor):
+    if isinstance(batch, tuple | list) and batch and _is_input(batch[0]):
         return (batch[0],), {}
     raise UsageError(
         f"a batch is a {type(batch).__name__}; accepted: a tensor, a tuple whose first item is "
@@ -242,7 +226,14 @@ def _arguments(batch: Any) -> tuple[tuple, dict[str, Any]]:
     )
 
 
+def _is_input(item: Any) -> bool:
+    images = item if isinstance(item, list | tuple) and item else [item]
+    return all(isinstance(image, Tensor) for image in images)
+
+
 def _batch_length(args: tuple, kwargs: dict[str, Any]) -> int:
+    if args and isinstance(args[0], list | tuple):
+        return len(args[0])
     first = next(
         (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim),
         None,
@@ -250,15 +241,3 @@ def _batch_length(args: tuple, kwargs: dict[str, Any]) -> int:
     if first is None:
         raise UsageError("a batch holds no tensor with a batch axis")
     return len(first)
-
-
-def _valid(mask: Mask | None, batch: Any) -> NDArray[np.bool_] | None:
-    if mask is None:
-        return None
-    valid = torch.as_tensor(mask(batch))
-    if valid.ndim != 2:
-        raise UsageError(
-            f"mask gave a tensor of shape {tuple(valid.shape)}; accepted: boolean (B, T), True at "
-            "valid positions"
-        )
-    return valid.to("cpu", torch.bool).numpy()

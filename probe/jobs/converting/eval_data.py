@@ -129,6 +129,12 @@ def _reopened(described: dict[str, Any], plan: dict[str, Any]) -> ImageSource:
         return open_images(described["images"][:chosen])
     if kind == "dataset":
         return open_images(f"{described['location']}?split={described['split']}", chosen, seed)
+    if kind == "parquet":
+        query = f"split={described['split']}&input_key={described['column']}"
+        query += f"&target_key={described['labels']}" if described.get("labels") else ""
+        return open_images(f"{described['location']}?{query}", chosen, seed)
+    if kind == "stream":
+        raise UsageError("it was captured on a stream, which has passed")
     raise UsageError("it was captured on batches in memory")
 
 
