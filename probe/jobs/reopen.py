@@ -10,7 +10,7 @@ from torch import nn
 
 from probe.errors import UsageError
 from probe.jobs.inputs import open_model
-from probe.models.loading.load import Model
+from probe.models.loading.load import AS_GIVEN, Model
 from probe.models.loading.origins.names import is_architecture
 from probe.store import Run
 
@@ -76,6 +76,8 @@ def _weights(
     if given is not None:
         return given
     weights = str(known.get("weights") or "pretrained")
+    if weights == AS_GIVEN:  # by the factory of a Python file
+        return "pretrained"
     if weights not in ("pretrained", "random") and not Path(weights).is_file():
         raise UsageError(
             f"run {run.path} is of the weights file {weights}, which is not here: give it by "

@@ -199,6 +199,8 @@ def _inputs(model: Model, data: Any, num_images: int | None, seed: int) -> Input
     device = next((value.device for value in model.module.parameters()), torch.device("cpu"))
 
     def moved(value: Any) -> Any:
+        if isinstance(value, list):
+            return [moved(image) for image in value]
         return value.to(device) if isinstance(value, torch.Tensor) else value
 
     kwargs = {name: moved(value) for name, value in inputs.kwargs.items()}

@@ -19,14 +19,20 @@ import torch
 from probe.data.network import TIMEOUT, unreachable
 from probe.errors import ProbeError, first_line
 
-INSTEAD = (
-    "give --weights FILE, --weights random, or --model bundled:vit_cifar10, which needs no network"
-)
+NO_NETWORK = "--model bundled:vit_cifar10, which needs no network"
+INSTEAD = f"give --weights FILE, --weights random, or {NO_NETWORK}"
+FOLDER_INSTEAD = f"give a folder of this machine, or {NO_NETWORK}"
 
 
-def hub_file(repo: str, names: Sequence[str], offline: bool = False) -> Path:
+def hub_file(
+    repo: str,
+    names: Sequence[str],
+    offline: bool = False,
+    what: str = "weights",
+    instead: str = INSTEAD,
+) -> Path:
     """The first of `names` that the hub repository `repo` (`owner/name`, `@revision` if any) has.
-    Raises ProbeError.
+    Raises ProbeError that says `what` is missing and what to give `instead`.
     """
     from huggingface_hub import (
         constants,
@@ -42,7 +48,7 @@ def hub_file(repo: str, names: Sequence[str], offline: bool = False) -> Path:
         cached = try_to_load_from_cache(repo, name, revision=revision or None)
         if isinstance(cached, str):
             return Path(cached)
-    _need_network(repo, constants.ENDPOINT, offline or constants.HF_HUB_OFFLINE)
+    _need_network(repo, constants.ENDPOINT, offline or constants.HF_HUB_OFFLINE, what, instead)
     for name in names:
         try:
             try:  # asked once and without the retries of the download, which take most of a minute
@@ -56,10 +62,10 @@ def hub_file(repo: str, names: Sequence[str], offline: bool = False) -> Path:
             )
         except Exception as error:  # refused, gated, cut off, disk full
             raise ProbeError(
-                f"weights of {repo} cannot be downloaded: {first_line(error)}; {INSTEAD}"
+                f"{what} of {repo} cannot be downloaded: {first_line(error)}; {instead}"
             ) from error
     raise ProbeError(
-        f"weights of {repo} cannot be downloaded: it has none of {', '.join(names)}; {INSTEAD}"
+        f"{what} of {repo} cannot be downloaded: it has none of {', '.join(names)}; {instead}"
     )
 
 
@@ -84,14 +90,15 @@ def url_file(url: str, offline: bool = False, name: str | None = None) -> Path:
     return path
 
 
-def _need_network(what: str, url: str, offline: bool) -> None:
+def _need_network(
+    name: str, url: str, offline: bool, what: str = "weights", instead: str = INSTEAD
+) -> None:
     reason = "offline mode forbids the download" if offline else None
     if reason is None and (answer := unreachable(url)):
         reason = f"{urlparse(url).hostname} does not answer ({answer})"
     if reason:
-        raise ProbeError(
-            f"no pretrained weights: {what} is not in the cache and {reason}; {INSTEAD}"
-        )
+        lacking = "no pretrained weights" if what == "weights" else f"no {what}"
+        raise ProbeError(f"{lacking}: {name} is not in the cache and {reason}; {instead}")
 
 
-__all__ = ["INSTEAD", "hub_file", "url_file"]
+__all__ = ["FOLDER_INSTEAD", "INSTEAD", "hub_file", "url_file"]

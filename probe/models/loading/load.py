@@ -1,7 +1,7 @@
 """A network by name, with weights and its own evaluation transform: `load_model("resnet50")`.
 
-Names: `NAME` or `timm:NAME`, `torchvision:NAME`, `bundled:NAME`. Weights: `pretrained`, `random`
-(seeded) or a file.
+Names: `NAME` or `timm:NAME`, `torchvision:NAME`, `bundled:NAME`, `hf:NAME`, `hf-hub:OWNER/NAME`,
+`FILE.py:FACTORY`. Weights: `pretrained`, `random` (seeded) or a file.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from probe.errors import UsageError
+from probe.models.loading.feed import Feed
 from probe.models.loading.origins import ORIGINS, Request
 from probe.models.loading.origins.names import ACCEPTED
+from probe.models.loading.origins.python_file import is_file_name
+from probe.models.loading.origins.timm_folders import prefix_of
 from probe.models.loading.weights import fingerprint
 
+AS_GIVEN = "as given"  # the weights of a module that somebody else made
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -29,19 +33,20 @@ class Model:
 
     module: nn.Module
     name: str  # within its origin: "resnet50", "vit_cifar10"
-    origin: str  # timm, torchvision, bundled
-    weights: str  # pretrained, random, or the file's name
+    origin: str  # a name of ORIGINS; module: given as it is
+    weights: str  # pretrained, random, the file's name, or AS_GIVEN
     # PIL image -> (C, H, W) float32: its own evaluation transform; None: unknown
     transform: Callable[[Any], Tensor] | None
     input_size: tuple[int, ...]  # (C, H, W); empty: unknown
     prefix_tokens: int  # class, distillation and register tokens before the patches
     fingerprint: str  # "sha256:..." of the weights as they are used
     source: str = ""  # where the weights came from: hub repository, address, file, seed
+    feed: Feed = Feed.STACKED  # how batches of images reach the module
 
     @property
     def full_name(self) -> str:
-        """`origin:name`, as load_model takes it."""
-        return f"{self.origin}:{self.name}"
+        """`origin:name`, as load_model takes it; a Python file needs no origin."""
+        return self.name if self.origin == "file" else f"{self.origin}:{self.name}"
 
 
 def load_model(
@@ -68,7 +73,9 @@ def load_model(
     mode, path = _resolve_weights(weights)
     built = ORIGINS[origin](Request(plain, mode, path, seed, offline, kwargs))
     module = built.module.eval().to(device=target, dtype=kind)
-    shown = path.name if path is not None else mode
+    # what a factory of the user's makes is its own affair, unless the user says that it is random
+    own = AS_GIVEN if origin == "file" and mode == "pretrained" else mode
+    shown = path.name if path is not None else own
     return Model(
         module,
         plain,
@@ -79,6 +86,7 @@ def load_model(
         built.prefix_tokens,
         fingerprint(module),
         built.source,
+        built.feed,
     )
 
 
@@ -86,6 +94,10 @@ def split_name(name: str) -> tuple[str, str]:
     """Origin and name of `ORIGIN:NAME`; a plain name is timm's. Raises UsageError for another
     origin.
     """
+    if is_file_name(name):
+        return "file", name.removeprefix("file:")
+    if prefix_of(name):
+        return "timm", name
     origin, colon, plain = name.partition(":")
     if not colon:
         return "timm", name
@@ -139,4 +151,12 @@ def _resolve_weights(weights: str | os.PathLike[str]) -> tuple[str, Path | None]
     return "file", path
 
 
-__all__ = ["DTYPES", "Model", "load_model", "resolve_device", "resolve_dtype", "split_name"]
+__all__ = [
+    "AS_GIVEN",
+    "DTYPES",
+    "Model",
+    "load_model",
+    "resolve_device",
+    "resolve_dtype",
+    "split_name",
+]

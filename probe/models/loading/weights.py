@@ -1,9 +1,9 @@
 """Weights of a network as bytes: reading a checkpoint without running code, comparing it with a
 module, fingerprints.
 
-A .safetensors file holds tensors only. A .pth, .pt, .bin or .ckpt file is a pickle and is read with
-`weights_only=True`, which
-refuses whatever would run code: https://docs.pytorch.org/docs/stable/notes/serialization.html
+A .safetensors file holds tensors only. A .pth, .pt, .th, .bin or .ckpt file is a pickle and is read
+with `weights_only=True`, which refuses whatever would run code:
+https://docs.pytorch.org/docs/stable/notes/serialization.html
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from probe.errors import UsageError, named_first_line
 
-PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+PICKLES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".tar")
 # averaged weights first, as timm does
 NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
 # torch.compile and data-parallel wrappers, in either order

@@ -107,7 +107,7 @@ UNKNOWN = {
     "ResNet50": "did you mean resnet50, torchvision:resnet50",
     "vit_b_16": "did you mean torchvision:vit_b_16,",
     "torchvision:vit_b16": "is not in torchvision; did you mean torchvision:vit_b_16",
-    "torchvision:fasterrcnn_resnet50_fpn": "is not in torchvision",
+    "torchvision:fasterrcnn_resnet5_fpn": "did you mean torchvision:fasterrcnn_resnet50_fpn",
     "bundled:vit": "did you mean bundled:vit_cifar10, bundled:resnet_cifar10",
     "zzzzzz": "is not in timm; accepted: NAME or timm:NAME, torchvision:NAME, bundled:NAME",
     "resnet50.a1_in2k": r"weights tag of timm's resnet50 'a1_in2k' is unknown \(did you mean "

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import Tensor, nn
 
 from probe.errors import ProbeError, UsageError, first_line
+from probe.models.loading.feed import Feed
 from probe.models.loading.weights import mismatch, read_checkpoint, unwrap
 
 
@@ -32,10 +34,11 @@ class Built:
     """A network in float32 on the CPU."""
 
     module: nn.Module
-    transform: Callable[[Any], Tensor]
-    input_size: tuple[int, int, int]
+    transform: Callable[[Any], Tensor] | None  # None: the origin knows none
+    input_size: tuple[int, ...]  # () where it is not known or follows the image
     prefix_tokens: int
     source: str  # where the weights came from: a file, a repository, an address, a seed
+    feed: Feed = Feed.STACKED
 
 
 def constructed(
@@ -83,4 +86,24 @@ def does_not_fit(name: str, path: Path | None, difference: str) -> UsageError:
     return UsageError(f"weights {str(path)!r} do not fit model {name!r}: {difference}")
 
 
-__all__ = ["Built", "Request", "constructed", "does_not_fit", "load_exactly", "read_state"]
+def size_after(transform: Callable[[Any], Tensor]) -> tuple[int, ...]:
+    """Shape of what a transform makes of photographs, where all get the same; () where it follows
+    the photograph, or cannot be told.
+    """
+    try:
+        photographs = (Image.new("RGB", size) for size in ((640, 480), (480, 480)))
+        sizes = {tuple(transform(photograph).shape) for photograph in photographs}
+    except Exception:  # a user's transform may raise anything; it will be told with a real image
+        return ()
+    return sizes.pop() if len(sizes) == 1 else ()
+
+
+__all__ = [
+    "Built",
+    "Request",
+    "constructed",
+    "does_not_fit",
+    "load_exactly",
+    "read_state",
+    "size_after",
+]

@@ -6,7 +6,10 @@ import re
 
 from probe.errors import UsageError, nearest
 
-ACCEPTED = "NAME or timm:NAME, torchvision:NAME, bundled:NAME"
+ACCEPTED = (
+    "NAME or timm:NAME, torchvision:NAME, bundled:NAME, hf:NAME or hf:./FOLDER (transformers), "
+    "hf-hub:OWNER/NAME (timm), FILE.py:FUNCTION"
+)
 
 
 def unknown_model(name: str, origin: str) -> UsageError:
@@ -46,7 +49,7 @@ def _known() -> dict[str, list[str]]:
 
     return {
         "timm": [name for name in timm.list_models() if not name.startswith("test_")],
-        "torchvision": torchvision.models.list_models(module=torchvision.models),
+        "torchvision": torchvision.models.list_models(),
         "bundled": list(ARCHITECTURES),
     }
 

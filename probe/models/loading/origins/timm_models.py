@@ -1,4 +1,5 @@
-"""Networks of timm: https://huggingface.co/docs/timm
+"""Networks of timm: https://huggingface.co/docs/timm. Names of its registry, and those of
+timm_folders.
 
 Every checkpoint, downloaded or given, passes through timm's own conversion (`checkpoint_filter_fn`:
 names, position embeddings, patch sizes), which timm applies to a state dict handed over in the
@@ -25,6 +26,13 @@ from probe.models.loading.origins.common import (
     read_state,
 )
 from probe.models.loading.origins.names import unknown_model
+from probe.models.loading.origins.timm_folders import (
+    FOLDER,
+    classifiers_in,
+    folder_of,
+    prefix_of,
+    weights_in,
+)
 from probe.models.loading.weights import mismatch, read_checkpoint, seeded
 
 
@@ -34,13 +42,17 @@ def build_timm(request: Request) -> Built:
     """
     from timm.data.transforms_factory import create_transform
 
-    name = current_name(request.name)
+    folder = folder_of(request.name, request.offline) if prefix_of(request.name) else None
+    name = f"{FOLDER}:{folder}" if folder else current_name(request.name)
     if request.weights == "random":
         module, source = _create(name, request), f"seed {request.seed}"
     elif request.path is not None:
         state, source = read_state(request.path)
         module = _from_file(name, request, state)
         source += _resampled(module, state)
+    elif folder:
+        content = read_checkpoint(weights_in(request.name, folder, request.offline))
+        module, source = _create(name, request, content), request.name
     else:
         content, source = _pretrained(name, request.offline)
         module = _create(name, request, content)
@@ -161,8 +173,11 @@ def _classes(name: str, state: Mapping[str, Tensor]) -> int | None:
     """
     from timm.models import get_pretrained_cfg
 
-    cfg = get_pretrained_cfg(name)
-    heads = (cfg.classifier if cfg else None) or ()
+    if prefix_of(name):
+        heads = classifiers_in(name)
+    else:
+        cfg = get_pretrained_cfg(name)
+        heads = (cfg.classifier if cfg else None) or ()
     found = (state.get(f"{head}.weight") for head in ([heads] if isinstance(heads, str) else heads))
     return next((head.shape[0] for head in found if head is not None and head.ndim), None)
 
@@ -201,10 +216,11 @@ def _create(
         )
         options["num_classes"] = classes
     if content is not None:
-        overlay.update(state_dict=dict(content), custom_load=False)
+        # without a source, a state dict goes before whatever timm would load itself
+        overlay.update(state_dict=dict(content), custom_load=False, source="")
     with seeded(request.seed), _quiet():
         module = constructed(
-            name,
+            request.name,
             timm.create_model,
             name,
             pretrained=content is not None,
