@@ -106,7 +106,7 @@ def describe(model: Model) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in parameters),
         "dtype": str(parameters[0].dtype).removeprefix("torch.") if parameters else None,
         "device": str(parameters[0].device) if parameters else None,
-        "training": model.module.training,
+        "training": any(child.training for child in model.module.modules()),
         "transform": str(model.transform),
     }
 

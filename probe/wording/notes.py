@@ -8,12 +8,21 @@ from typing import Any
 from probe.wording.phrases import listed, plural
 
 RANDOM = "RANDOM WEIGHTS: the model was not trained; these numbers say nothing about a trained one"
+TRAINING = (
+    "TRAIN MODE: the model, or a part of it, ran in train mode, with batch statistics and dropout; "
+    "running statistics that moved were put back"
+)
 
 
 def warnings_of(manifest: Mapping[str, Any]) -> list[str]:
-    """What makes the numbers worthless."""
-    model = manifest.get("model")
-    return [RANDOM] if isinstance(model, Mapping) and model.get("weights") == "random" else []
+    """What makes the numbers worthless, or others than at evaluation."""
+    warnings = [RANDOM] if is_random(manifest) else []
+    return [*warnings, TRAINING] if _model(manifest).get("training") else warnings
+
+
+def is_random(manifest: Mapping[str, Any]) -> bool:
+    """Had the model random weights?"""
+    return bool(_model(manifest).get("weights") == "random")
 
 
 def skipped(manifest: Mapping[str, Any]) -> list[Any]:
@@ -26,6 +35,11 @@ def functional(manifest: Mapping[str, Any]) -> dict[str, int]:
     module that makes them.
     """
     return dict(manifest.get("not_captured") or {})
+
+
+def _model(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    model = manifest.get("model")
+    return model if isinstance(model, Mapping) else {}
 
 
 def missed(manifest: Mapping[str, Any], most: int) -> Iterator[str]:

@@ -28,6 +28,7 @@ from probe.jobs.capturing.tables import attention_columns
 from probe.jobs.inputs import Inputs, Mask, check_images, open_model, open_stream, shown_name
 from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
+from probe.models.reading.unchanged import unchanged
 from probe.records import Progress, silent
 from probe.store import RunWriter
 
@@ -90,9 +91,9 @@ def attention_distance(
         started, began = datetime.now(UTC), time.perf_counter()
         overrides = {"prefix_tokens": prefix_tokens, "patch_size": patch_size, "grid": grid}
         make_worker = partial(AttentionWorker, loaded, overrides)
-        worker = run_stream(
-            find_engine("local"), make_worker, stream, progress or silent, stage="attention"
-        )
+        report = progress or silent
+        with unchanged(loaded.module):
+            worker = run_stream(find_engine("local"), make_worker, stream, report, "attention")
         seconds = time.perf_counter() - began
         table = _table(loaded, worker.probe)
         if writer is not None:

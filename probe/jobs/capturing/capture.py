@@ -23,12 +23,21 @@ from probe.jobs.capturing import tables
 from probe.jobs.capturing.forward import autocast_dtype
 from probe.jobs.capturing.manifest import attention_record, layer_record, manifest_of
 from probe.jobs.capturing.worker import CapturedLayers, Worker
-from probe.jobs.inputs import Inputs, Mask, Stream, check_images, open_model, open_stream
+from probe.jobs.inputs import (
+    Inputs,
+    Mask,
+    Stream,
+    check_images,
+    check_layers,
+    open_model,
+    open_stream,
+)
 from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
 from probe.models.reading.layers import affine_of, list_norm_layers, norm_modules, own_alpha
 from probe.models.reading.registration import registered_names
 from probe.models.reading.unusual import unread_norms
+from probe.models.reading.unchanged import unchanged
 from probe.records import Layer, Plan, Progress, silent
 from probe.stats.layer import LayerStatistics
 from probe.store import Run, RunWriter, open_run
@@ -67,7 +76,8 @@ def capture(
     to the folder `out`.
 
     model: a name (`vit_base_patch16_224`, `torchvision:resnet50`, `bundled:vit_cifar10`), a loaded
-    Model, or any torch.nn.Module, which is run as it is, in the mode it is in.
+    Model, or any torch.nn.Module, which is run as it is, in the mode it is in; its buffers (running
+    statistics) are afterwards as they were.
     data: None (bundled photographs), a folder, a file list, paths, a timm dataset URI, or an
     iterable of batches: tensors, tuples whose first item is the input, or mappings passed as
     keyword arguments.
@@ -91,6 +101,7 @@ def capture(
     run_batches, cast = find_engine(engine), autocast_dtype(autocast)
     report = progress or silent
     with RunWriter(Path(out), overwrite) as writer:
+        check_layers(model, layers, weights, seed=seed, offline=offline)
         loaded = open_model(
             model, weights=weights, device=device, dtype=dtype, seed=seed, offline=offline
         )
@@ -113,7 +124,8 @@ def capture(
         started, began = datetime.now(UTC), time.perf_counter()
         overrides = {"prefix_tokens": prefix_tokens, "patch_size": patch_size, "grid": grid}
         make_worker = partial(Worker, loaded, plan, layers, cast, overrides if attention else None)
-        worker = run_stream(run_batches, make_worker, stream, report)
+        with unchanged(loaded.module):
+            worker = run_stream(run_batches, make_worker, stream, report)
         seconds = time.perf_counter() - began
         records = _write(writer, loaded.module, worker.layers(chosen), report)
         seen = {

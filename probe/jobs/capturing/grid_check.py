@@ -13,6 +13,7 @@ from probe.errors import ProbeError, UsageError
 from probe.jobs.inputs import open_model
 from probe.models.attention.grid_check import grid_agreement
 from probe.models.loading.load import Model
+from probe.models.reading.unchanged import unchanged
 
 _PLACES = (0.13, 0.5, 0.88)  # of the height and of the width: nine patches
 
@@ -50,7 +51,8 @@ def check_attention_grid(
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(seed)).to(device_of)
     options = {"patch_size": patch_size, "grid": grid, "prefix_tokens": prefix_tokens}
     patches = [(y * size[0], x * size[1]) for y in _PLACES for x in _PLACES]
-    rows = grid_agreement(loaded.module, image, patches, **options)
+    with unchanged(loaded.module):
+        rows = grid_agreement(loaded.module, image, patches, **options)
     if not rows:
         raise ProbeError("no attention layer that sees the whole image could be read")
     table = pd.DataFrame(rows)

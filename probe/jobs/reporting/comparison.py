@@ -15,7 +15,7 @@ from probe.jobs.reporting.run_part import heads_of
 from probe.jobs.reporting.tables import comparison_table
 from probe.store.run import Run
 from probe.wording.attention import local, mean
-from probe.wording.notes import warnings_of
+from probe.wording.notes import is_random
 
 FOUR_LAYERS = Words("Four layers of each run", "At equal steps of depth, a row for each run.")
 
@@ -61,5 +61,5 @@ def _figures(runs: Sequence[Run], titles: Sequence[str]) -> Iterator[Shown]:
 
 def _frame(runs: Sequence[Run], titles: Sequence[str]) -> plots.Frame:
     """A warning that names the runs of random weights."""
-    random = [title for title, run in zip(titles, runs, strict=True) if warnings_of(run.manifest)]
+    random = [title for title, run in zip(titles, runs, strict=True) if is_random(run.manifest)]
     return plots.Frame(warning=f"random weights: {', '.join(random)}" if random else "")
