@@ -119,7 +119,15 @@ def number_option(name: str, minimum: int, text: str, word: str | None = None) -
 Run = Annotated[
     str, typer.Argument(metavar="RUN", show_default=False, help="Directory of a finished run.")
 ]
-Model = Annotated[str, text_option("--model", "M", "timm name, or torchvision:NAME, bundled:NAME.")]
+Model = Annotated[
+    str,
+    text_option(
+        "--model",
+        "M",
+        "timm name, or torchvision:NAME, bundled:NAME, hf:NAME, hf-hub:OWNER/NAME, or "
+        "FILE.py:FUNCTION.",
+    ),
+]
 Weights = Annotated[
     str,
     text_option("--weights", "W", "pretrained, random, or a checkpoint FILE (safetensors, pth)."),
@@ -129,8 +137,8 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="D",
-        help="Folder of images, a .txt list of files, or a timm dataset URI.  [default: bundled "
-        "photographs]",
+        help="Folder of images or Parquet files (FOLDER?split=test), a .txt list of files, or a "
+        "timm dataset (hfds/..., hfids/..., torch/...).  [default: bundled photographs]",
     ),
 ]
 Out = Annotated[
@@ -139,7 +147,9 @@ Out = Annotated[
 Layers = Annotated[
     str,
     text_option(
-        "--layers", "GLOBS", "Layers by name, with commas between, e.g. 'blocks.*.norm1,norm'."
+        "--layers",
+        "GLOBS",
+        "Layers by name, with commas between; ! leaves out: 'blocks.*,!*.norm2' or '!head*'.",
     ),
 ]
 NormTypes = Annotated[
@@ -173,6 +183,15 @@ Dtype = Annotated[
         metavar="TYPE",
         parser=one_of("--dtype", ("float32", "bfloat16", "float16")),
         help="float32, bfloat16 or float16.  [default: that of the weights]",
+    ),
+]
+Autocast = Annotated[
+    str | None,
+    typer.Option(
+        "--autocast",
+        metavar="TYPE",
+        parser=one_of("--autocast", ("bfloat16", "float16")),
+        help="Run under torch.autocast: bfloat16 or float16.  [default: not]",
     ),
 ]
 PrefixTokens = Annotated[

@@ -4,6 +4,7 @@ with a page that names their commands.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ from probe.store.run import Run
 
 VIT, RESNET = "bundled:vit_cifar10", "bundled:resnet_cifar10"
 
-Draw = Callable[[Run, Run], Figure | None]
+Draw = Callable[[Run, Run, Model], Figure | None]  # runs of ViT and ResNet, model of the ViT
 
 
 class Published(NamedTuple):
@@ -42,15 +43,21 @@ class Published(NamedTuple):
 
 
 def _of_vit(kind: str) -> Draw:
-    return lambda vit, resnet: figure(vit, kind)
+    return lambda vit, resnet, model: figure(vit, kind)
 
 
 def _of_resnet(kind: str) -> Draw:
-    return lambda vit, resnet: figure(resnet, kind)
+    return lambda vit, resnet, model: figure(resnet, kind)
 
 
-def _convert(vit: Run, resnet: Run) -> Figure:
-    done = convert(vit, to="dyt")
+def _of_both(draw: Callable[[Run, Run], Figure | None]) -> Draw:
+    return lambda vit, resnet, model: draw(vit, resnet)
+
+
+def _convert(vit: Run, resnet: Run, model: Model) -> Figure:
+    done = convert(vit, to="dyt", model=model)
+    if done.swap is not None:
+        done.swap.undo()  # the model may be the user's own
     return plots.conversion_by_depth(done.table, frame=frame_of(vit))
 
 
@@ -82,9 +89,11 @@ FIGURES: dict[str, Published] = {
     "compare_vit_resnet": Published(
         "Dynamic_Tanh, experiment 1: LayerNorm beside BatchNorm",
         "compare vit resnet",
-        compare_figure,
+        _of_both(compare_figure),
     ),
-    "r2_by_scope": Published("the same in R2, along depth", "compare vit resnet", scope_figure),
+    "r2_by_scope": Published(
+        "the same in R2, along depth", "compare vit resnet", _of_both(scope_figure)
+    ),
     "attention_distance": Published(
         "DTN, attention distance per head",
         "plot vit --kind attention_distance",
@@ -102,6 +111,8 @@ def published_figures(
     *,
     vit: str | Model = VIT,
     resnet: str | Model = RESNET,
+    vit_weights: str | os.PathLike[str] = "pretrained",
+    resnet_weights: str | os.PathLike[str] = "pretrained",
     data: Any = None,
     num_images: int | None = 64,
     device: str | None = None,
@@ -112,12 +123,14 @@ def published_figures(
     """Draw every figure of FIGURES as PNG into the folder `out`, with a README.md; existing ones
     are replaced. Returns the paths.
 
-    vit, resnet: a network with LayerNorm and attention, and one with BatchNorm. The runs are made
+    vit, resnet: a network with LayerNorm and attention, and one with BatchNorm; vit_weights and
+    resnet_weights: pretrained, random or a file, of those given by name. The runs are made
     anew and not kept.
     """
     folder, report = output_folder(out), progress or silent
     models = [
-        open_model(model, device=device, seed=seed, offline=offline) for model in (vit, resnet)
+        open_model(model, weights=weights, device=device, seed=seed, offline=offline)
+        for model, weights in ((vit, vit_weights), (resnet, resnet_weights))
     ]
     with tempfile.TemporaryDirectory() as place:
         runs = [
@@ -135,21 +148,26 @@ def published_figures(
         ]
         for run in runs:
             fit(run, progress=progress)
-        paths = _draw(runs[0], runs[1], folder, report)
+        paths = _draw(runs[0], runs[1], models[0], folder, report)
         images = frame_of(runs[0]).heading.rpartition(", ")[2]
-    page = _page([shown_name(model) for model in models], images, seed)
+    page = _page([_named(model) for model in models], images, seed)
     return [*paths, replace_file(folder / "README.md", page.encode())]
 
 
-def _draw(vit: Run, resnet: Run, folder: Path, report: Progress) -> list[Path]:
+def _draw(vit: Run, resnet: Run, model: Model, folder: Path, report: Progress) -> list[Path]:
     paths: list[Path] = []
     for done, (name, published) in enumerate(FIGURES.items()):
         report("figures", done, len(FIGURES), name)
-        drawn = published.draw(vit, resnet)
+        drawn = published.draw(vit, resnet, model)
         if drawn is not None:
             paths += save(drawn, folder / name, ["png"])
     report("figures", len(FIGURES), len(FIGURES))
     return paths
+
+
+def _named(model: Model) -> str:
+    own = model.weights == "pretrained"
+    return shown_name(model) if own else f"{shown_name(model)}, weights {model.weights},"
 
 
 def _page(models: list[str], images: str, seed: int) -> str:

@@ -35,6 +35,7 @@ def test_without_options_the_bundled_model_runs_on_the_bundled_photographs(
         "workers": 0,
         "device": None,
         "dtype": None,
+        "autocast": None,
         "seed": 0,
         "offline": False,
         "overwrite": False,
@@ -53,7 +54,7 @@ def test_every_option_reaches_the_job(
     )
     line += (
         "--batch-size 3 --workers 2 --device cpu --dtype bfloat16 --seed 5 --offline --overwrite "
-        "--no-attention -q"
+        "--autocast float16 --no-attention -q"
     )
     assert cli(*command, *line.split()).code == 0
     call = jobs.last(job)
@@ -71,6 +72,7 @@ def test_every_option_reaches_the_job(
         "workers": 2,
         "device": "cpu",
         "dtype": "bfloat16",
+        "autocast": "float16",
         "seed": 5,
         "offline": True,
         "overwrite": True,

@@ -63,7 +63,8 @@ def test_what_is_given_reaches_the_job(cli: Any, jobs: Any) -> None:
         "--num-images 9 --tolerance 0.01"
     )
     more = (
-        "--weights w.pth --batch-size 3 --workers 1 --seed 5 --device cpu --overwrite --offline -q"
+        "--model net.py:make --weights w.pth --batch-size 3 --workers 1 --seed 5 --device cpu "
+        "--overwrite --offline -q"
     )
     assert cli("convert", "runs/a", *line.split(), *more.split()).code == 0
     call = jobs.last("convert")
@@ -78,6 +79,7 @@ def test_what_is_given_reaches_the_job(cli: Any, jobs: Any) -> None:
         "data": "photos",
         "num_images": 9,
         "tolerance": 0.01,
+        "model": "net.py:make",
         "weights": "w.pth",
         "batch_size": 3,
         "workers": 1,

@@ -97,6 +97,15 @@ Tolerance = Annotated[
         "labels; e.g. 0.01.",
     ),
 ]
+Model = Annotated[
+    str | None,
+    opt.text_option(
+        "--model",
+        "M",
+        "The run's model, where it is a Python file or from a hub; must be the one captured.  "
+        "[default: as the run says]",
+    ),
+]
 Weights = Annotated[
     str | None,
     opt.text_option("--weights", "FILE", "The run's checkpoint, where it was one and moved."),
@@ -114,6 +123,7 @@ def convert(
     evaluate_on: Eval = None,
     num_images: opt.NumImages = opt.DEFAULTS.images,
     tolerance: Tolerance = None,
+    model: Model = None,
     weights: Weights = None,
     batch_size: opt.BatchSize = 32,
     workers: opt.Workers = 0,
@@ -148,6 +158,7 @@ def convert(
             data=evaluate_on,
             num_images=num_images,
             tolerance=tolerance,
+            model=model,
             weights=weights,
             batch_size=batch_size,
             workers=workers,

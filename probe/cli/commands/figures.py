@@ -14,12 +14,21 @@ Folder = Annotated[
 ]
 Vit = Annotated[str, opt.text_option("--vit", "M", "Network with LayerNorm and attention.")]
 Resnet = Annotated[str, opt.text_option("--resnet", "M", "Network with BatchNorm.")]
+VitWeights = Annotated[
+    str, opt.text_option("--vit-weights", "W", "Weights of --vit: pretrained, random, or a FILE.")
+]
+ResnetWeights = Annotated[
+    str,
+    opt.text_option("--resnet-weights", "W", "Weights of --resnet: pretrained, random, or a FILE."),
+]
 
 
 def figures(
     out: Folder = "figures",
     vit: Vit = "bundled:vit_cifar10",
     resnet: Resnet = "bundled:resnet_cifar10",
+    vit_weights: VitWeights = "pretrained",
+    resnet_weights: ResnetWeights = "pretrained",
     data: opt.Data = None,
     num_images: opt.NumImages = opt.DEFAULTS.images,
     seed: opt.Seed = opt.DEFAULTS.seed,
@@ -41,6 +50,8 @@ def figures(
             out,
             vit=vit,
             resnet=resnet,
+            vit_weights=vit_weights,
+            resnet_weights=resnet_weights,
             data=data,
             num_images=num_images,
             seed=seed,
