@@ -18,7 +18,8 @@ from PIL import Image
 
 from probe.data import network
 from probe.errors import ProbeError, UsageError
-from probe.models.loading.load import is_registered, load_model
+from probe.models.loading.load import load_model
+from probe.models.loading.origins.names import is_architecture
 
 transformers = pytest.importorskip("transformers")
 
@@ -228,4 +229,4 @@ REGISTERED = {
 
 @pytest.mark.parametrize("name", REGISTERED)
 def test_only_names_of_registries_are_loaded_on_the_word_of_a_file(name: str) -> None:
-    assert is_registered(name) is REGISTERED[name]
+    assert is_architecture(name) is REGISTERED[name]
