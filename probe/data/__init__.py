@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from probe.data.images import BadImage
 from probe.data.labels import Labels, labels_of
-from probe.data.loader import Batch, batch_of, cut_batches, iterate, load_batch
+from probe.data.loader import Batch, cut_batches, iterate, iterate_stream, load_batch
 from probe.data.source import ImageSource
 from probe.data.sources import open_images
 from probe.data.streams import ImageStream, image_stream_of, is_stream_name, open_image_stream
@@ -17,11 +17,11 @@ __all__ = [
     "ImageSource",
     "ImageStream",
     "Labels",
-    "batch_of",
     "cut_batches",
     "image_stream_of",
     "is_stream_name",
     "iterate",
+    "iterate_stream",
     "labels_of",
     "load_batch",
     "open_image_stream",

@@ -7,9 +7,10 @@ the same images stand in the same batches for any number of workers.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from probe.data.source import ImageSource
 from probe.errors import ProbeError, UsageError, named_first_line
 
 Transform = Callable[[Any], Tensor]
-Row = tuple[int, str, Callable[[], Any]]
+Read = Callable[[], Any]  # gives one image; raises BadImage
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,11 @@ def load_batch(
     Raises UsageError where tensors to be stacked differ in shape.
     """
     rows = [(i, source.ids[i], partial(source.load, i)) for i in map(int, indices)]
-    return batch_of(rows, transform, stacked)
+    return _batch(rows, transform, stacked)
 
 
-def batch_of(rows: Sequence[Row], transform: Transform, stacked: bool = True) -> Batch:
-    """Reads and transforms the images of (index, id, reading function). Raises as `load_batch`."""
+def _batch(rows: Sequence[tuple[int, str, Read]], transform: Transform, stacked: bool) -> Batch:
+    """Reads and transforms the images of (index, id, reading function)."""
     kept, tensors, skipped = [], [], []
     for index, name, read in rows:
         try:
@@ -90,7 +91,22 @@ def iterate(
     if workers < 0:
         raise UsageError(f"workers is {workers}; give 0 or more")
     dataset = _Batches(source, transform, cut_batches(len(source), batch_size), stacked)
-    return _checked(_results(dataset, workers), len(source))
+    return _checked(_results(dataset, workers))
+
+
+def iterate_stream(
+    images: Iterable[Read],
+    transform: Transform,
+    batch_size: int = 8,
+    num_images: int | None = None,
+    stacked: bool = True,
+) -> Iterator[Batch]:
+    """Batches of images as they come, the first `num_images` or all; an image's index is its place
+    in the stream. Raises ProbeError at the end where no image at all could be used.
+    """
+    rows = ((i, f"image #{i}", read) for i, read in enumerate(islice(images, num_images)))
+    cut = iter(lambda: list(islice(rows, batch_size)), [])
+    return _checked(_batch(batch, transform, stacked) for batch in cut)
 
 
 class _Batches(Dataset[Any]):
@@ -118,7 +134,7 @@ class _Batches(Dataset[Any]):
             return error
 
 
-def _one(read: Callable[[], Any], transform: Transform) -> Tensor:
+def _one(read: Read, transform: Transform) -> Tensor:
     image = read()
     try:
         tensor = transform(image)
@@ -170,23 +186,23 @@ def _results(dataset: _Batches, workers: int) -> Iterator[Batch | ProbeError]:
         raise ProbeError(f"{message}: {named_first_line(error)}") from error
 
 
-def _checked(results: Iterator[Batch | ProbeError], images: int) -> Iterator[Batch]:
-    used = 0
+def _checked(results: Iterator[Batch | ProbeError]) -> Iterator[Batch]:
+    used = skipped = 0
     reasons: list[str] = []
     for result in results:
         if isinstance(result, ProbeError):
             raise result
-        used += len(result)
+        used, skipped = used + len(result), skipped + len(result.skipped)
         reasons += [
             f"{name}: {reason}" for name, reason in result.skipped[: max(0, 3 - len(reasons))]
         ]
         yield result
     if not used:
-        raise ProbeError(f"none of the {images} images could be used ({'; '.join(reasons)})")
+        raise ProbeError(f"none of the {skipped} images could be used ({'; '.join(reasons)})")
 
 
 def _identity(batch: Any) -> Any:
     return batch
 
 
-__all__ = ["Batch", "batch_of", "cut_batches", "iterate", "load_batch"]
+__all__ = ["Batch", "cut_batches", "iterate", "iterate_stream", "load_batch"]

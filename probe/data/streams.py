@@ -21,7 +21,7 @@ from PIL import Image
 from probe.data.images import read_image, to_rgb
 from probe.data.parquet_rows import encoded
 from probe.data.timm_datasets import OPTIONS, first_split, need_hub
-from probe.errors import ProbeError, UsageError, first_line, unknown
+from probe.errors import ProbeError, UsageError, first_line, named_first_line, unknown
 
 PREFIX = "hfids/"
 Row = Callable[[], Image.Image]  # one image of the stream; raises BadImage
@@ -81,27 +81,28 @@ def image_stream_of(
     dataset: Any, location: str | None = None, column: str | None = None
 ) -> ImageStream | None:
     """The images of an iterable data set of the datasets library; None for anything else, and for
-    one whose rows hold no image. Raises UsageError for a column that its rows lack.
+    one whose rows hold no image. Raises UsageError for an empty one and for a column that its rows
+    lack, ProbeError where it breaks off.
     """
     kind = type(dataset)
     if kind.__name__ != "IterableDataset" or not kind.__module__.startswith("datasets."):
         return None
-    rows = iter(_undecoded(dataset))
+    shown = location or kind.__name__
+    rows = _rows(_undecoded(dataset), shown)
     first = next(rows, None)
+    if first is None:
+        raise UsageError(f"data {shown!r} is an empty stream: it has no row")
     if not isinstance(first, Mapping):
         return None
     column = column or next((key for key, value in first.items() if _is_image(value)), None)
     if column is None:
         return None
     if column not in first:
-        raise UsageError(
-            f"data {location or kind.__name__!r}: input_key {column!r}; its columns: "
-            f"{', '.join(first)}"
-        )
+        raise UsageError(f"data {shown!r}: input_key {column!r}; its columns: {', '.join(first)}")
     cells = (row[column] for row in chain([first], rows))
     return ImageStream(
         (_Cell(cell) for cell in cells),
-        {"kind": "stream", "location": location or kind.__name__, "identity": None},
+        {"kind": "stream", "location": shown, "identity": None},
     )
 
 
@@ -127,6 +128,14 @@ def _undecoded(dataset: Any) -> Any:
         if isinstance(kind, datasets.Image):
             dataset = dataset.cast_column(name, datasets.Image(decode=False))
     return dataset
+
+
+def _rows(dataset: Iterable[Any], shown: str) -> Iterator[Any]:
+    """The rows; whatever ends them early (a file, the network) is told in one line."""
+    try:
+        yield from dataset
+    except Exception as error:
+        raise ProbeError(f"data {shown!r} broke off: {named_first_line(error)}") from error
 
 
 def _is_image(value: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probe.data import ImageSource, ImageStream, batch_of, iterate
-from probe.errors import ProbeError, UsageError
+from probe.data import ImageSource, ImageStream, iterate, iterate_stream
+from probe.errors import UsageError
 from probe.models.loading.feed import Feed
 from probe.models.loading.load import Model
 from probe.records import GROUPS
@@ -56,75 +55,43 @@ class Stream:
 
 def image_stream(
     model: Model,
-    source: ImageSource,
+    source: ImageSource | ImageStream,
     transform: Callable[[Any], Tensor],
+    num_images: int | None,
     batch_size: int,
     workers: int,
     mask: Mask | None,
 ) -> Stream:
-    """Batches of image files, in the parameters' dtype, as the model takes them."""
-    stream = Stream(
-        iter(()), len(source), list(source.ids), dict(source.description), source.groups.tolist()
-    )
-    floating, stacked = floating_dtype(model), model.feed is not Feed.LIST
+    """Batches of images as the model takes them, in the dtype of its parameters.
 
-    def batches() -> Iterator[Inputs]:
-        for batch in iterate(source, transform, batch_size, workers, stacked):
-            stream.skipped += batch.skipped
-            if len(batch):
-                inputs = in_dtype(batch.inputs, floating)
-                valid = valid_positions(mask, inputs)
-                groups = source.groups[batch.indices]
-                yield Inputs(model.feed.arguments(inputs), {}, batch.indices, groups, valid)
-
-    stream.batches = batches()
-    return stream
-
-
-def endless_stream(
-    model: Model,
-    images: ImageStream,
-    transform: Callable[[Any], Tensor],
-    num_images: int | None,
-    batch_size: int,
-    mask: Mask | None,
-) -> Stream:
-    """Batches of images as they come, the first `num_images` or all; an image's index is its place
-    in the stream, its group that number modulo GROUPS.
+    Of an ImageStream the first `num_images` are read, by this process; an image's jackknife group
+    is its place in the stream modulo GROUPS.
     """
-    stream = Stream(iter(()), None, [], dict(images.description))
-    floating, stacked = floating_dtype(model), model.feed is not Feed.LIST
+    stacked = model.feed is not Feed.LIST
+    if isinstance(source, ImageStream):
+        groups = None
+        read = iterate_stream(source, transform, batch_size, num_images, stacked)
+        stream = Stream(iter(()), None, [], dict(source.description))
+    else:
+        groups = source.groups
+        read = iterate(source, transform, batch_size, workers, stacked)
+        stream = Stream(
+            iter(()), len(source), list(source.ids), dict(source.description), groups.tolist()
+        )
 
     def batches() -> Iterator[Inputs]:
-        rows = ((i, f"image #{i}", read) for i, read in enumerate(islice(images, num_images)))
-        used = 0
-        while some := list(islice(rows, batch_size)):
-            batch = batch_of(some, transform, stacked)
+        dtype = _floating_dtype(model)
+        for batch in read:
             stream.skipped += batch.skipped
-            used += len(batch)
             if len(batch):
-                inputs = in_dtype(batch.inputs, floating)
-                valid = valid_positions(mask, inputs)
-                groups = batch.indices % GROUPS
-                yield Inputs(model.feed.arguments(inputs), {}, batch.indices, groups, valid)
-        if stream.skipped and not used:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in stream.skipped[:3])
-            raise ProbeError(f"no image of the stream could be used ({reasons})")
+                images = _in_dtype(batch.inputs, dtype)
+                number = batch.indices
+                group = number % GROUPS if groups is None else groups[number]
+                valid = valid_positions(mask, images)
+                yield Inputs(model.feed.arguments(images), {}, number, group, valid)
 
     stream.batches = batches()
     return stream
-
-
-def floating_dtype(model: Model) -> torch.dtype:
-    """Of the model's parameters."""
-    kinds = (p.dtype for p in model.module.parameters() if p.is_floating_point())
-    return next(kinds, torch.float32)
-
-
-def in_dtype(images: Tensor | list[Tensor], dtype: torch.dtype) -> Tensor | list[Tensor]:
-    if isinstance(images, Tensor):
-        return images.to(dtype)
-    return [image.to(dtype) for image in images]
 
 
 def valid_positions(mask: Mask | None, batch: Any) -> NDArray[np.bool_] | None:
@@ -138,3 +105,15 @@ def valid_positions(mask: Mask | None, batch: Any) -> NDArray[np.bool_] | None:
             "valid positions"
         )
     return valid.to("cpu", torch.bool).numpy()
+
+
+def _floating_dtype(model: Model) -> torch.dtype:
+    """Of the model's parameters."""
+    kinds = (p.dtype for p in model.module.parameters() if p.is_floating_point())
+    return next(kinds, torch.float32)
+
+
+def _in_dtype(images: Tensor | list[Tensor], dtype: torch.dtype) -> Tensor | list[Tensor]:
+    if isinstance(images, Tensor):
+        return images.to(dtype)
+    return [image.to(dtype) for image in images]

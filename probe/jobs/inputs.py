@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from probe.data import (
     ImageSource,
+    ImageStream,
     image_stream_of,
     is_stream_name,
     open_image_stream,
@@ -23,7 +24,6 @@ from probe.jobs.image_batches import (
     Inputs,
     Mask,
     Stream,
-    endless_stream,
     image_stream,
     valid_positions,
 )
@@ -152,6 +152,7 @@ def open_stream(
     """
     if batch_size < 1:
         raise UsageError(f"--batch-size {batch_size}: must be at least 1")
+    images: ImageSource | ImageStream | None
     images = open_image_stream(data) if is_stream_name(data) else image_stream_of(data)
     if images is not None or is_images(data):
         transform = transform or model.transform
@@ -161,11 +162,11 @@ def open_stream(
                 f"{TRANSFORM_FROM.get(model.origin, 'a plain module needs transform=')}; or give, "
                 "in Python, an iterable of batches as data"
             )
-        if images is not None:
-            _refuse_workers(workers)
-            return endless_stream(model, images, transform, num_images, batch_size, mask)
-        source = data if isinstance(data, ImageSource) else open_images(data, num_images, seed)
-        return image_stream(model, source, transform, batch_size, workers, mask)
+        if images is not None and workers:
+            raise UsageError(f"--workers {workers}: a stream is read by this process alone; give 0")
+        if images is None:
+            images = data if isinstance(data, ImageSource) else open_images(data, num_images, seed)
+        return image_stream(model, images, transform, num_images, batch_size, workers, mask)
     if not isinstance(data, Iterable):
         raise UsageError(
             f"data is a {type(data).__name__}; accepted: a folder, files, or an iterable of batches"
@@ -173,11 +174,6 @@ def open_stream(
     return _batch_stream(
         data.split(batch_size) if isinstance(data, Tensor) else data, num_images, mask
     )
-
-
-def _refuse_workers(workers: int) -> None:
-    if workers:
-        raise UsageError(f"--workers {workers}: a stream is read by this process alone; give 0")
 
 
 def _batch_stream(data: Iterable[Any], num_images: int | None, mask: Mask | None) -> Stream:

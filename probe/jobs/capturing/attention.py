@@ -78,6 +78,7 @@ def attention_distance(
         loaded = open_model(
             model, weights=weights, device=device, dtype=dtype, seed=seed, offline=offline
         )
+        stack.enter_context(unchanged(loaded.module))
         stream = open_stream(
             loaded,
             data,
@@ -92,8 +93,7 @@ def attention_distance(
         overrides = {"prefix_tokens": prefix_tokens, "patch_size": patch_size, "grid": grid}
         make_worker = partial(AttentionWorker, loaded, overrides)
         report = progress or silent
-        with unchanged(loaded.module):
-            worker = run_stream(find_engine("local"), make_worker, stream, report, "attention")
+        worker = run_stream(find_engine("local"), make_worker, stream, report, "attention")
         seconds = time.perf_counter() - began
         table = _table(loaded, worker.probe)
         if writer is not None:

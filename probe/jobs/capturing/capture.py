@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -100,11 +101,13 @@ def capture(
     _check(samples, tail, num_images)
     run_batches, cast = find_engine(engine), autocast_dtype(autocast)
     report = progress or silent
-    with RunWriter(Path(out), overwrite) as writer:
+    with ExitStack() as stack:
+        writer = stack.enter_context(RunWriter(Path(out), overwrite))
         check_layers(model, layers, weights, seed=seed, offline=offline)
         loaded = open_model(
             model, weights=weights, device=device, dtype=dtype, seed=seed, offline=offline
         )
+        stack.enter_context(unchanged(loaded.module))
         chosen = list_norm_layers(loaded.module, layers)
         stream = open_stream(
             loaded,
@@ -124,8 +127,7 @@ def capture(
         started, began = datetime.now(UTC), time.perf_counter()
         overrides = {"prefix_tokens": prefix_tokens, "patch_size": patch_size, "grid": grid}
         make_worker = partial(Worker, loaded, plan, layers, cast, overrides if attention else None)
-        with unchanged(loaded.module):
-            worker = run_stream(run_batches, make_worker, stream, report)
+        worker = run_stream(run_batches, make_worker, stream, report)
         seconds = time.perf_counter() - began
         records = _write(writer, loaded.module, worker.layers(chosen), report)
         seen = {

@@ -29,7 +29,7 @@ def forward(model: Model, batch: Inputs, autocast: torch.dtype | None = None) ->
     output to the hooks.
     """
     device = next((p.device for p in model.module.parameters()), torch.device("cpu"))
-    args, kwargs = _to(batch.args, device), _to(batch.kwargs, device)
+    args, kwargs = to_device(batch.args, device), to_device(batch.kwargs, device)
     cast = torch.autocast(device.type, autocast) if autocast else nullcontext()
     with torch.no_grad(), cast:
         return model.module(*args, **kwargs)
@@ -48,12 +48,12 @@ def input_size(batch: Inputs) -> tuple[int, int] | None:
     return (int(shape[-2]), int(shape[-1])) if shape is not None else None
 
 
-def _to(value: Any, device: torch.device) -> Any:
+def to_device(value: Any, device: torch.device) -> Any:
     """Tensors on the device, in whatever they are packed."""
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, dict):
-        return {key: _to(item, device) for key, item in value.items()}
+        return {key: to_device(item, device) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return type(value)(_to(item, device) for item in value)
+        return type(value)(to_device(item, device) for item in value)
     return value

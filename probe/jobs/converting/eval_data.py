@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,9 +131,9 @@ def _reopened(described: dict[str, Any], plan: dict[str, Any]) -> ImageSource:
     if kind == "dataset":
         return open_images(f"{described['location']}?split={described['split']}", chosen, seed)
     if kind == "parquet":
-        query = f"split={described['split']}&input_key={described['column']}"
-        query += f"&target_key={described['labels']}" if described.get("labels") else ""
-        return open_images(f"{described['location']}?{query}", chosen, seed)
+        options = {"split": "split", "input_key": "column", "target_key": "labels"}
+        query = {option: described[key] for option, key in options.items() if described.get(key)}
+        return open_images(f"{described['location']}?{urlencode(query)}", chosen, seed)
     if kind == "stream":
         raise UsageError("it was captured on a stream, which has passed")
     raise UsageError("it was captured on batches in memory")

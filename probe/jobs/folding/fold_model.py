@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from probe.errors import ProbeError, UsageError
+from probe.jobs.capturing.forward import to_device
 from probe.jobs.folding.folded_file import save_folded
 from probe.jobs.inputs import Inputs, describe, open_model, open_stream
 from probe.jobs.model_file import model_file
@@ -197,14 +198,8 @@ def _inputs(model: Model, data: Any, num_images: int | None, seed: int) -> Input
     if inputs is None:
         raise ProbeError("no image could be read to check the folded model on")
     device = next((value.device for value in model.module.parameters()), torch.device("cpu"))
-
-    def moved(value: Any) -> Any:
-        if isinstance(value, list):
-            return [moved(image) for image in value]
-        return value.to(device) if isinstance(value, torch.Tensor) else value
-
-    kwargs = {name: moved(value) for name, value in inputs.kwargs.items()}
-    return Inputs(tuple(map(moved, inputs.args)), kwargs, inputs.images, inputs.groups)
+    args, kwargs = to_device(inputs.args, device), to_device(inputs.kwargs, device)
+    return Inputs(args, kwargs, inputs.images, inputs.groups)
 
 
 __all__ = ["Counts", "FoldedModel", "Seconds", "alternating_times", "counts", "fold_model"]

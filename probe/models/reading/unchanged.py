@@ -1,8 +1,8 @@
 """A network is the same after it was looked at: what a forward pass moves is put back.
 
-In train mode BatchNorm and its kin move their running statistics, which are buffers; so do the
-power iterations of spectral norm. The values are put back into the very tensors that the network
-had, as other code may hold them.
+In train mode BatchNorm and its kin move their running statistics, which are buffers; spectral norm
+moves its vectors whenever the weight is so much as looked at. The values are put back into the very
+tensors that the network had, as other code may hold them.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def test_a_broken_image_is_named_by_its_place_and_the_rest_goes_on(tmp_path: Pat
 
 
 def test_only_broken_images_fail_the_job(tmp_path: Path) -> None:
-    with pytest.raises(ProbeError, match=r"no image of the stream could be used \(image #0: "):
+    with pytest.raises(ProbeError, match=r"none of the 1 images could be used \(image #0: "):
         capture(Net(), stream(broken=0), out=tmp_path / "r", transform=transform, num_images=1)
     assert not (tmp_path / "r").exists()
 

@@ -19,7 +19,6 @@ from PIL import Image
 from probe.data import network
 from probe.errors import ProbeError, UsageError
 from probe.models.loading.load import load_model
-from probe.models.loading.origins.names import is_architecture
 
 transformers = pytest.importorskip("transformers")
 
@@ -208,25 +207,3 @@ def test_a_folder_of_timm_without_weights_says_what_to_give(timms: Path) -> None
     (timms / "config.json").write_text(json.dumps(known | {"architecture": "none_such"}))
     with pytest.raises(UsageError, match="cannot be built: Unknown model"):
         load_model(f"local-dir:{timms}", weights="random")
-
-
-REGISTERED = {
-    "resnet50": True,
-    "timm:resnet50.a1_in1k": True,
-    "torchvision:resnet50": True,
-    "bundled:vit_cifar10": True,
-    "hf:google/vit": False,
-    "hf:./vit": False,
-    "hf-hub:timm/vit": False,
-    "timm:hf-hub:timm/vit": False,
-    "timm:local-dir:/x": False,
-    "file:net.py:Net": False,
-    "net.py:Net": False,
-    "/tmp/net.py:Net": False,
-    "timm:../x": False,
-}
-
-
-@pytest.mark.parametrize("name", REGISTERED)
-def test_only_names_of_registries_are_loaded_on_the_word_of_a_file(name: str) -> None:
-    assert is_architecture(name) is REGISTERED[name]
