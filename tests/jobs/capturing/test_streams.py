@@ -101,6 +101,24 @@ def test_only_broken_images_fail_the_job(tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
 
 
+def test_a_stream_without_a_row_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'IterableDataset' is an empty stream: it has no row"):
+        capture(Net(), stream(number=0), out=tmp_path / "r", transform=transform)
+
+
+def test_a_stream_that_breaks_off_is_one_line_and_leaves_no_run(tmp_path: Path) -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        yield {"image": {"bytes": png(0), "path": None}}
+        raise OSError("connection lost\nmore words")
+
+    broken = datasets.IterableDataset.from_generator(
+        rows, features=datasets.Features({"image": datasets.Image()})
+    )
+    with pytest.raises(ProbeError, match="broke off: .*connection lost$"):
+        capture(Net(), broken, out=tmp_path / "r", transform=transform)
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_stream_with_workers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--workers 2: a stream is read by this process alone"):
         capture(Net(), stream(), out=tmp_path / "r", transform=transform, workers=2)

@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import nn
 
-from probe.errors import UsageError, named_first_line, nearest
+from probe.errors import UsageError, named_first_line, unknown
 from probe.models.loading.origins.common import Built, Request, load_exactly, read_state, size_after
 from probe.models.loading.weights import seeded
 
@@ -97,10 +97,7 @@ def _attribute(module: ModuleType, name: str, given: str) -> Any:
         if callable(value) and getattr(value, "__module__", None) == module.__name__
     ]
     if not name or not hasattr(module, name):
-        close = nearest(name, own) or ", ".join(own) or "none"
-        raise UsageError(
-            f"model {given!r}: the file has no function or class {name!r}; it has: {close}"
-        )
+        raise unknown(f"model {given!r}: function or class", name, own)
     factory = getattr(module, name)
     if isinstance(factory, nn.Module) or not callable(factory):
         raise UsageError(
@@ -155,7 +152,7 @@ def _timm_transform(module: nn.Module) -> Callable[..., Any] | None:
 def _kind(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    return "None" if value is None else f"a {type(value).__name__}"
+    return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
 __all__ = ["build_from_file", "is_file_name"]
