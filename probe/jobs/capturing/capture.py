@@ -37,8 +37,8 @@ from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
 from probe.models.reading.layers import affine_of, list_norm_layers, norm_modules, own_alpha
 from probe.models.reading.registration import registered_names
-from probe.models.reading.unusual import unread_norms
 from probe.models.reading.unchanged import unchanged
+from probe.models.reading.unusual import unread_norms
 from probe.records import Layer, Plan, Progress, silent
 from probe.stats.layer import LayerStatistics
 from probe.store import Run, RunWriter, open_run
