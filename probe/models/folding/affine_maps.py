@@ -20,7 +20,7 @@ from probe.models.folding.graph import NotFoldable
 from probe.models.reading.conventions import curve_names, normalized_shape
 from probe.models.reading.layers import affine_of, channels_of, eval_affine
 from probe.models.reading.norm_types import NormType
-from probe.models.reading.recognize import neutral_affine
+from probe.models.reading.recognize import neutral_affine, recognize
 from probe.norms import Norm
 
 _IDENTITY = (1.0, 0.0)  # scale and shift
@@ -116,6 +116,9 @@ class NormLayer:
             raise NotFoldable("its own activation comes after it")
         if self.norm_type.stays:
             raise NotFoldable(self.norm_type.stays)
+        recognized = recognize(self.module)
+        if recognized is not None and not recognized.is_right:
+            raise NotFoldable("its output is not weight * normalized + bias")
         if len(normalized_shape(self.module)) > 1:
             raise NotFoldable("its weight lies along several axes")
         scale, shift = self.map(direction)

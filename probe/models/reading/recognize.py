@@ -22,7 +22,7 @@ from probe.models.reading.conventions import Names
 from probe.models.reading.norm_types import NORM_TYPES, NormType, type_by_table
 from probe.models.reading.registry import registered
 from probe.models.reading.response_norms import RESPONSE_NORMS
-from probe.models.reading.trial import Trial, try_type
+from probe.models.reading.trial import EXACT, Trial, try_type
 
 _KNOWN_PACKAGES = ("torch", "torchvision", "timm", "probe")
 # not Normalize, which prepares images, nor normal cells
@@ -43,6 +43,11 @@ class Recognized:
     names: Names
     offset: float = 0.0
     error: float | None = None  # None: no trial was needed, or none could be made
+
+    @property
+    def is_right(self) -> bool:
+        """Did no trial show another output than w z + b?"""
+        return self.error is None or self.error < EXACT
 
 
 def recognize(module: nn.Module) -> Recognized | None:

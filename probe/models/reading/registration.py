@@ -1,6 +1,6 @@
 """Normalization classes of a user's own: `register_norm` says what they compute.
 
-    probe.register_norm(MyNorm, "rms_norm", weight="scale")  # computes what that kind does
+    probe.register_norm(MyNorm, "rms_norm")  # computes what that kind does
 
     def normalized(module, x): ...
     probe.register_norm(MyNorm, normalized, channels_last=False)  # any norm, by a function of its z
@@ -51,8 +51,9 @@ def register_norm(
     in the manner of `my_norm`.
     channels_last: x is (B, ..., C), or (B, C, ...) where False; default: as the known kind, or
     True for a function.
-    weight, bias: attributes that hold w and b; None: it has none; default: weight (or gamma), bias
-    (or beta). A weight that is stored as w - 1, Gemma's 1 + w, is found by itself.
+    weight, bias: attributes that hold w and b, which a trial on random numbers finds by itself, and
+    so it does a weight that is stored as w - 1 (Gemma); where the class runs on no such numbers
+    they are weight (or gamma) and bias (or beta), if nothing is said here. None: it has none.
 
     Raises UsageError for what is no such class, kind or function.
     """

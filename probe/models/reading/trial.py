@@ -1,13 +1,15 @@
 """A foreign normalization layer on random numbers: is its output w * z + b with the z of a type?
 
 A copy of the module with random weights runs in float64 on the host. Its output is compared with
-the formula of a type, once with the stored weight as w and once with 1 + the stored weight.
+the formula of a type, with the stored weight as w and with 1 + the stored weight; where the
+parameters have other names than usual, with any two of them as w and b.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -41,14 +43,26 @@ class Trial:
 
 
 def try_type(module: nn.Module, norm_type: NormType, names: Names) -> Trial | None:
-    """The module tried with one type; None where it runs on no input that such a layer takes."""
+    """The module tried with one type; None where it runs on no input that such a layer takes.
+    names: of w and b, those that count where the output confirms no others.
+    """
     with torch.device("cpu"):  # also where modules are being made on another device
         lone = twin(module, _random_state(module))
-        for x in _inputs(_channels(module, names), norm_type.channels_last):
+        for x in _inputs(_channels(module), norm_type.channels_last):
             compared = _values(lone, norm_type, x)
             if compared is not None:
-                return _best_offset(lone, norm_type, names, *compared)
+                return _best_names(lone, norm_type, names, *compared)
     return None
+
+
+def _best_names(lone: nn.Module, norm_type: NormType, usual: Names, z: Tensor, y: Tensor) -> Trial:
+    """The first names that the output confirms, else the usual ones."""
+    first = _best_offset(lone, norm_type, usual, z, y)
+    if first.confirms:
+        return first
+    others = permutations((*_vectors(lone), None, None), 2)
+    trials = (_best_offset(lone, norm_type, names, z, y) for names in sorted(set(others), key=str))
+    return next((trial for trial in trials if trial.confirms), first)
 
 
 def _values(lone: nn.Module, norm_type: NormType, x: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -94,10 +108,15 @@ def written_out(norm: Formula, x: Tensor, norm_type: NormType) -> Tensor:
     return (x - mean) * scale
 
 
-def _channels(module: nn.Module, names: Names) -> int:
+def _channels(module: nn.Module) -> int:
     """The number of channels, or any where the module has no vector of its own."""
-    sizes = [getattr(module, name).numel() for name in names if name]
-    return max([conventions.channels(module), *sizes]) or 8
+    return max([conventions.channels(module), *_vectors(module).values()]) or 8
+
+
+def _vectors(module: nn.Module) -> dict[str, int]:
+    """The sizes of the module's own parameters that may be w or b, by name."""
+    own = module.named_parameters(recurse=False)
+    return {name: value.numel() for name, value in own if max(value.shape, default=1) > 1}
 
 
 def _random_state(module: nn.Module) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ from torch import nn
 
 from probe.models.reading.layers import norm_modules, unwrapped
 from probe.models.reading.recognize import looks_like_a_norm, recognize
-from probe.models.reading.trial import EXACT
 
 
 def unread_norms(module: nn.Module) -> dict[str, str]:
@@ -27,5 +26,8 @@ def affine_errors(module: nn.Module) -> dict[str, float]:
     largest error relative to the largest output. The classes of known libraries need no trial.
     """
     layers = [(name, recognize(child)) for name, child, _ in norm_modules(unwrapped(module))]
-    errors = {name: layer.error for name, layer in layers if layer is not None}
-    return {name: error for name, error in errors.items() if error is not None and error >= EXACT}
+    return {
+        name: layer.error
+        for name, layer in layers
+        if layer is not None and layer.error is not None and not layer.is_right
+    }

@@ -8,12 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from probe.models.folding.fold import fold
 from probe.models.reading.layers import (
     affine_of,
     channels_of,
     eval_affine,
     list_norm_layers,
     norm_type,
+    own_alpha,
 )
 from probe.models.reading.observe import BatchContext
 from probe.models.reading.recognize import recognize
@@ -74,6 +76,11 @@ class VitDetLayerNorm(Own):
         return centered(x, 1) * self.weight[:, None, None] + self.bias[:, None, None]
 
 
+class RMSNorm(Own):  # as many write it, with names of their own
+    def forward(self, x):
+        return rms(x) * self.g + self.offset
+
+
 class L2Norm(Own):
     def forward(self, x):
         return rms(x)
@@ -100,6 +107,7 @@ CASES = [
     (SqueezeBertLayerNorm(C), "layer_norm_2d", SEQUENCE),
     (VitDetLayerNorm(**TWO), "layer_norm_2d", IMAGES),
     (GammaBetaNorm(**GREEK), "layer_norm", TOKENS),
+    (RMSNorm(offset=(C,), g=(C,)), "rms_norm", TOKENS),
 ]
 EACH = pytest.mark.parametrize(
     ("module", "kind", "shape"), CASES, ids=[type(case[0]).__name__ for case in CASES]
@@ -266,6 +274,83 @@ def test_dynamic_tanh_as_published_is_read_in_its_own_layout(module, kind, shape
     torch.testing.assert_close(z, torch.tanh(0.7 * x), rtol=0, atol=1e-6)
     weight, bias = affine_of(module, C)
     torch.testing.assert_close(weight * z + bias, y, rtol=0, atol=1e-6)
+
+
+class DynamicErf(DynamicTanh):
+    """As the authors have it, with a shift."""
+
+    def __init__(self, normalized_shape, channels_last=True):
+        super().__init__(normalized_shape, channels_last)
+        self.shift = nn.Parameter(torch.tensor([0.2]))
+
+    def forward(self, x):
+        shape = (-1,) if self.channels_last else (-1, 1, 1)
+        weight, bias = (value.view(shape) for value in (self.weight, self.bias))
+        return torch.erf(self.alpha * x + self.shift) * weight + bias
+
+
+class Derf(DyT):
+    """As others have it: the shift is called s."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.s = nn.Parameter(torch.tensor([0.2]))
+
+    def forward(self, x):
+        return self.gamma * torch.erf(self.alpha * x + self.s) + self.beta
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "shape"),
+    [
+        (DynamicErf(C), "derf", TOKENS),
+        (DynamicErf(C, channels_last=False), "derf_2d", IMAGES),
+        (Derf(C), "derf", TOKENS),
+    ],
+)
+def test_dynamic_erf_as_published_is_read_in_its_own_layout(module, kind, shape):
+    (layer,) = list_norm_layers(nn.Sequential(module))
+    assert (layer.kind, layer.channels) == (kind, C)
+    x, z, y = seen_of(module.double(), shape)
+    torch.testing.assert_close(z, torch.erf(0.7 * x + 0.2), rtol=0, atol=1e-6)
+    weight, bias = affine_of(module, C)
+    torch.testing.assert_close(weight * z + bias, y, rtol=0, atol=1e-6)
+    assert own_alpha(module) == pytest.approx(0.7)
+
+
+def test_the_greek_alpha_of_the_listing_is_read_and_folded():
+    alpha, gamma, beta = "\N{GREEK SMALL LETTER ALPHA}\N{GREEK SMALL LETTER GAMMA}\u03b2"
+
+    class DyT(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_parameter(alpha, nn.Parameter(torch.tensor([0.5])))
+            self.register_parameter(gamma, nn.Parameter(torch.rand(C)))
+            self.register_parameter(beta, nn.Parameter(torch.rand(C)))
+
+        def forward(self, x):
+            return getattr(self, gamma) * torch.tanh(getattr(self, alpha) * x) + getattr(self, beta)
+
+    net = nn.Sequential(nn.Linear(C, C), DyT(), nn.Linear(C, 4)).eval()
+    x = torch.randn(3, 5, C)
+    before = net(x)
+    assert own_alpha(net[1]) == 0.5
+    report = fold(net, x).report
+    assert dict(zip(report["direction"], report["status"], strict=True)) == {
+        "alpha": "folded",
+        "affine": "folded",
+    }
+    assert own_alpha(net[1]) == 1.0
+    torch.testing.assert_close(net(x), before)
+
+
+def test_a_layer_whose_output_is_more_than_w_z_plus_b_is_not_folded():
+    net = nn.Sequential(LeakyLayerNorm(C), nn.Linear(C, 4)).eval()
+    with torch.no_grad():
+        net[0].weight.fill_(2.0)
+    (row,) = fold(net, torch.randn(3, 5, C)).report.to_dict("records")
+    assert row["status"] == "kept"
+    assert "its output is not weight * normalized + bias" in row["reason"]
 
 
 def test_a_dynamic_tanh_that_no_trial_can_run_is_on_tokens():

@@ -4,7 +4,9 @@ wrongly.
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from probe.models.reading.layers import (
     list_norm_layers,
     norm_type,
 )
+from probe.models.reading.recognize import recognize
 from probe.models.reading.registration import registered_names, snake_case
 from probe.models.reading.registry import REGISTERED
 
@@ -129,6 +132,55 @@ def test_channels_last_false_chooses_the_form_on_images():
 
     probe.register_norm(Planes, "rms_norm", weight="scale", channels_last=False)
     assert list_norm_layers(nn.Sequential(Planes()))[0].kind == "rms_norm_2d"
+
+
+def test_a_simple_norm_on_images_is_read_on_their_channels():
+    class Planes(Scaled):
+        def forward(self, x):
+            return self.scale[:, None, None] * x * torch.rsqrt(x.var(1, keepdim=True) + self.eps)
+
+    probe.register_norm(Planes, "simple_norm_2d")
+    assert recognize(Planes()).is_right
+
+
+def test_the_names_of_weight_and_bias_are_found_and_what_is_said_counts_where_they_are_not():
+    class Shifted(Scaled):
+        def __init__(self):
+            super().__init__()
+            self.offset = nn.Parameter(torch.linspace(-1, 1, C))
+
+        def forward(self, x):
+            return self.scale * rms(x) + self.offset
+
+    class Closed(Shifted):
+        def forward(self, x):
+            raise RuntimeError("needs a kernel that is not here")
+
+    probe.register_norm(Shifted, "rms_norm")
+    assert recognize(Shifted()).names == ("scale", "offset")
+    probe.register_norm(Closed, "rms_norm")
+    assert recognize(Closed()).names == (None, None)
+    probe.register_norm(Closed, "rms_norm", weight="scale", bias="offset")
+    assert recognize(Closed()).names == ("scale", "offset")
+
+
+def test_a_class_of_a_file_counts_under_whatever_name_the_file_was_imported(tmp_path):
+    """As a model from a file has it, which runs under another module name."""
+    path = tmp_path / "net.py"
+    path.write_text("from torch import nn\n\nclass Mine(nn.Module):\n    pass\n")
+
+    def imported(name: str):
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.Mine
+
+    first, second = imported("net_once"), imported("net_again")
+    try:
+        probe.register_norm(first, "rms_norm")
+        assert norm_type(second()).kind == "rms_norm"
+    finally:
+        del sys.modules["net_once"], sys.modules["net_again"]
 
 
 def test_subclasses_follow_and_the_nearest_class_counts():
@@ -244,6 +296,12 @@ def test_a_parameter_that_is_not_there_is_named_with_those_that_are():
     probe.register_norm(Scaled, "rms_norm", weight="gain")
     with pytest.raises(UsageError, match=r"layer '0': Scaled .*'gain'.* it has: scale"):
         list_norm_layers(nn.Sequential(Scaled()))
+
+
+def test_a_class_without_alpha_is_no_dynamic_tanh(tmp_path):
+    probe.register_norm(Bare, "dyt")
+    with pytest.raises(UsageError, match=r"layer '0': Bare .* dyt, which reads 'alpha'"):
+        captured(Bare(), tokens(), tmp_path)
 
 
 def test_what_a_kind_reads_and_the_module_does_not_have_is_named(tmp_path):
