@@ -6,8 +6,9 @@ Same figure, same bytes: SVG ids come from a fixed salt and no date is written.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -18,11 +19,18 @@ FORMATS = ("png", "svg", "pdf")
 _METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
-def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
-    """Writes `stem`.png, .svg, ... each in one step."""
+Put = Callable[[Path, Any], Path]  # puts bytes at a path
+
+
+def save(
+    figure: Figure,
+    stem: Path,
+    formats: Sequence[str] = ("png", "svg"),
+    put: Put = replace_file,
+) -> list[Path]:
+    """Writes `stem`.png, .svg, ... each in one step; `put`: that of the results of a run."""
     return [
-        replace_file(stem.with_name(f"{stem.name}.{ending}"), picture(figure, ending))
-        for ending in formats
+        put(stem.with_name(f"{stem.name}.{ending}"), picture(figure, ending)) for ending in formats
     ]
 
 

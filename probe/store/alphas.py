@@ -7,6 +7,7 @@ safetensors format: https://huggingface.co/docs/safetensors/index#format
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -19,8 +20,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from probe.formatting import json_bytes
-from probe.store.disk import replace_file
 from probe.store.outputs import output_file
+from probe.store.results import put
 from probe.store.schema import ALPHA_STRINGS, ALPHAS
 
 
@@ -31,16 +32,21 @@ def write_alphas(frame: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     Columns of schema.ALPHAS come first. Raises ValueError where one is missing, UsageError for
     another ending.
     """
+    file = output_file(path, "alpha.csv", endings=(".csv", ".json"), option="alphas")
+    return put(file, alpha_bytes(frame, file.suffix))
+
+
+def alpha_bytes(frame: pd.DataFrame, ending: str) -> bytes:
+    """The content of a file of alphas that ends in `.csv` or `.json`. Raises ValueError where a
+    column of schema.ALPHAS is missing.
+    """
     missing = [name for name in ALPHAS if name not in frame.columns]
     if missing:
         raise ValueError(f"the alpha table lacks the columns {', '.join(missing)}")
     frame = frame[[*ALPHAS, *(name for name in frame.columns if name not in ALPHAS)]]
-    file = output_file(path, "alpha.csv", endings=(".csv", ".json"), option="alphas")
-    if file.suffix == ".csv":
-        return replace_file(file, frame.to_csv(index=False, lineterminator="\n").encode("utf-8"))
-    return replace_file(
-        file, json_bytes(frame.astype(object).where(frame.notna(), None).to_dict("records"))
-    )
+    if ending == ".csv":
+        return frame.to_csv(index=False, lineterminator="\n").encode("utf-8")
+    return json_bytes(frame.astype(object).where(frame.notna(), None).to_dict("records"))
 
 
 def read_alphas(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -49,8 +55,12 @@ def read_alphas(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     Raises ValueError for a file of another kind.
     """
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        names, *rows = csv.reader(file)
+    return parse_alphas(Path(path).read_bytes())
+
+
+def parse_alphas(data: bytes) -> pd.DataFrame:
+    """The table in the content of a `.csv` file of alphas. Raises ValueError."""
+    names, *rows = csv.reader(io.StringIO(data.decode("utf-8"), newline=""))
     columns = zip(*rows, strict=True) if rows else ([] for _ in names)
     return pd.DataFrame(
         {
@@ -82,7 +92,7 @@ def write_state(
         name: np.ascontiguousarray(arrays[name]).reshape(np.shape(arrays[name]))
         for name in sorted(arrays)
     }
-    return replace_file(path, sorted_header(safetensors.numpy.save(tensors, metadata=texts)))
+    return put(path, sorted_header(safetensors.numpy.save(tensors, metadata=texts)))
 
 
 def sorted_header(data: bytes) -> bytes:
@@ -99,4 +109,11 @@ def sorted_header(data: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
-__all__ = ["read_alphas", "sorted_header", "write_alphas", "write_state"]
+__all__ = [
+    "alpha_bytes",
+    "parse_alphas",
+    "read_alphas",
+    "sorted_header",
+    "write_alphas",
+    "write_state",
+]

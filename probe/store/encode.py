@@ -228,6 +228,7 @@ def parquet_bytes(
         use_dictionary=dictionaries,
         column_encoding={name: encoding for name, encoding in encodings.items() if encoding},
         write_statistics=statistics,
+        write_page_checksum=True,
         data_page_size=PAGE_BYTES,
         **_WHOLE_PAGES,
     ) as writer:

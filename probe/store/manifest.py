@@ -2,41 +2,85 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from probe.errors import ProbeError, UsageError
+from probe.formatting import json_bytes
+from probe.store.disk import replace_file
+from probe.store.files import Unsound, read_inside
+from probe.store.manifest_shape import shortened, wrong_shape
 from probe.store.schema import FORMAT, MANIFEST, VERSION
+
+SEAL = "checksum"  # the last field: sha256 of the file with zeros in its place
+_BLANK = "0" * 64
+_SEALED = re.compile(rb'"checksum": "([0-9a-f]{64})"\n}\n\Z')
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished run. Raises UsageError for a folder that holds none, that is
-    unfinished or that a newer version wrote, ProbeError where it cannot be read.
+    unfinished or that a newer version wrote, ProbeError where it cannot be read or is damaged.
     """
+    path = folder / MANIFEST
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-    except FileNotFoundError:
-        raise UsageError(f"{folder} is no run: it holds no {MANIFEST}") from None
-    except OSError as error:
-        raise ProbeError(f"{folder / MANIFEST} cannot be read ({error.strerror})") from error
-    except ValueError:
+        data = read_inside(folder, MANIFEST)
+    except Unsound as reason:
+        if not os.path.lexists(path):
+            raise UsageError(f"{folder} is no run: it holds no {MANIFEST}") from None
+        raise ProbeError(f"{path} cannot be read ({reason})") from None
+    try:
+        manifest = json.loads(data)
+    except (ValueError, RecursionError):
         raise UsageError(
             f"{folder} is no run: its {MANIFEST} is damaged or of another kind"
         ) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UsageError(f"{folder} is no run: its {MANIFEST} is of another kind")
     version = manifest.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise UsageError(
-            f"{folder} has run format {version}; this version reads up to {VERSION}: update "
-            "probe-norms"
+            f"{folder} has run format {shortened(version)}; this version reads up to {VERSION}: "
+            "update probe-norms"
+        )
+    if (version > 1 or SEAL in manifest) and not _is_sealed(data):
+        raise ProbeError(
+            f"{path} is damaged: the content changed (its checksum differs); put back a copy, or "
+            "capture the run again"
         )
     if manifest.get("status") != "finished":
         raise UsageError(
-            f"{folder} is an unfinished run (status {manifest.get('status')!r}): capture it again"
+            f"{folder} is an unfinished run (status {shortened(manifest.get('status'))}): capture "
+            "it again"
         )
+    if problem := wrong_shape(manifest):
+        raise ProbeError(f"{path} is damaged: {problem}; capture the run again")
+    manifest.pop(SEAL, None)
     return manifest
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Puts a manifest into a run, in one step. Raises ProbeError."""
+    replace_file(folder / MANIFEST, sealed(manifest))
+
+
+def sealed(manifest: Mapping[str, Any]) -> bytes:
+    """The bytes of the manifest, the checksum of all others at their end."""
+    data = json_bytes({**manifest, SEAL: _BLANK})
+    head, _, tail = data.rpartition(_BLANK.encode())
+    return head + hashlib.sha256(data).hexdigest().encode() + tail
+
+
+def _is_sealed(data: bytes) -> bool:
+    match = _SEALED.search(data)
+    if match is None:
+        return False
+    blank = data[: match.start(1)] + _BLANK.encode() + data[match.end(1) :]
+    return hashlib.sha256(blank).hexdigest().encode() == match[1]
 
 
 def why_no_attention(manifest: dict[str, Any]) -> str:

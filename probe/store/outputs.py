@@ -10,7 +10,7 @@ from pathlib import Path
 from probe.errors import UsageError
 from probe.store.disk import writing
 from probe.store.schema import CONTENTS, FORMAT, MANIFEST
-from probe.store.staging import is_hidden
+from probe.store.staging import is_aside, is_hidden
 
 OVERWRITE = "--overwrite (overwrite=True)"
 NO_CONTENT = (".DS_Store",)  # what a file manager leaves in a folder that is empty for people
@@ -74,7 +74,7 @@ def output_run(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         )
     if not overwrite:
         raise UsageError(f"{path} already holds a run; give another folder, or {OVERWRITE}")
-    foreign = [name for name in names if name not in CONTENTS]
+    foreign = [name for name in names if name not in CONTENTS and not is_aside(name)]
     if foreign:
         raise UsageError(
             f"{path} holds files that are no part of a run ({_first(foreign)}); move them before "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 
 from probe.errors import ProbeError, UsageError, first_line, nearest
 from probe.records import STRATA
-from probe.store.alphas import read_alphas
-from probe.store.disk import replace_file
+from probe.store.alphas import alpha_bytes, parse_alphas
 from probe.store.encode import table_bytes
+from probe.store.files import Unsound, read_inside
+from probe.store.listing import capture_checksum, has_list_of_results, listed, remedy
 from probe.store.manifest import model_option, read_manifest, why_no_attention
+from probe.store.results import Results
 from probe.store.schema import (
     ATTENTION,
     LAYERS,
@@ -62,7 +64,8 @@ class Run:
         run.alphas()  # the fitted alphas, what they should be read with beside them
         run.samples("blocks.3.norm1", channels=[0, 5], stratum="uniform")
 
-    Tables are read anew at each call; every one has a column `layer`.
+    Tables are read anew at each call, and compared with their checksums; every one has a column
+    `layer`. Raises ProbeError for a file that is missing or damaged, or that is not of this run.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
@@ -102,8 +105,8 @@ class Run:
         return self._table("channel_fits", layer)
 
     def has(self, table: str) -> bool:
-        """Is the table there (`fits`, `attention`, ...)? Some come only with later jobs."""
-        return (self.path / f"{table}.parquet").exists()
+        """Is the table there, or due (`fits`, `attention`, ...)? Some come only with later jobs."""
+        return self.has_file(f"{table}.parquet")
 
     @property
     def attention_only(self) -> bool:
@@ -116,8 +119,7 @@ class Run:
 
         Raises UsageError where the run has none, with the reason.
         """
-        path = self.path / f"{ATTENTION}.parquet"
-        if not path.exists() and path.name not in self.manifest.get("files", {}):
+        if not self.has(ATTENTION):
             raise UsageError(
                 f"run {self.path} has no attention table: {why_no_attention(self.manifest)}"
             )
@@ -125,7 +127,11 @@ class Run:
 
     def alphas(self) -> pd.DataFrame:
         """The exported table: one row per layer."""
-        return read_alphas(self._existing("alphas", self.path / "alpha.csv"))
+        name = self._existing("alphas", "alpha.csv")
+        try:
+            return parse_alphas(self._content(name))
+        except (ValueError, IndexError) as error:
+            raise self._damaged(name, f"cannot be read as a table ({first_line(error)})") from error
 
     def samples(
         self,
@@ -145,15 +151,28 @@ class Run:
             if layer is None
             else [self._known(name) for name in ([layer] if isinstance(layer, str) else layer)]
         )
-        files = [self.path / SAMPLES / sample_name(known[name], name) for name in chosen]
+        files = [f"{SAMPLES}/{sample_name(known[name], name)}" for name in chosen]
         filters = self._channel_filter(channels, chosen) + _stratum_filter(stratum)
-        parts = [self._read(file, filters) for file in files if file.exists()]
+        parts = [self._read(file, filters) for file in files if self.has_file(file)]
         table = pa.concat_tables(parts) if parts else SAMPLE_SCHEMA.empty_table()
         return table.to_pandas()
 
     def save_table(self, name: str, frame: pd.DataFrame) -> Path:
         """Writes or replaces a table (`fits`, `channel_fits`) in one step."""
-        return replace_file(self.path / f"{name}.parquet", table_bytes(name, frame)[1])
+        with self.results() as results:
+            return results.put(self.path / f"{name}.parquet", table_bytes(name, frame)[1])
+
+    def save_fits(self, tables: Mapping[str, pd.DataFrame], alphas: pd.DataFrame) -> None:
+        """Writes or replaces what a fit gives, in one step: the tables, alpha.csv, alpha.json."""
+        with self.results() as results:
+            for name, table in tables.items():
+                results.put(self.path / f"{name}.parquet", table_bytes(name, table)[1])
+            for ending in (".csv", ".json"):
+                results.put(self.path / f"alpha{ending}", alpha_bytes(alphas, ending))
+
+    def results(self) -> Results:
+        """A block in which a job puts its files into the run, all of them at its end."""
+        return Results(self.path)
 
     def _known(self, layer: str) -> str:
         names = list(self.layers["layer"])
@@ -183,35 +202,73 @@ class Run:
         return [("channel", "in", wanted)]
 
     def _table(self, name: str, layer: str | None) -> pd.DataFrame:
-        path = self._existing(name, self.path / f"{name}.parquet")
+        file = self._existing(name, f"{name}.parquet")
         filters = None if layer is None else [("layer", "==", self._known(layer))]
-        table = self._read(path, filters)
+        table = self._read(file, filters)
         if missing := missing_columns(name, table.schema):
-            raise ProbeError(f"{path}: {missing}")
+            raise ProbeError(f"{self.path / file}: {missing}")
         return table.to_pandas()
 
-    def _existing(self, name: str, path: Path) -> Path:
-        if path.exists():
-            return path
-        if self.attention_only and name != ATTENTION:
+    def _existing(self, table: str, file: str) -> str:
+        if self.has_file(file):
+            return file
+        if self.attention_only and table != ATTENTION:
             model = model_option(self.manifest)
             raise UsageError(
-                f"run {self.path} holds attention distances only, no {name}: `probe-norms "
+                f"run {self.path} holds attention distances only, no {table}: `probe-norms "
                 f"{model}` makes a whole run"
             )
-        if name in MADE_BY:
+        if table in MADE_BY:
             raise UsageError(
-                f"run {self.path} has no {name} yet: `probe-norms {MADE_BY[name]} {self.path}` "
+                f"run {self.path} has no {table} yet: `probe-norms {MADE_BY[table]} {self.path}` "
                 "makes them"
             )
-        raise ProbeError(f"run {self.path} is damaged: {path.name} is missing; capture it again")
+        raise ProbeError(f"run {self.path} is damaged: {file} is missing; capture it again")
 
-    def _read(self, path: Path, filters: list[tuple[str, str, Any]] | None) -> pa.Table:
+    def has_file(self, file: str) -> bool:
+        """Is a file there, or in the list? To do without one that is gone would be to be wrong."""
+        return file in listed(self.manifest) or os.path.lexists(self.path / file)
+
+    def _read(self, file: str, filters: list[tuple[str, str, Any]] | None) -> pa.Table:
+        source = pa.BufferReader(self._content(file))
         try:
-            return pq.read_table(path, filters=filters or None, partitioning=None)
+            return pq.read_table(
+                source, filters=filters or None, partitioning=None, page_checksum_verification=True
+            )
         except (OSError, pa.ArrowException) as error:
             hint = f"`probe-norms verify {self.path}` lists what is damaged"
-            raise ProbeError(f"{path} cannot be read ({first_line(error)}): {hint}") from error
+            raise ProbeError(
+                f"{self.path / file} cannot be read ({first_line(error)}): {hint}"
+            ) from error
+
+    def _content(self, file: str) -> bytes:
+        """The bytes of a file that equal what the list says; another job may have changed both."""
+        try:
+            return self._checked(file)
+        except Unsound:
+            self._reload()
+        try:
+            return self._checked(file)
+        except Unsound as reason:
+            raise self._damaged(file, str(reason)) from None
+
+    def _checked(self, file: str) -> bytes:
+        entry = listed(self.manifest).get(file)
+        if entry is None and has_list_of_results(self.manifest):
+            raise Unsound("is not in the list of files of this run")
+        return read_inside(self.path, file, entry)
+
+    def _reload(self) -> None:
+        """Takes over a list that was changed since the run was opened, by a job, not a capture."""
+        manifest = read_manifest(self.path)
+        if capture_checksum(listed(manifest)) == capture_checksum(listed(self.manifest)):
+            self.manifest["files"] = listed(manifest)
+
+    def _damaged(self, file: str, reason: str) -> ProbeError:
+        return ProbeError(
+            f"run {self.path} is damaged: {file}: {reason}; {remedy(file, str(self.path))} "
+            f"(`probe-norms verify {self.path}` lists all damages)"
+        )
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {len(self.layers)} layers)"

@@ -13,19 +13,28 @@ import pyarrow as pa
 from probe.records import Status
 
 FORMAT = "probe-run"
-VERSION = 1  # a reader refuses runs of a higher version
+# a reader refuses runs of a higher version; 2: all files are listed, and the manifest is sealed
+VERSION = 2
 MANIFEST = "manifest.json"
 SAMPLES = "samples"
-# tables that a capture writes; the others come later, from `Run.save_table`
+FIGURES = "figures"
+# tables that a capture writes; the others come later
 CAPTURED = ("moments", "profile", "rows")
 # a table that a capture writes where it was asked to; the only one of a run whose job it is
 ATTENTION = "attention"
 
+# files that jobs after the capture put into a run, beside the figures
+RESULTS = frozenset(
+    ("fits.parquet", "channel_fits.parquet", "report.html")
+    + ("alpha.csv", "alpha.json", "alpha.safetensors")
+)
+
 # Everything that this package puts into a run. Overwriting refuses to delete a run that holds
 # anything else.
-CONTENTS = frozenset(
-    (MANIFEST, SAMPLES, "figures", "report.html", "alpha.csv", "alpha.json", "alpha.safetensors")
-    + tuple(f"{name}.parquet" for name in (*CAPTURED, ATTENTION, "fits", "channel_fits"))
+CONTENTS = (
+    frozenset((MANIFEST, SAMPLES, FIGURES))
+    | RESULTS
+    | {f"{name}.parquet" for name in (*CAPTURED, ATTENTION)}
 )
 
 VALUES = ("input", "normalized", "output")

@@ -18,6 +18,7 @@ _PATTERN = re.compile(
     r"\.(?P<stem>.+)\.(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]{8}\.(?P<kind>unfinished|replaced)",
     re.DOTALL,
 )
+_ASIDE = re.compile(r"\.(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]{8}\.results")
 
 
 def sibling(out: Path, kind: str) -> Path:
@@ -74,3 +75,20 @@ def _alive(pid: int) -> bool:
     except OSError:  # it exists and belongs to somebody else
         return True
     return True
+
+
+def aside(run: Path) -> Path:
+    """A fresh hidden name inside a run, for files on their way into it."""
+    return run / f".{os.getpid()}-{_host()}-{os.urandom(4).hex()}.results"
+
+
+def is_aside(name: str) -> bool:
+    return _ASIDE.fullmatch(name) is not None
+
+
+def clean_aside(run: Path) -> None:
+    """Removes what killed jobs left inside of a run."""
+    for path in sorted(run.iterdir()):
+        match = _ASIDE.fullmatch(path.name)
+        if match and match["host"] == _host() and not _alive(int(match["pid"])):
+            shutil.rmtree(path, ignore_errors=True)

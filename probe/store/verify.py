@@ -2,235 +2,144 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
-import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from probe.errors import ProbeError, first_line
 from probe.records import Status
+from probe.store.files import Unsound, check_content, present, read_inside
+from probe.store.listing import belongs, has_list_of_results, is_result, listed, remedy, stale
 from probe.store.run import Run, open_run
-from probe.store.schema import ATTENTION, CAPTURED, MADE_BY, SAMPLES, VALUES, missing_columns
-
-_SIDES = ("input", "output")
+from probe.store.schema import ATTENTION, CAPTURED, MADE_BY, MANIFEST, missing_columns
+from probe.store.staging import is_aside
+from probe.store.verify_tables import (
+    check_attention,
+    check_moments,
+    check_profile,
+    check_samples,
+)
 
 
 def verify_run(path: str | os.PathLike[str] | Run) -> list[str]:
     """Problems of a run, empty where there is none. Raises UsageError where `path` is no finished
-    run at all.
+    run at all, ProbeError where its manifest is damaged.
 
-    Checked: every file is there with its bytes and rows; statistics are finite and ordered;
-    moments, profile, samples and the manifest agree about how much was seen; sampled inputs lie
-    within the exact range of their channel; attention distances lie within their grid.
+    Checked: every file of the list is there with its bytes and rows, and no other file is in its
+    place; what later jobs made was made of what the run holds now; statistics are finite and
+    ordered; moments, profile, samples and the manifest agree about how much was seen; sampled
+    inputs lie within the exact range of their channel; attention distances lie within their grid.
     """
-    run = open_run(path)
-    problems = list(_files(run)) or list(_older(run))
-    if problems:
-        return problems  # the contents of damaged files, or of older ones, say nothing
-    if f"{ATTENTION}.parquet" in run.manifest.get("files", {}):
-        problems += _attention(run.attention())
-    if run.attention_only:
-        return problems
-    problems += _derived(run)
-    moments, profile = run.moments(), run.profile()
-    captured = run.layers[run.layers["status"] == Status.CAPTURED].set_index("layer")
-    problems += _moments(moments, captured)
-    problems += _profile(profile, moments, captured)
-    for layer in captured.index:
-        problems += _samples(run, layer, moments[moments["layer"] == layer])
+    run = open_run(path.path if isinstance(path, Run) else path)
+    damaged = dict(_damaged(run))
+    problems = [*_never_written(run), *_of_another_run(run, damaged)]
+    problems += [f"{name}: {why}" for name, why in damaged.items()]
+    problems += _not_listed(run)
+    problems += _stale(run, damaged)
+    if any(not is_result(name) for name in damaged) or any(_never_written(run)):
+        return problems  # the contents of damaged files say nothing
+    problems += _older(run) or [*_contents(run), *_results(run, damaged)]
     return problems
 
 
-def _files(run: Run) -> Iterator[str]:
-    files = run.manifest.get("files", {})
-    for name in _due(run):
-        if f"{name}.parquet" not in files:
+def _damaged(run: Run) -> Iterator[tuple[str, str]]:
+    """Files that are not what the list says, and how; results with the command that mends them."""
+    for name, entry in listed(run.manifest).items():
+        try:
+            check_content(run.path, name, entry)
+            if "rows" in entry:
+                _check_rows(run, name, int(entry["rows"]))
+        except Unsound as reason:
+            advice = f"; {remedy(name, str(run.path))}" if is_result(name) else ""
+            yield name, f"{reason}{advice}"
+
+
+def _of_another_run(run: Run, damaged: dict[str, str]) -> Iterator[str]:
+    """Where most of what was captured differs, it is rather the manifest that does not belong."""
+    captured = [name for name in listed(run.manifest) if not is_result(name)]
+    differ = [name for name in captured if name in damaged and (run.path / name).exists()]
+    if len(differ) > max(1, len(captured) // 2):
+        yield (
+            f"{MANIFEST}: {len(differ)} of the {len(captured)} files of the capture are not those "
+            "that it lists: it may be of another run"
+        )
+
+
+def _check_rows(run: Run, name: str, expected: int) -> None:
+    data = read_inside(run.path, name)
+    try:
+        rows = pq.read_metadata(pa.BufferReader(data)).num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise Unsound(f"cannot be read ({first_line(error)})") from None
+    if rows != expected:
+        raise Unsound(f"{rows} rows, the manifest says {expected}")
+
+
+def _never_written(run: Run) -> Iterator[str]:
+    for name in (ATTENTION,) if run.attention_only else CAPTURED:
+        if f"{name}.parquet" not in listed(run.manifest):
             yield f"{name}.parquet: never written"
-    for name, expected in files.items():
-        path = run.path / name
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            yield f"{name}: missing or unreadable ({error.strerror})"
+
+
+def _not_listed(run: Run) -> Iterator[str]:
+    files, whole = listed(run.manifest), has_list_of_results(run.manifest)
+    for name in present(run.path):
+        if name in files or name == MANIFEST or is_aside(name.split("/")[0]):
             continue
-        if hashlib.sha256(data).hexdigest() != expected["sha256"]:
-            yield f"{name}: the content changed (sha256 differs from the manifest)"
-        elif (rows := pq.read_metadata(path).num_rows) != expected["rows"]:
-            yield f"{name}: {rows} rows, the manifest says {expected['rows']}"
-    present = {f"{SAMPLES}/{path.name}" for path in (run.path / SAMPLES).glob("*")}
-    for name in sorted(present - set(files)):
-        yield f"{name}: not in the manifest"
+        if belongs(name) and (whole or not is_result(name)):
+            advice = f"; {remedy(name, str(run.path))}, or remove it" if is_result(name) else ""
+            yield f"{name}: not in the manifest{advice}"
 
 
-def _due(run: Run) -> tuple[str, ...]:
-    """The tables that a run of its kind must hold."""
-    return (ATTENTION,) if run.attention_only else CAPTURED
+def _stale(run: Run, damaged: dict[str, str]) -> Iterator[str]:
+    for name, changed in stale(listed(run.manifest)):
+        if name not in damaged:
+            yield (f"{name}: older than {', '.join(changed)}: {remedy(name, str(run.path))}")
 
 
-def _older(run: Run) -> Iterator[str]:
+def _older(run: Run) -> list[str]:
     """Tables of another version of this package."""
-    written = [
-        name
-        for name in (*CAPTURED, ATTENTION)
-        if f"{name}.parquet" in run.manifest.get("files", {})
-    ]
-    for name in written:
-        if missing := missing_columns(name, pq.read_schema(run.path / f"{name}.parquet")):
-            yield f"{name}.parquet: {missing}"
+    problems = []
+    for name in (*CAPTURED, ATTENTION):
+        file = f"{name}.parquet"
+        if file in listed(run.manifest):
+            schema = pq.read_schema(pa.BufferReader(read_inside(run.path, file)))
+            if missing := missing_columns(name, schema):
+                problems.append(f"{file}: {missing}")
+    return problems
 
 
-def _derived(run: Run) -> Iterator[str]:
-    known = set(run.layers["layer"])
-    for name in MADE_BY:
-        path = run.path / ("alpha.csv" if name == "alphas" else f"{name}.parquet")
-        if not path.exists():
+def _contents(run: Run) -> Iterator[str]:
+    if f"{ATTENTION}.parquet" in listed(run.manifest):
+        yield from check_attention(run.attention())
+    if run.attention_only:
+        return
+    moments, profile = run.moments(), run.profile()
+    captured = run.layers[run.layers["status"] == Status.CAPTURED].set_index("layer")
+    yield from check_moments(moments, captured)
+    yield from check_profile(profile, moments, captured)
+    for layer in captured.index:
+        yield from check_samples(run, layer, moments[moments["layer"] == layer])
+
+
+def _results(run: Run, damaged: dict[str, str]) -> Iterator[str]:
+    """Are the tables of the fits of these layers? Those of undamaged files."""
+    layers = set(run.layers["layer"])
+    for table in MADE_BY if not run.attention_only else ():
+        file = "alpha.csv" if table == "alphas" else f"{table}.parquet"
+        whole = has_list_of_results(run.manifest)
+        if (
+            file in damaged
+            or (whole and file not in listed(run.manifest))
+            or not run.has_file(file)
+        ):
             continue
         try:
-            strange = sorted(set(getattr(run, name)()["layer"]) - known)
+            strange = sorted(set(getattr(run, table)()["layer"]) - layers)
         except (ProbeError, ValueError) as error:
-            yield f"{path.name}: unreadable ({first_line(error)})"
+            yield f"{file}: unreadable ({first_line(error)})"
             continue
         if strange:
-            yield f"{path.name}: layers that the run does not have: {', '.join(strange[:3])}"
-
-
-def _moments(moments: pd.DataFrame, captured: pd.DataFrame) -> Iterator[str]:
-    moments = moments[moments["layer"].isin(captured.index)]
-    for side in _SIDES:
-        mean, var, low, high = (
-            moments[f"{name}_{side}"].to_numpy() for name in ("mean", "var", "min", "max")
-        )
-        finite = np.isfinite(mean) & np.isfinite(var) & np.isfinite(low) & np.isfinite(high)
-        slack = 1e-6 * (np.abs(low) + np.abs(high))  # the rounding of a sum
-        ordered = (low - slack <= mean) & (mean <= high + slack) & (var >= 0)
-        yield from _where(moments, ~finite, f"moments: the {side} statistics are not finite")
-        yield from _where(
-            moments,
-            finite & ~ordered,
-            f"moments: min <= mean <= max or var >= 0 does not hold for the {side}",
-        )
-    seen = moments.groupby("layer", observed=True)["count"].agg(["sum", "size"])
-    for layer, row in captured.iterrows():
-        count, channels = (
-            (int(value) for value in seen.loc[layer]) if layer in seen.index else (0, 0)
-        )
-        if count != row["count"]:
-            yield (
-                f"layer {layer}: the moments saw {count} elements, the manifest says {row['count']}"
-            )
-        if channels != row["channels"]:
-            yield (
-                f"layer {layer}: the moments have {channels} channels, the manifest says "
-                f"{row['channels']}"
-            )
-
-
-def _profile(profile: pd.DataFrame, moments: pd.DataFrame, captured: pd.DataFrame) -> Iterator[str]:
-    sums = profile[
-        ["sum_input", "sum_normalized", "sum_normalized_sq", "sum_input_sq", "sum_product"]
-    ].to_numpy(copy=True)
-    inside = profile["layer"].isin(captured.index).to_numpy()
-    lines = profile["layer"].isin(captured.index[captured["affine"]]).to_numpy()
-    sums[lines, 2:] = 0  # the second moments of a line are not kept
-    bad = inside & (~np.isfinite(sums).all(axis=1) | (profile["count"].to_numpy() <= 0))
-    yield from _where(profile, bad, "profile: a cell is empty or not finite")
-    seen = profile.groupby("layer", observed=True)["count"].sum()
-    exact = moments.groupby("layer", observed=True)["count"].sum()
-    for layer in captured.index:
-        if seen.get(layer, 0) != exact.get(layer, 0):
-            yield (
-                f"layer {layer}: the profile saw {seen.get(layer, 0)} elements, the moments "
-                f"{exact.get(layer, 0)}"
-            )
-
-
-def _attention(table: pd.DataFrame) -> Iterator[str]:
-    """Every head once, shares within 0 to 1, distances within the diagonal of the grid. A missing
-    number is no problem.
-    """
-    sides = table["grid"].str.extract(r"^(\d+)x(\d+)$").astype(float)
-    diagonal = np.hypot(sides[0] - 1, sides[1] - 1)
-    far = (
-        (table["distance_patches"] < 0)
-        | (table["distance_patches"] > diagonal + 1e-6)
-        | (table["distance_px"] < 0)
-    )
-    yield from _where(table, far.to_numpy(), "attention: a distance lies outside its grid")
-    share = (
-        (table["prefix_mass"] < -1e-6)
-        | (table["prefix_mass"] > 1 + 1e-6)
-        | (table["entropy"] < -1e-6)
-    )
-    yield from _where(
-        table, share.to_numpy(), "attention: prefix mass outside 0 to 1, or entropy below 0"
-    )
-    expected = table.groupby("layer", sort=False, observed=True).cumcount()
-    yield from _where(
-        table, (table["head"] != expected).to_numpy(), "attention: a head is missing or there twice"
-    )
-
-
-def _samples(run: Run, layer: str, moments: pd.DataFrame) -> Iterator[str]:
-    samples = run.samples(layer)
-    if not np.isfinite(samples[list(VALUES)].to_numpy()).all():
-        yield f"layer {layer}: samples are not finite"
-    moments = moments.set_index("channel")
-    yield from _uniform(layer, samples, moments, run.manifest)
-    span = samples.groupby("channel")["input"].agg(["min", "max"])
-    exact = moments.reindex(span.index)
-    if ((span["min"] < exact["min_input"]) | (span["max"] > exact["max_input"])).any():
-        yield f"layer {layer}: samples of the input lie outside the exact range in the moments"
-
-
-def _uniform(
-    layer: str, samples: pd.DataFrame, moments: pd.DataFrame, manifest: dict[str, Any]
-) -> Iterator[str]:
-    """The number of uniform rows: in all channels the same, and as planned. moments: those of the
-    layer, by channel.
-
-    Skipped images may cost rows, as these are drawn before it is known which images can be read.
-    """
-    found = (
-        samples[samples["stratum"] == "uniform"]
-        .groupby("channel")
-        .size()
-        .reindex(moments.index, fill_value=0)
-    )
-    due = moments["count"].clip(upper=_wanted(manifest))
-    if found.nunique() > 1:
-        yield (
-            f"layer {layer}: {found.min()} to {found.max()} uniform samples in its channels, not "
-            "the same number in each"
-        )
-        return
-    too_many = bool((found > due).any())
-    too_few = bool((found < due).any()) and _wanted(manifest) is not None and not _skipped(manifest)
-    if too_many or too_few:
-        yield f"layer {layer}: {found.max()} uniform samples in each channel, {due.max()} are due"
-
-
-def _skipped(manifest: dict[str, Any]) -> bool:
-    """Were there images that could not be read?"""
-    data = manifest.get("data")
-    return bool(data.get("skipped")) if isinstance(data, dict) else False
-
-
-def _wanted(manifest: dict[str, Any]) -> int | None:
-    """Rows per layer that the plan asked for."""
-    plan = manifest.get("plan")
-    return plan.get("samples") if isinstance(plan, dict) else None
-
-
-def _where(
-    frame: pd.DataFrame, bad: np.ndarray[Any, np.dtype[np.bool_]], problem: str
-) -> Iterator[str]:
-    if bad.any():
-        layers = list(dict.fromkeys(frame.loc[bad, "layer"]))
-        yield (
-            f"{problem} ({int(bad.sum())} rows; "
-            f"{', '.join(layers[:3])}{', ...' if len(layers) > 3 else ''})"
-        )
+            yield f"{file}: layers that the run does not have: {', '.join(strange[:3])}"

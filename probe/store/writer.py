@@ -4,7 +4,6 @@ manifest last, then one rename.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import threading
@@ -16,9 +15,10 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from probe.formatting import json_bytes
 from probe.store.disk import FULL, sync_folder, write_error, write_file, writing
 from probe.store.encode import sample_bytes, table_bytes
+from probe.store.files import entry_of
+from probe.store.manifest import sealed
 from probe.store.outputs import output_run
 from probe.store.schema import (
     ATTENTION,
@@ -123,9 +123,7 @@ class RunWriter:
         files = {name: self._files[name] for name in sorted(self._files)}
         with writing(self.out):
             sync_folder(temporary / SAMPLES)
-            write_file(
-                temporary / MANIFEST, json_bytes({**head, **manifest, **head, "files": files})
-            )
+            write_file(temporary / MANIFEST, sealed({**head, **manifest, **head, "files": files}))
             sync_folder(temporary)
             output_run(self.out, self.overwrite)  # somebody else may have been faster
             _swap(temporary, self._target)
@@ -141,7 +139,7 @@ class RunWriter:
         return self._temporary
 
     def _add(self, name: str, rows: int, data: pa.Buffer) -> None:
-        entry = {"rows": rows, "bytes": data.size, "sha256": hashlib.sha256(data).hexdigest()}
+        entry = {"rows": rows, **entry_of(data)}
         with writing(self.out):
             write_file(self._open() / name, data)
         self._files[name] = entry

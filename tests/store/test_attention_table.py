@@ -4,7 +4,6 @@ where there is none.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from probe.errors import ProbeError, UsageError
 from probe.store import RunWriter, open_run, verify_run
 from probe.store.schema import TABLES
+from support.manifests import change_manifest
 
 MODEL = {"name": "timm:vit_tiny", "origin": "timm"}
 
@@ -116,15 +116,17 @@ def test_numbers_that_cannot_be_are_named(
 
 def test_a_changed_table_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "run", table())
+    size = (path / "attention.parquet").stat().st_size
     table(distance_px=1.0).to_parquet(path / "attention.parquet")
+    now = (path / "attention.parquet").stat().st_size
     assert verify_run(path) == [
-        "attention.parquet: the content changed (sha256 differs from the manifest)"
+        f"attention.parquet: the content changed ({now} bytes, the manifest says {size})"
     ]
     (path / "attention.parquet").unlink()
     assert verify_run(path) == [
         "attention.parquet: missing or unreadable (No such file or directory)"
     ]
-    with pytest.raises(ProbeError, match=r"is damaged: attention\.parquet is missing"):
+    with pytest.raises(ProbeError, match=r"is damaged: attention\.parquet: missing"):
         open_run(path).attention()
 
 
@@ -166,10 +168,7 @@ def test_a_whole_run_may_hold_the_table_and_is_verified_with_it(tmp_path: Path, 
 def test_a_run_without_the_table_says_why_and_what_to_do(
     attention: Any, message: str, run_path: Path
 ) -> None:
-    manifest = json.loads((run_path / "manifest.json").read_text())
-    (run_path / "manifest.json").write_text(
-        json.dumps(manifest | {"attention": attention, "model": MODEL})
-    )
+    change_manifest(run_path, lambda manifest: manifest.update(attention=attention, model=MODEL))
     with pytest.raises(UsageError, match=message) as error:
         open_run(run_path).attention()
     assert "\n" not in str(error.value)

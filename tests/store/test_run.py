@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -13,11 +12,11 @@ import pytest
 from probe.errors import ProbeError, UsageError
 from probe.store import open_run, run_names, write_alphas
 from probe.store.schema import ALPHAS, LAYERS, TABLES
+from support.manifests import change_manifest
 
 
 def edit_manifest(run_path: Path, **changes: object) -> None:
-    manifest = json.loads((run_path / "manifest.json").read_text())
-    (run_path / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+    change_manifest(run_path, lambda manifest: manifest.update(changes))
 
 
 def one_line(error: Exception) -> str:
@@ -214,18 +213,22 @@ def test_an_unfinished_or_newer_run_is_refused(run_path: Path) -> None:
     with pytest.raises(UsageError, match="unfinished run"):
         open_run(run_path)
     edit_manifest(run_path, status="finished", version=99)
-    with pytest.raises(UsageError, match="run format 99; this version reads up to 1: update"):
+    with pytest.raises(UsageError, match="run format 99; this version reads up to 2: update"):
         open_run(run_path)
 
 
 def test_damaged_and_missing_files_are_one_line(run_path: Path, kit) -> None:
     run = open_run(run_path)
     (run_path / "moments.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(ProbeError, match="cannot be read .*probe-norms verify") as caught:
+    with pytest.raises(
+        ProbeError, match="moments.parquet: the content changed .*probe-norms verify"
+    ) as caught:
         run.moments()
     one_line(caught.value)
     (run_path / "profile.parquet").unlink()
-    with pytest.raises(ProbeError, match="is damaged: profile.parquet is missing"):
+    with pytest.raises(
+        ProbeError, match="is damaged: profile.parquet: missing .*capture the run again"
+    ):
         run.profile()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,10 @@ import pytest
 
 from probe.errors import ProbeError, UsageError
 from probe.store import RunWriter, open_run, verify_run, write_alphas
+from probe.store.files import entry_of
+from probe.store.results import Results
 from probe.store.schema import TABLES
+from support.manifests import change_manifest
 
 
 def test_a_good_run_has_no_problems(run_path: Path) -> None:
@@ -42,9 +43,7 @@ def test_a_changed_byte_a_missing_file_and_an_extra_file_are_named(run_path: Pat
 
 
 def test_a_wrong_number_of_rows_is_named(run_path: Path) -> None:
-    manifest = json.loads((run_path / "manifest.json").read_text())
-    manifest["files"]["rows.parquet"]["rows"] = 2
-    (run_path / "manifest.json").write_text(json.dumps(manifest))
+    change_manifest(run_path, lambda manifest: manifest["files"]["rows.parquet"].update(rows=2))
     assert verify_run(run_path) == ["rows.parquet: 1 rows, the manifest says 2"]
 
 
@@ -194,20 +193,12 @@ def test_skipped_images_may_cost_uniform_samples(tmp_path: Path, kit) -> None:
     ]
 
 
-def change_manifest(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    manifest = json.loads((path / "manifest.json").read_text())
-    change(manifest)
-    (path / "manifest.json").write_text(json.dumps(manifest))
-
-
 def as_an_older_version_wrote_it(path: Path) -> None:
     """The profile without its second moments of the input, and a manifest that knows this file."""
     table = pq.read_table(path / "profile.parquet").drop_columns(["sum_input_sq", "sum_product"])
     pq.write_table(table, path / "profile.parquet")
-    digest = hashlib.sha256((path / "profile.parquet").read_bytes()).hexdigest()
-    change_manifest(
-        path, lambda manifest: manifest["files"]["profile.parquet"].update(sha256=digest)
-    )
+    entry = entry_of((path / "profile.parquet").read_bytes())
+    change_manifest(path, lambda manifest: manifest["files"]["profile.parquet"].update(entry))
 
 
 OLDER = (
@@ -225,7 +216,8 @@ def test_a_run_of_an_older_version_is_told_in_one_line(run_path: Path) -> None:
 
 def test_fits_of_an_older_version_ask_for_a_new_fit(run_path: Path) -> None:
     frame = pd.DataFrame({"layer": ["blocks.0.norm1"], "family": ["tanh"]})
-    frame.to_parquet(run_path / "fits.parquet")
+    with Results(run_path) as results:
+        results.put(run_path / "fits.parquet", frame.to_parquet())
     (problem,) = verify_run(run_path)
     assert problem.startswith("fits.parquet: unreadable (")
     assert problem.endswith("`probe-norms fit` makes it anew)")
@@ -233,7 +225,8 @@ def test_fits_of_an_older_version_ask_for_a_new_fit(run_path: Path) -> None:
 
 def test_derived_tables_are_checked_too(run_path: Path, alphas: pd.DataFrame) -> None:
     write_alphas(alphas, run_path / "alpha.csv")
-    (run_path / "fits.parquet").write_bytes(b"PAR1")
+    with Results(run_path) as results:
+        results.put(run_path / "fits.parquet", b"PAR1")
     problems = verify_run(open_run(run_path))
     assert problems[0].startswith("fits.parquet: unreadable (")
     assert problems[1] == "alpha.csv: layers that the run does not have: 1.5, NaN, null"

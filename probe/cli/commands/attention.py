@@ -215,7 +215,9 @@ def of_runs(runs: Sequence[str], out: str | None, quiet: bool, json: bool) -> No
     opened = [open_run(run) for run in dict.fromkeys(runs)]
     summaries = [
         AttentionSummary(
-            name, records(run.attention()), run.manifest["model"] | run.manifest["attention"]
+            name,
+            records(run.attention()),
+            (run.manifest.get("model") or {}) | (run.manifest.get("attention") or {}),
         )
         for name, run in zip(run_names(opened), opened, strict=True)
     ]

@@ -20,6 +20,7 @@ from probe.plots.alpha import drawable
 from probe.plots.families import layer_fits
 from probe.records import Progress, silent
 from probe.store.outputs import output_folder
+from probe.store.results import figures_folder
 from probe.store.run import Run, open_run
 
 _log = logging.getLogger(__name__)
@@ -52,18 +53,21 @@ def plot(
     endings = _known("format", formats, FORMATS)
     report = progress or silent
     tables = FigureTables(run, layers, plots.Shape(family, family_of(family).value))
-    folder = output_folder(run.path / "figures" if out is None else out)
+    folder = figures_folder(run.path) if out is None else output_folder(out)
     paths: list[Path] = []
-    for done, kind in enumerate(chosen):
-        report("figures", done, len(chosen), kind)
-        try:
-            figure = _figure(kind, tables)
-        except NothingToDraw as reason:
-            if kinds is not None:
-                raise ProbeError(f"figure {kind} of {run.path} cannot be drawn: {reason}") from None
-            _log.info("figure %s left out: %s", kind, reason)
-            continue
-        paths += save(figure, folder / kind, endings)
+    with run.results() as results:
+        for done, kind in enumerate(chosen):
+            report("figures", done, len(chosen), kind)
+            try:
+                figure = _figure(kind, tables)
+            except NothingToDraw as reason:
+                if kinds is not None:
+                    raise ProbeError(
+                        f"figure {kind} of {run.path} cannot be drawn: {reason}"
+                    ) from None
+                _log.info("figure %s left out: %s", kind, reason)
+                continue
+            paths += save(figure, folder / kind, endings, results.put)
     report("figures", len(chosen), len(chosen), "")
     return paths
 

@@ -24,7 +24,7 @@ from probe.curves import (
 from probe.errors import unknown
 from probe.jobs.fitting.tables import alpha_row, channel_rows
 from probe.records import GROUPS, Fit, Progress, Status, silent
-from probe.store import Run, open_run, write_alphas
+from probe.store import Run, open_run
 from probe.store.schema import TABLES
 
 TOKEN_FAMILIES = ("linear", "tanh")  # fitted to prefix and to patch tokens alone, too
@@ -112,11 +112,11 @@ def by_layer(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _save(run: Run, fits: pd.DataFrame, results: list[LayerFit]) -> None:
     channels = [result.channels for result in results if result.channels is not None]
     nothing = pd.DataFrame(columns=TABLES["channel_fits"].names)
-    run.save_table("fits", fits)
-    run.save_table("channel_fits", pd.concat(channels, ignore_index=True) if channels else nothing)
-    alphas = pd.DataFrame([result.alpha for result in results])
-    for name in ("alpha.csv", "alpha.json"):
-        write_alphas(alphas, run.path / name)
+    tables = {
+        "fits": fits,
+        "channel_fits": pd.concat(channels, ignore_index=True) if channels else nothing,
+    }
+    run.save_fits(tables, pd.DataFrame([result.alpha for result in results]))
 
 
 def _families(names: Iterable[str] | None) -> list[str]:
@@ -132,7 +132,7 @@ def _families(names: Iterable[str] | None) -> list[str]:
 
 def image_groups(run: Run) -> Groups:
     """Jackknife group of each image: as the capture stored it, else the running number."""
-    stored = run.manifest["data"].get("groups")
+    stored = (run.manifest.get("data") or {}).get("groups")
     if not stored:
         return lambda images: images % GROUPS
     known = np.asarray(stored, dtype=np.int64)

@@ -50,7 +50,7 @@ def dyt_state(run: Run, scope: str = "channel") -> tuple[dict[str, np.ndarray], 
         arrays[f"{layer}.alpha"] = np.array([tanh.alpha], dtype=np.float32)
         arrays[f"{layer}.weight"] = tanh.weight.astype(np.float32)
         arrays[f"{layer}.bias"] = tanh.bias.astype(np.float32)
-    model = run.manifest["model"]
+    model = run.manifest.get("model") or {}
     names = {name: "line" if each.is_line else "tanh" for name, each in stand_ins.items()}
     metadata = {"format": "probe-dyt", "scope": scope, "stand_in": names, "left_out": left_out}
     return arrays, metadata | {"model": model.get("name")} | {

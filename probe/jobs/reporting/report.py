@@ -15,8 +15,8 @@ from probe.html import Page, render
 from probe.jobs.reporting.comparison import comparison
 from probe.jobs.reporting.run_part import ReportedRun
 from probe.records import Progress, silent
-from probe.store.disk import replace_file
 from probe.store.outputs import output_file
+from probe.store.results import put
 from probe.store.run import Run, open_run, run_names
 
 NAME = "report.html"
@@ -39,7 +39,7 @@ def report(
     if out is None:
         return [write_report(run, progress=progress) for run in opened]
     target = output_file(out, NAME)
-    return [replace_file(target, _page(opened, progress or silent).encode())]
+    return [put(target, _page(opened, progress or silent).encode())]
 
 
 def write_report(
@@ -51,7 +51,7 @@ def write_report(
     by_kind = {path.stem: path for path in drawn if path.suffix == ".png"}
     reported = ReportedRun(run, "run", by_kind, progress or silent, figures=figures)
     page = Page(reported.title, (reported.part(),))
-    return replace_file(run.path / NAME, render(page).encode())
+    return put(run.path / NAME, render(page).encode())
 
 
 def _page(runs: Sequence[Run], progress: Progress) -> str:

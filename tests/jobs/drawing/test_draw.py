@@ -14,6 +14,7 @@ import pytest
 from probe.errors import ProbeError, UsageError
 from probe.jobs.drawing.draw import ATTENTION_KINDS, KINDS, figure, plot
 from probe.jobs.drawing.tables import FigureTables, evenly, is_prefix
+from probe.store.results import put
 from probe.store.run import Run
 from support import stored_runs
 from support.stored_runs import attention_data, figure_data
@@ -250,6 +251,6 @@ def test_one_figure_that_cannot_be_drawn_says_why(
     table = resnet.alphas().assign(
         slope=np.nan, status="constant", slope_min=np.nan, slope_median=np.nan, slope_max=np.nan
     )
-    table.to_csv(resnet.path / "alpha.csv", index=False)
+    put(resnet.path / "alpha.csv", table.to_csv(index=False).encode())
     with pytest.raises(error, match=words):
         figure(resnet, kind)

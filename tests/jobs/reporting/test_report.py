@@ -23,6 +23,7 @@ from probe.jobs.reporting.report import report, write_report
 from probe.jobs.reporting.run_facts import manifest_text
 from probe.store.run import Run, open_run
 from support import stored_runs
+from support.manifests import without_results
 from support.stored_runs import attention_data, figure_data
 
 
@@ -138,10 +139,9 @@ def test_a_run_of_attention_alone_has_its_page(tmp_path: Path) -> None:
 
 
 def test_a_run_without_fits_is_fitted_first(vit_run: Run, tmp_path: Path) -> None:
-    run = open_run(shutil.copytree(vit_run.path, tmp_path / "run"))
-    before = run.fits()
-    for name in ("fits.parquet", "channel_fits.parquet", "alpha.csv", "alpha.json"):
-        (run.path / name).unlink(missing_ok=True)
+    before = vit_run.fits()
+    run = open_run(without_results(shutil.copytree(vit_run.path, tmp_path / "run")))
+    assert not run.has("fits")
     write_report(run, figures=False)
     pd.testing.assert_frame_equal(run.fits(), before)
 
