@@ -12,6 +12,7 @@ from probe.errors import UsageError
 from probe.jobs.inputs import open_model
 from probe.models.loading.load import AS_GIVEN, Model
 from probe.models.loading.origins.names import is_architecture
+from probe.models.reading.layers import list_norm_layers
 from probe.store import Run
 
 
@@ -27,8 +28,8 @@ def run_model(
     weights.
 
     weights: the checkpoint file, for a run of a file that does not lie where it lay. Raises
-    UsageError where the model cannot be known from the manifest, and where the weights are others
-    than those of the run.
+    UsageError where the model cannot be known from the manifest, where the weights are others than
+    those of the run, and where a layer of the run is read by no class that is registered now.
     """
     known: dict[str, Any] = run.manifest.get("model") or {}
     if model is None:
@@ -66,7 +67,21 @@ def run_model(
             f"{_short(known.get('fingerprint'))}; give the model that was captured, or capture "
             "this one"
         )
+    _check_layers(run, loaded)
     return loaded
+
+
+def _check_layers(run: Run, loaded: Model) -> None:
+    """A run may have been captured with norm classes that its user registered."""
+    read = {layer.name for layer in list_norm_layers(loaded.module)}
+    layers = (str(layer.get("module", layer["layer"])) for layer in run.manifest.get("layers", ()))
+    if lost := [name for name in layers if name not in read]:
+        registered = run.manifest.get("registered_norms") or {}
+        classes = ", ".join(f"{name}={kind}" for name, kind in registered.items()) or "none"
+        raise UsageError(
+            f"layer {lost[0]} of run {run.path} is not read now: norm classes were registered when "
+            f"it was captured ({classes}): give the same (--norm-type, probe.register_norm)"
+        )
 
 
 def _weights(
