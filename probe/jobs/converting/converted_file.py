@@ -75,7 +75,7 @@ def _install_norms(module: nn.Module, metadata: Mapping[str, Any], path: Path) -
     if missing := [name for name in layers if name not in channels]:
         raise UsageError(
             f"{path} does not fit this model: it has no normalization layer "
-            f"{', '.join(missing[:3])}"
+            f"{', '.join(missing[:3])} (of a class of your own: probe.register_norm, as before)"
         )
     family = fitted_family(norm, "layer")
     ones = {

@@ -116,7 +116,7 @@ def list_norm_layers(module: nn.Module, layers: Patterns = "*") -> list[Layer]:
     if not every:
         raise UsageError(
             f"{type(module).__name__} has no normalization layer that probe knows (LayerNorm, "
-            "BatchNorm, GroupNorm, RMSNorm, ...)"
+            "BatchNorm, GroupNorm, RMSNorm, ...); of a class of your own: probe.register_norm"
         )
     chosen = set(select((layer.name for layer in every), layers, "normalization layers"))
     return [layer for layer in every if layer.name in chosen]

@@ -60,3 +60,12 @@ def test_without_the_registration_the_layer_is_named_and_nothing_is_converted(ru
     with pytest.raises(UsageError, match=r"layer 2 of run .* is not read now: .*Ratio=ratio") as no:
         probe.convert(run, model=network(), data=batches())
     assert "\n" not in str(no.value)
+
+
+def test_a_converted_file_asks_for_the_registration(run, tmp_path):
+    out = tmp_path / "dyt.safetensors"
+    probe.convert(run, model=network(), data=batches(), out=out)
+    assert type(probe.load_converted(out, model=network()).module[2]).__name__ == "DyT"
+    probe.unregister_norm(Ratio)
+    with pytest.raises(UsageError, match=r"no normalization layer 2 .*probe.register_norm"):
+        probe.load_converted(out, model=network())
