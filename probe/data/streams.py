@@ -9,7 +9,9 @@ an image's index is its place in the stream. https://huggingface.co/docs/dataset
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -20,7 +22,7 @@ from PIL import Image
 
 from probe.data.images import read_image, to_rgb
 from probe.data.parquet_rows import encoded
-from probe.data.timm_datasets import OPTIONS, first_split, need_hub
+from probe.data.timm_datasets import OPTIONS, datasets_library, first_split, need_hub
 from probe.errors import ProbeError, UsageError, first_line, named_first_line, unknown
 
 PREFIX = "hfids/"
@@ -53,20 +55,16 @@ def open_image_stream(uri: str) -> ImageStream:
         if option not in OPTIONS:
             raise unknown("dataset option", option, OPTIONS)
     place = name[len(PREFIX) :]
-    try:
-        import datasets
-    except ImportError:
-        raise ProbeError(
-            f"data {name!r} needs the package `datasets`: install the extra, pip install "
-            "'probe-norms[hub]'"
-        ) from None
+    datasets = datasets_library(name)
     if not Path(place).exists():
         need_hub(name)
     try:
-        split = options.get("split") or first_split(datasets.get_dataset_split_names(place), name)
-        opened = datasets.load_dataset(
-            place, split=split, cache_dir=options.get("root"), streaming=True
-        )
+        with _quiet():
+            splits = [] if "split" in options else datasets.get_dataset_split_names(place)
+            split = options.get("split") or first_split(splits, name)
+            opened = datasets.load_dataset(
+                place, split=split, cache_dir=options.get("root"), streaming=True
+            )
     except ProbeError:
         raise
     except Exception as error:  # the datasets library raises many types for what it cannot find
@@ -132,10 +130,28 @@ def _undecoded(dataset: Any) -> Any:
 
 def _rows(dataset: Iterable[Any], shown: str) -> Iterator[Any]:
     """The rows; whatever ends them early (a file, the network) is told in one line."""
+    rows, end = iter(dataset), object()
+    while True:
+        try:
+            with _quiet():
+                row = next(rows, end)
+        except Exception as error:
+            raise ProbeError(f"data {shown!r} broke off: {named_first_line(error)}") from error
+        if row is end:
+            return
+        yield row
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What the datasets library logs of an error is told here in one line."""
+    logger = logging.getLogger("datasets")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
-        yield from dataset
-    except Exception as error:
-        raise ProbeError(f"data {shown!r} broke off: {named_first_line(error)}") from error
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _is_image(value: Any) -> bool:

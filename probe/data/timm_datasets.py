@@ -84,13 +84,7 @@ def open_dataset(uri: str, num_images: int | None, seed: int) -> ImageSource:
 
 
 def _hugging_face(name: str, options: dict[str, str]) -> tuple[Any, str]:
-    try:
-        import datasets
-    except ImportError:
-        raise ProbeError(
-            f"data {name!r} needs the package `datasets`: install the extra, pip install "
-            "'probe-norms[hub]'"
-        ) from None
+    datasets = datasets_library(name)
     from timm.data.dataset_factory import create_dataset
 
     path, root = name.split("/", 1)[1], options.get("root")
@@ -120,6 +114,18 @@ def _hugging_face(name: str, options: dict[str, str]) -> tuple[Any, str]:
         raise UsageError(f"data {name!r} cannot be opened: {first_line(error)}") from error
 
 
+def datasets_library(name: str) -> Any:
+    """The package `datasets`. Raises ProbeError where it is not installed."""
+    try:
+        import datasets
+    except ImportError:
+        raise ProbeError(
+            f"data {name!r} needs the package `datasets`: install the extra, pip install "
+            "'probe-norms[hub]'"
+        ) from None
+    return datasets
+
+
 def need_hub(name: str) -> None:
     """Raises ProbeError at once where the hub does not answer: the datasets library retries for
     half a minute.
@@ -129,8 +135,8 @@ def need_hub(name: str) -> None:
     reason = None if constants.HF_HUB_OFFLINE else unreachable(constants.ENDPOINT)
     if reason:
         hint = (
-            "give a local folder (hfds/FOLDER, or FOLDER), or set HF_HUB_OFFLINE=1 if the dataset "
-            "is in the cache"
+            f"give a local folder ({name.split('/')[0]}/FOLDER, or FOLDER), or set "
+            "HF_HUB_OFFLINE=1 if the dataset is in the cache"
         )
         raise ProbeError(
             f"data {name!r} is not a local folder and {constants.ENDPOINT} does not answer "
@@ -161,4 +167,11 @@ def first_split(present: list[str], name: str) -> str:
     )
 
 
-__all__ = ["OPTIONS", "DatasetReader", "first_split", "need_hub", "open_dataset"]
+__all__ = [
+    "OPTIONS",
+    "DatasetReader",
+    "datasets_library",
+    "first_split",
+    "need_hub",
+    "open_dataset",
+]

@@ -45,7 +45,7 @@ def run_model(
         if not is_architecture(known["name"]):
             raise UsageError(
                 f"run {run.path} names a model that is no architecture of timm, torchvision or "
-                "probe: load it yourself and give it, in Python, as model="
+                "probe: give it by --model, in Python as model="
             )
         model = known["name"]
     if isinstance(model, str):

@@ -113,22 +113,24 @@ def test_a_checkpoint_says_whether_its_batch_norms_are_frozen(tmp_path: Path, fr
 
 
 @pytest.mark.slow
-def test_the_whole_job_runs_on_a_large_detection_network(tmp_path: Path) -> None:
+def test_the_whole_job_runs_on_a_detection_network(tmp_path: Path) -> None:
     from probe.jobs.analyze import analyze
 
-    name, out = "torchvision:fasterrcnn_resnet50_fpn", tmp_path / "r"
-    run = analyze(name, out=out, weights="random", num_images=2, batch_size=2, device="cpu")
-    assert len(run.alphas()) == 53
+    out = tmp_path / "r"
+    run = analyze(f"torchvision:{DETECTION}", out=out, weights="random", num_images=2, device="cpu")
+    assert len(run.alphas()) == len(run.layers) > 50
     assert (run.path / "report.html").is_file()
 
 
+WITHOUT_NORMS = {"ssd300_vgg16"}
 FAMILIES = ("detection", "segmentation", "video", "optical_flow", "quantization")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_network_of_a_family_is_captured(tmp_path: Path, family: str) -> None:
-    for name in torchvision.models.list_models(module=getattr(torchvision.models, family)):
+    names = torchvision.models.list_models(module=getattr(torchvision.models, family))
+    for name in sorted(set(names) - WITHOUT_NORMS):
         model = load_model(f"torchvision:{name}", weights="random", device="cpu")
-        run = capture(model, out=tmp_path / name, num_images=2, batch_size=2, samples=8, tail=4)
+        run = capture(model, out=tmp_path / name, num_images=1, samples=8, tail=4)
         assert "captured" in {layer["status"] for layer in run.manifest["layers"]}, name
