@@ -113,6 +113,8 @@ def name_of(entry: Any) -> str:
     [
         (" blocks.[01].norm?,norm ", [*NORMS[:4], "norm"]),
         (["blocks.7.*", "norm,blocks.0.norm1"], ["blocks.0.norm1", *NORMS[-3:]]),
+        ("!*.norm2,blocks.[01].norm?,norm", ["blocks.0.norm1", "blocks.1.norm1", "norm"]),
+        ("!blocks.*", ["norm"]),
     ],
 )
 def test_norm_layers_are_chosen_alike(
@@ -122,11 +124,17 @@ def test_norm_layers_are_chosen_alike(
 
 
 @pytest.mark.parametrize("entry", [drawn_heads, drawn_maps], ids=name_of)
-@pytest.mark.parametrize("layers", ["blocks.[01].attn , blocks.7.*n", ["blocks.0.attn", HEADS[3]]])
+@pytest.mark.parametrize(
+    ("layers", "chosen"),
+    [
+        ("blocks.[01].attn , blocks.7.*n", [*HEADS[:2], HEADS[7]]),
+        (["blocks.0.attn", HEADS[3]], [HEADS[0], HEADS[3]]),
+        ("!blocks.[2-7].attn", HEADS[:2]),
+    ],
+)
 def test_attention_layers_are_chosen_alike(
-    entry: Chosen, layers: Any, model: Model, run: Run, tmp_path: Path
+    entry: Chosen, layers: Any, chosen: list[str], model: Model, run: Run, tmp_path: Path
 ) -> None:
-    chosen = [*HEADS[:2], HEADS[7]] if isinstance(layers, str) else [HEADS[0], HEADS[3]]
     assert entry(layers, model, run, tmp_path) == chosen
 
 
@@ -140,3 +148,19 @@ def test_a_pattern_that_matches_nothing_is_refused_though_another_matches(
     assert "--layers 'block.0.norm1' matches none of the " in told
     assert "(nearest: blocks.0." in told or "(such as blocks.0." in told
     assert "globs like 'blocks.*' work" in told
+
+
+def test_a_conversion_finds_wrong_layers_before_the_model_is_loaded(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("probe.jobs.converting.convert.run_model", None)
+    with pytest.raises(UsageError, match="--layers 'head' matches none of the 17 layers of run"):
+        probe.convert(run, layers="head")
+
+
+def test_a_fold_finds_wrong_layers_before_weights_are_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("probe.models.loading.origins.timm_models._pretrained", None)
+    with pytest.raises(UsageError, match="--layers 'head' matches none of the"):
+        probe.fold_model("test_resnet", out=tmp_path / "f.safetensors", layers="head")

@@ -76,14 +76,16 @@ def capture(
     """Run `model` over `data` and write moments, profile and samples of every normalization layer
     to the folder `out`.
 
-    model: a name (`vit_base_patch16_224`, `torchvision:resnet50`, `bundled:vit_cifar10`), a loaded
-    Model, or any torch.nn.Module, which is run as it is, in the mode it is in; its buffers (running
+    model: a name (`vit_base_patch16_224`, `torchvision:resnet50`, `net.py:make`), a loaded Model,
+    or any torch.nn.Module, which is run as it is, in the mode it is in; its buffers (running
     statistics) are afterwards as they were.
-    data: None (bundled photographs), a folder, a file list, paths, a timm dataset URI, or an
-    iterable of batches: tensors, tuples whose first item is the input, or mappings passed as
-    keyword arguments.
+    data: None (bundled photographs), a folder of images or Parquet files, a file list, paths, a
+    timm dataset URI, an iterable data set of images of the package datasets, or an iterable of
+    batches: tensors, tuples whose first item is the input (a tensor or a list of images), or
+    mappings passed as keyword arguments.
     num_images: how many of the images, chosen by the seed; None: all of them (the command line's
-    default is 64). Of an iterable: batches are read until so many were seen.
+    default is 64). Of a stream of images the first so many; of an iterable, batches are read until
+    so many were seen.
     mask: for padded batches, a function of the batch that returns a boolean (B, T) tensor, True at
     valid positions.
     samples: rows per layer. tail: extreme elements per layer. autocast: dtype of torch.autocast.

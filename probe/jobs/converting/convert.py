@@ -28,7 +28,7 @@ from probe.jobs.converting.table import choose, layer_rows, measured, passes
 from probe.jobs.inputs import check_images
 from probe.jobs.model_file import model_file
 from probe.jobs.reopen import run_model
-from probe.layer_names import Patterns
+from probe.layer_names import Patterns, select
 from probe.models.loading.load import Model
 from probe.models.loading.weights import fingerprint
 from probe.models.replacing.curve_norms import curve_norms, fitted_family
@@ -84,6 +84,7 @@ def convert(
     check_images(num_images)
     target = None if out is None else model_file(out, overwrite, beside=BESIDE)
     run = open_run(run)
+    select(run.layers["layer"], layers, f"layers of run {run.path}")
     stand_ins, left_out = conversion_curves(
         run,
         fitted_family(to, scope),

@@ -18,7 +18,7 @@ from torch import nn
 from probe.errors import ProbeError, UsageError
 from probe.jobs.capturing.forward import to_device
 from probe.jobs.folding.folded_file import save_folded
-from probe.jobs.inputs import Inputs, describe, open_model, open_stream
+from probe.jobs.inputs import Inputs, check_layers, describe, open_model, open_stream
 from probe.jobs.model_file import model_file
 from probe.layer_names import Patterns
 from probe.models.folding.fold import Fold, fold
@@ -109,6 +109,7 @@ def fold_model(
     if repeats < 1:
         raise UsageError(f"--repeats {repeats}: must be at least 1")
     report = progress or silent
+    check_layers(model, layers, weights, seed=seed, offline=offline)
     loaded = open_model(model, weights=weights, device=device, seed=seed, offline=offline)
     inputs = _inputs(loaded, data, num_images, seed)
     report("fold", 0, None)

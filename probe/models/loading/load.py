@@ -35,9 +35,10 @@ class Model:
     name: str  # within its origin: "resnet50", "vit_cifar10"
     origin: str  # a name of ORIGINS; module: given as it is
     weights: str  # pretrained, random, the file's name, or AS_GIVEN
-    # PIL image -> (C, H, W) float32: its own evaluation transform; None: unknown
+    # PIL image -> (C, H, W) float32, of video (C, T, H, W): its own evaluation transform; None:
+    # unknown
     transform: Callable[[Any], Tensor] | None
-    input_size: tuple[int, ...]  # (C, H, W); empty: unknown
+    input_size: tuple[int, ...]  # what the transform gives; empty: unknown, or as the image
     prefix_tokens: int  # class, distillation and register tokens before the patches
     fingerprint: str  # "sha256:..." of the weights as they are used
     source: str = ""  # where the weights came from: hub repository, address, file, seed
@@ -62,8 +63,9 @@ def load_model(
     """A network in evaluation mode on `device` (None: the first GPU, else the CPU), its parameters
     as `dtype` (None: float32).
 
-    kwargs go to the constructor of timm or torchvision (img_size=, num_classes=, ...). `seed` is
-    that of random weights.
+    kwargs go to the constructor of timm or torchvision (img_size=, num_classes=, ...), to the
+    configuration of transformers, to the function of a Python file. `seed` is that of random
+    weights.
     Raises UsageError for an unknown name, device, dtype or weights file, and for a file that does
     not fit; ProbeError where pretrained weights are neither in the cache nor, within seconds, to be
     had.

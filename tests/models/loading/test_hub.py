@@ -23,7 +23,9 @@ from typing import Any
 
 import pytest
 import safetensors.torch
+import timm
 import torch
+from timm.models import save_for_hf
 
 import probe
 from probe.errors import ProbeError
@@ -100,7 +102,8 @@ for label, name, offline in json.loads(sys.argv[1]):
     began = time.monotonic()
     try:
         model = load_model(name, offline=offline, device="cpu")
-        result = {name: getattr(model, name) for name in ("fingerprint", "weights", "source")}
+        told = ("fingerprint", "weights", "source", "input_size")
+        result = {name: getattr(model, name) for name in told}
     except ProbeError as error:
         result = {"error": str(error), "code": error.exit_code}
     results[label] = result | {"seconds": time.monotonic() - began}
@@ -269,3 +272,37 @@ def test_a_file_from_a_plain_address_is_checked_and_kept(
     with pytest.raises(ProbeError, match=r"net-00000000.pth cannot be downloaded: .*hash"):
         hub.url_file(f"{server.url}/net-00000000.pth")
     assert not (tmp_path / "hub" / "checkpoints" / "net-00000000.pth").exists()
+
+
+def test_repositories_that_describe_their_network_are_those_of_a_folder(
+    server: Hub, tmp_path: Path
+) -> None:
+    """`hf-hub:` of timm and `hf:` of transformers: configuration, weights and processor."""
+    transformers = pytest.importorskip("transformers")
+    timm_net, vit = tmp_path / "net", tmp_path / "vit"
+    save_for_hf(timm.create_model("test_resnet", num_classes=7), timm_net, safe_serialization=True)
+    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16}
+    transformers.ViTModel(transformers.ViTConfig(**tiny, patch_size=8)).save_pretrained(vit)
+    transformers.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(vit)
+    server.files |= {
+        f"me/{folder.name}/{file.name}": file.read_bytes()
+        for folder in (timm_net, vit)
+        for file in folder.iterdir()
+    }
+    jobs = [
+        ("timm", "hf-hub:me/net", False),
+        ("timm, offline", "hf-hub:me/net", True),
+        ("transformers", "hf:me/vit", False),
+        ("transformers, offline", "hf:me/vit", True),
+        ("absent", "hf-hub:me/none", False),
+        ("of timm", "hf:me/net", False),
+    ]
+    results = load_elsewhere(server.url, tmp_path / "home", jobs)
+    for label, folder in (("timm", f"local-dir:{timm_net}"), ("transformers", f"hf:{vit}")):
+        stored = load_model(folder, device="cpu")
+        for result in (results[label], results[f"{label}, offline"]):
+            assert result.get("fingerprint") == stored.fingerprint, result
+            assert result["input_size"] == list(stored.input_size)
+    assert results["absent"]["error"].startswith("config.json of me/none cannot be downloaded: ")
+    assert results["of timm"]["error"] == "model hf:me/net is of timm: give it as hf-hub:me/net"
+    assert not any("\n" in result.get("error", "") for result in results.values())

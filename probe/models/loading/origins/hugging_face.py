@@ -33,6 +33,7 @@ from probe.models.loading.origins.hugging_face_files import (
     fetch_weights,
     is_folder,
 )
+from probe.models.loading.origins.timm_folders import FOLDER, HUB
 from probe.models.loading.weights import seeded
 
 # parameters of the embeddings of transformers' networks that stand before the patches
@@ -96,8 +97,11 @@ def _class_of(folder: Path, request: Request) -> tuple[Any, Any]:
 
     classes: Any = MODEL_MAPPING
     config: Any = constructed(
-        request.name, AutoConfig.from_pretrained, folder, **_LOCAL, **request.options
+        f"hf:{request.name}", AutoConfig.from_pretrained, folder, **_LOCAL, **request.options
     )
+    if config.model_type == "timm_wrapper":
+        prefix = FOLDER if is_folder(request.name) else HUB
+        raise UsageError(f"model hf:{request.name} is of timm: give it as {prefix}:{request.name}")
     tower = getattr(config, "vision_config", None)
     if tower is not None and type(tower) in classes:
         config = tower
@@ -126,7 +130,7 @@ def _built(kind: Any, config: Any, folder: Path, request: Request) -> tuple[nn.M
         fetch_weights(request.name, folder, request.offline)
         return _pretrained(kind, config, folder, request)
     with seeded(request.seed):
-        module = constructed(request.name, kind, config)
+        module = constructed(f"hf:{request.name}", kind, config)
     if request.path is None:
         return module, f"seed {request.seed}"
     state, source = read_state(request.path)
@@ -141,7 +145,7 @@ def _pretrained(kind: Any, config: Any, folder: Path, request: Request) -> tuple
     """
     with seeded(request.seed):
         loaded: Any = constructed(
-            request.name,
+            f"hf:{request.name}",
             kind.from_pretrained,
             folder,
             config=config,
