@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from probe.formatting import json_bytes
 from probe.store.outputs import output_file
-from probe.store.results import put
+from probe.store.results import put, result_bytes
 from probe.store.schema import ALPHA_STRINGS, ALPHAS
 
 
@@ -53,9 +53,9 @@ def read_alphas(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Reads what `write_alphas` wrote as .csv: every number to its last bit, and a layer called
     `null` under its name.
 
-    Raises ValueError for a file of another kind.
+    Raises ValueError for a file of another kind, ProbeError for a damaged one of a run.
     """
-    return parse_alphas(Path(path).read_bytes())
+    return parse_alphas(result_bytes(path))
 
 
 def parse_alphas(data: bytes) -> pd.DataFrame:

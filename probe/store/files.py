@@ -29,10 +29,11 @@ def is_inside(name: Any) -> bool:
         return False
     path = PurePosixPath(name)
     return (
-        not path.is_absolute()
+        bool(path.parts)
         and str(path) == name
+        and not path.is_absolute()
         and ".." not in path.parts
-        and ":" not in path.parts[0]
+        and ":" not in path.parts[0]  # a drive
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from probe.errors import UsageError
 from probe.store.disk import writing
+from probe.store.files import Unsound, read_inside
 from probe.store.schema import CONTENTS, FORMAT, MANIFEST
 from probe.store.staging import is_aside, is_hidden
 
@@ -97,8 +98,8 @@ def _contents(folder: Path) -> list[str]:
 
 def _is_run(folder: Path) -> bool:
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
+        manifest = json.loads(read_inside(folder, MANIFEST))
+    except (Unsound, ValueError, RecursionError):
         return False
     return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 

@@ -17,12 +17,13 @@ from typing import Any
 
 from probe.errors import ProbeError, UsageError
 from probe.store.disk import replace_file, sync_folder, write_file, writing
-from probe.store.files import Unsound, entry_of, own_folder
+from probe.store.files import Unsound, entry_of, own_folder, read_inside
 from probe.store.listing import (
     capture_checksum,
     has_list_of_results,
     is_result,
     listed,
+    remedy,
     sources,
 )
 from probe.store.manifest import read_manifest, write_manifest
@@ -117,6 +118,25 @@ def put(path: str | os.PathLike[str], data: Any) -> Path:
         return replace_file(path, data)
     with Results(folder) as results:
         return results.put(path, data)
+
+
+def result_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file, which a run's list must know where it lies in the place of a result of
+    a run. Raises ProbeError where it is damaged, OSError where it cannot be read.
+    """
+    path = Path(path)
+    folder = _run_of(path)
+    if folder is None:
+        return path.read_bytes()
+    manifest = read_manifest(folder)
+    name = _name_inside(Path(os.path.realpath(folder)), path) or path.name
+    entry = listed(manifest).get(name)
+    try:
+        if entry is None and has_list_of_results(manifest):
+            raise Unsound("is not in the list of files of this run")
+        return read_inside(folder, name, entry)
+    except Unsound as reason:
+        raise ProbeError(f"{path}: {reason}; {remedy(name, str(folder))}") from None
 
 
 def figures_folder(run: Path) -> Path:

@@ -194,3 +194,16 @@ def test_a_flipped_bit_in_the_profile_stops_the_export(sound: Path, tmp_path: Pa
     with pytest.raises(ProbeError, match=r"profile\.parquet: the content changed"):
         probe.fit(open_run(run))
     assert not (tmp_path / "alpha.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["alpha.csv", "alpha.json", "alpha.safetensors"])
+@pytest.mark.parametrize("way", ["bit flipped", damage.SWAPPED])
+def test_norms_are_not_replaced_by_damaged_alphas(
+    name: str, way: str, sound: Path, other: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(sound, tmp_path / "run")
+    damage.do(damage.Trial("", way, name, 0), run, other)
+    with pytest.raises(ProbeError, match=rf"{name}: the content changed"):
+        probe.replace_norms(Everything(), "dyt", alphas=run / name)
+    shutil.copyfile(sound / name, run / name)
+    probe.replace_norms(Everything(), "dyt", alphas=run / name)

@@ -24,6 +24,7 @@ from probe.jobs.replacing.stand_ins import (
 )
 from probe.records import Status
 from probe.store import read_alphas
+from probe.store.results import result_bytes
 
 TABLES = (".csv", ".json")
 # Names of the curves in `stand_in` of a .safetensors file -> families. The file is written with
@@ -38,7 +39,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".csv":
             return read_alphas(path)
-        return pd.DataFrame(json.loads(path.read_bytes())).replace({None: np.nan})
+        return pd.DataFrame(json.loads(result_bytes(path))).replace({None: np.nan})
     except (OSError, ValueError, AttributeError) as error:
         raise UsageError(
             f"alphas {str(path)!r} cannot be read as a table ({first_line(error)})"
@@ -131,6 +132,7 @@ def _read_safetensors(
 ) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
     """The tensors as float64, and the metadata."""
     try:
+        result_bytes(path)  # raises where a run's list says otherwise
         with safetensors.safe_open(path, "np") as file:
             names = file.keys()
             arrays = {name: file.get_tensor(name).astype(np.float64) for name in names}

@@ -79,7 +79,7 @@ def _millions(count: Any) -> str:
 
 def files_of(run: Run) -> tuple[tuple[str, str], ...]:
     """Files that are there, and how to read them; first of all, how to open the run."""
-    there = {name: how for name, how in FILES.items() if (run.path / name).exists()}
+    there = {name: how for name, how in FILES.items() if run.has_file(name.rstrip("/"))}
     return (("in Python", f'run = probe.open_run("{run.path.name}")'), *there.items())
 
 

@@ -67,11 +67,15 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
 
 def unwrap(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
     """The state dict inside a training checkpoint, and the key it lay under ("" at the top).
-    Wrapper prefixes are removed.
+    Wrapper prefixes are removed. Raises UsageError for one that contains itself.
     """
     path: list[str] = []
+    seen = {id(content)}
     while key := next((nest for nest in NESTS if isinstance(content.get(nest), Mapping)), None):
         content, path = content[key], [*path, key]
+        if id(content) in seen:
+            raise UsageError(f"the checkpoint contains itself (at {'.'.join(path)}): it is damaged")
+        seen.add(id(content))
     state = {
         _without_wrappers(name): value
         for name, value in content.items()

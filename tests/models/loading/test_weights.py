@@ -223,3 +223,11 @@ def test_mismatch_counts_every_kind_and_is_empty_for_equals() -> None:
 def test_a_module_named_model_keeps_its_prefix_where_others_have_none() -> None:
     kept = {"model.a": torch.zeros(1), "head": torch.zeros(1)}
     assert unwrap(kept)[0].keys() == kept.keys()
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_a_checkpoint_that_contains_itself_is_refused(key: str) -> None:
+    content: dict = {"weight": torch.ones(1)}
+    content["model"] = {key: content}
+    with pytest.raises(UsageError, match="contains itself"):
+        unwrap(content)
