@@ -6,8 +6,29 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
+
+# what steers a terminal, a spreadsheet or the direction of writing, and what no encoding takes
+CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def visible(text: str, keep: str = "") -> str:
+    """`text` with its control characters written out (`\\x1b`), but for those in `keep`. Names of
+    layers, images and models come from files and may hold anything.
+    """
+
+    def written_out(match: re.Match[str]) -> str:
+        return match[0] if match[0] in keep else _escape(match[0])
+
+    return CONTROL.sub(written_out, text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def missing(cell: Any) -> bool:
@@ -34,7 +55,8 @@ def plain(value: Any) -> Any:
 
 def json_text(value: Any, ascii_only: bool = False) -> str:
     """`value` as JSON, one item a line, for people and for files."""
-    return json.dumps(plain(value), indent=1, ensure_ascii=ascii_only, allow_nan=False)
+    text = json.dumps(plain(value), indent=1, ensure_ascii=ascii_only, allow_nan=False)
+    return CONTROL.sub(lambda c: c[0] if c[0] == "\n" else f"\\u{ord(c[0]):04x}", text)
 
 
 def json_bytes(value: Any) -> bytes:
@@ -48,6 +70,37 @@ def records(frame: Any) -> list[dict[str, Any]]:
         {str(name): plain(cell) for name, cell in zip(frame.columns, row, strict=True)}
         for row in frame.itertuples(index=False, name=None)
     ]
+
+
+# a spreadsheet runs a cell that begins so; the apostrophe tells it that the cell is text
+_FORMULA = ("=", "+", "-", "@", "'")
+_ESCAPED = re.compile(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4}|[nrt])")
+
+
+def csv_bytes(frame: Any, header: bool = True) -> bytes:
+    """A data frame as a CSV file: texts hold no control character and are no formula of a
+    spreadsheet. `from_csv_cell` reads them back.
+    """
+    texts = frame.map(lambda cell: csv_cell(cell) if isinstance(cell, str) else cell)
+    text = texts.to_csv(index=False, header=header, lineterminator="\n")
+    return str(text).encode("utf-8")
+
+
+def csv_cell(text: str) -> str:
+    if CONTROL.search(text) or "\\" in text:
+        text = CONTROL.sub(lambda c: _escape(c[0]), text.replace("\\", "\\\\"))
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def from_csv_cell(text: str) -> str:
+    """What `csv_cell` was given."""
+    text = text.removeprefix("'")
+    return _ESCAPED.sub(lambda match: _unescape(match[1]), text) if "\\" in text else text
+
+
+def _unescape(code: str) -> str:
+    named = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
+    return named[code] if code in named else chr(int(code[1:], 16))
 
 
 def number(value: Any, digits: int = 3) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,10 +14,13 @@ import typer
 
 from probe.cli.options import Refused
 from probe.errors import ProbeError
+from probe.formatting import visible
 
 PROGRAM = "probe-norms"
 DEBUG = "PROBE_DEBUG"
 LONGEST = 400  # characters of a message of foreign code
+LONGEST_OF_ALL = 2000  # characters of any message: no own one is longer, an argument may be
+_LONG_WORD = re.compile(r"\S{2001,}")  # an argument that was pasted, not typed
 
 # typer's own base of usage errors: click's in older versions, a copy of click inside typer in newer
 # ones
@@ -38,8 +42,14 @@ SHARED_MEMORY_WORDS = (
 
 
 def one_line(text: str, longest: int | None = None) -> str:
-    line = " ".join(text.split())
+    line = visible(" ".join(_LONG_WORD.sub(_shortened, text).split()))
+    if len(line) > LONGEST_OF_ALL:  # the advice is at the end
+        line = f"{line[: LONGEST_OF_ALL - 300]} ... {line[-290:]}"
     return f"{line[: longest - 3]}..." if longest and len(line) > longest else line
+
+
+def _shortened(word: re.Match[str]) -> str:
+    return f"{word[0][:60]}...{word[0][-60:]}"
 
 
 def explain(error: BaseException) -> tuple[str, int]:

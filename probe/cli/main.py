@@ -27,7 +27,7 @@ from probe.cli.commands.layers import layers
 from probe.cli.commands.plot import plot
 from probe.cli.commands.report import report
 from probe.cli.commands.verify import verify
-from probe.cli.failure import PROGRAM, debugging, explain
+from probe.cli.failure import PROGRAM, debugging, explain, one_line
 from probe.cli.terminal import reader_left
 from probe.errors import unknown
 
@@ -83,7 +83,7 @@ def execute(arguments: Sequence[str]) -> int:
 
 
 def say_warning(message: Any, *_details: Any, **_more: Any) -> None:
-    print(f"{PROGRAM}: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"{PROGRAM}: warning: {one_line(str(message))}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from probe.formatting import visible
 from probe.records import Progress, silent
 
 EVERY = 5.0  # seconds between plain lines
@@ -98,7 +99,8 @@ class PlainProgress:
     def _say(self, stage: Stage, message: str) -> None:
         self._said = self._clock()
         details = ", ".join(part for part in (stage.count(), stage.facts(), message) if part)
-        print(f"{stage.name}: {details}" if details else stage.name, file=self._stream, flush=True)
+        line = f"{stage.name}: {details}" if details else stage.name
+        print(visible(line), file=self._stream, flush=True)
 
 
 class BarProgress:
@@ -121,7 +123,11 @@ class BarProgress:
         self._stage.done, self._stage.total = done, total
         facts = ", ".join(part for part in (self._stage.facts(), message) if part)
         self._bar.update(
-            self._task, completed=done, total=total, count=self._stage.count(), facts=facts
+            self._task,
+            completed=done,
+            total=total,
+            count=self._stage.count(),
+            facts=visible(facts),
         )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from probe.cli.views.grid import Column, Row, draw, fit_columns, no_room
-from probe.formatting import json_text
+from probe.formatting import json_text, visible
 
 WIDTH = 120  # columns when stdout is no terminal and COLUMNS is not set
 
@@ -41,7 +41,7 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 def print_lines(lines: Sequence[str]) -> None:
     for line in lines:
-        print(line)
+        print(visible(line, keep="\n"))
 
 
 def print_table(
@@ -62,7 +62,9 @@ def print_table(
     below = [*no_room(grid, also), *lines]
     said = [wrapped(line, console.width) if sys.stdout.isatty() else line for line in below]
     text = "\n".join(line.rstrip() for line in drawn.get().splitlines())
-    print_lines([text, "", *said] if rows else said)
+    if rows:
+        print(text, end="\n\n")
+    print_lines(said)
 
 
 def wrapped(line: str, width: int) -> str:
@@ -82,4 +84,4 @@ def stdout_console() -> Any:
 def note(message: str, quiet: bool = False) -> None:
     """One line on stderr, for people."""
     if not quiet:
-        print(message, file=sys.stderr, flush=True)
+        print(visible(message), file=sys.stderr, flush=True)

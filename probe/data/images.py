@@ -42,6 +42,10 @@ FORMATS = (
 MAX_ASPECT = 64
 
 
+# decoded and turned upright, more would take gigabytes
+MAX_PIXELS = 64_000_000
+
+
 class BadImage(ProbeError):
     """This one image cannot be used; `reason` says why, in one line."""
 
@@ -56,6 +60,7 @@ def read_image(file: Path | IO[bytes]) -> Image.Image:
     """
     try:
         with _strict(), Image.open(file, formats=_known_formats()) as image:
+            _check_pixels(image)
             image.load()
             return to_rgb(_upright(image), image.format)
     except BadImage:
@@ -78,6 +83,14 @@ def to_rgb(image: Image.Image, kind: str | None = None) -> Image.Image:
     if image.has_transparency_data:
         return _on_white(image.convert("RGBA"))
     return image.convert("RGB")
+
+
+def _check_pixels(image: Image.Image) -> None:
+    """Raises BadImage for more than MAX_PIXELS, from the header alone."""
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImage(
+            f"{image.width} x {image.height} pixels: more than {MAX_PIXELS // 10**6} million"
+        )
 
 
 @contextmanager

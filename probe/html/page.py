@@ -15,6 +15,8 @@ from functools import cached_property, lru_cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from probe.formatting import visible
+
 
 @dataclass(frozen=True)
 class Column:
@@ -176,12 +178,13 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The whole document. The same page gives the same text."""
+    """The whole document, without control characters. The same page gives the same text."""
     style, script = asset("style.css"), asset("table.js")
     template = environment().get_template("report.html")
-    return template.render(
+    text = template.render(
         page=page, style=Markup(style), script=Markup(script), policy=policy(style, script)
     )
+    return visible(text, keep="\n\t")
 
 
 def policy(style: str, script: str) -> str:

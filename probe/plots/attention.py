@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from probe.errors import UsageError, unknown
+from probe.formatting import visible
 from probe.plots import attention_heads as shared
-from probe.plots import layout, style
+from probe.plots import layout, names, style
 
 Y_LABEL = "Mean attention distance"
 ENDS = 2  # layers shown from either end
@@ -43,7 +44,9 @@ def attention_distance(
     heads = shared.heads_of([table for _, table in runs])
     columns = min(len(runs), 3)
     width = shared.depth_width(runs[0][1]) if len(runs) == 1 else style.TWO_COLUMN
-    wrapped = [textwrap.wrap(title, int(width / columns / 0.1)) for title, _ in runs]
+    wrapped = [
+        textwrap.wrap(names.as_drawn(title), int(width / columns / 0.1)) for title, _ in runs
+    ]
     lines = max(map(len, wrapped))
     room = layout.Room(
         left=0.56,
@@ -129,7 +132,7 @@ def sorted_heads(
                 marker=x.get_marker(),
                 ms=3.5,
                 lw=0.9,
-                label=x.get_gid(),
+                label=names.as_drawn(str(x.get_gid())),
             )
             for x in shown
         ]
@@ -174,15 +177,14 @@ def sorted_distances(
 def _sorted_line(
     ax: Axes, table: pd.DataFrame, layer: str, index: int, colour: str, unit: str
 ) -> np.ndarray:
+    name = visible(layer)
     own = table[table["layer"].astype(str) == layer].sort_values(
         shared.unit_of(unit)[0], kind="stable"
     )
     y, std = own[shared.unit_of(unit)[0]].to_numpy(np.float64), shared.spread_of_images(own, unit)
     x = np.arange(1, len(y) + 1)
     if np.isfinite(std).any():
-        ax.vlines(
-            x, y - std, y + std, color=colour, lw=0.8, alpha=0.6, zorder=2, gid=f"std {layer}"
-        )
+        ax.vlines(x, y - std, y + std, color=colour, lw=0.8, alpha=0.6, zorder=2, gid=f"std {name}")
     ax.plot(
         x,
         y,
@@ -191,8 +193,8 @@ def _sorted_line(
         ms=3.5,
         lw=0.9,
         zorder=3,
-        gid=layer,
-        label=f"layer {layer}",
+        gid=name,
+        label=f"layer {names.as_drawn(name)}",
     )
     return np.concatenate([y - np.nan_to_num(std), y + np.nan_to_num(std)])
 

@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from probe.errors import UsageError
-from probe.plots import layout, style, ticks
+from probe.plots import layout, names, style, ticks
 
 Array = NDArray[np.float64]
 Query = (
@@ -211,7 +211,7 @@ def _over_image(
         axes[0].set_title("Image", size=style.SMALL, pad=2.5)
         for ax, (title, weights) in zip(axes[1:], maps.items(), strict=True):
             attention_map(pixels, weights, ax, norm=norm)
-            ax.set_title(title, size=style.SMALL, pad=2.5)
+            ax.set_title(names.as_drawn(title), size=style.SMALL, pad=2.5)
         if patch is not None:
             for ax in axes:
                 mark_query(ax, pixels.shape[:2], next(iter(maps.values())).shape, patch)

@@ -74,7 +74,7 @@ def _row(
     figure.text(
         box.x0,
         box.y1 + 0.34 / height,
-        side.title,
+        names.as_drawn(side.title),
         size=style.TEXT,
         color=style.MUTED,
         ha="left",

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from probe.plots import style
+from probe.plots.names import as_drawn
 
 LINE = 0.17  # inches of a line of small text
 NOTEBOOK_DPI = 110
@@ -106,7 +107,7 @@ def put_heading(figure: Figure, frame: Frame, room: Room) -> float:
         figure.text(
             x,
             y / height,
-            frame.warning.upper(),
+            as_drawn(frame.warning.upper()),
             color="white",
             weight="bold",
             size=style.TEXT,
@@ -120,7 +121,7 @@ def put_heading(figure: Figure, frame: Frame, room: Room) -> float:
         figure.text(
             x,
             y / height,
-            frame.heading,
+            as_drawn(frame.heading),
             size=style.SMALL,
             color=style.MUTED,
             va="top",

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from probe.plots import depth_axis, layout, style, ticks
+from probe.plots import depth_axis, layout, names, style, ticks
 
 WHISKERS = (5, 95)  # percentiles
 _BOX = "#9dc3e0"
@@ -87,7 +87,11 @@ def r2_by_scope(sides: Mapping[str, pd.DataFrame], *, frame: layout.Frame | None
             lowest = min(
                 lowest, float(np.nanmin([table["layer_r2"].min(), table["channel_r2"].min(), 1.0]))
             )
-            entries.append(Line2D([], [], ls="", marker=marker, ms=4, color=colour, label=title))
+            entries.append(
+                Line2D(
+                    [], [], ls="", marker=marker, ms=4, color=colour, label=names.as_drawn(title)
+                )
+            )
         ax.set_xlabel("Relative depth of the layer", size=style.TEXT)
         ax.set_ylabel("R\u00b2", size=style.TEXT)
         ax.set_ylim(lowest - 0.04 * (1 - lowest) - 0.01, 1 + 0.04 * (1 - lowest) + 0.005)

@@ -5,16 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from probe.formatting import visible
+
 _SEGMENT = re.compile(
     r"^(.*?)(\d*(?:#\d+)?)$"
 )  # letters, then the running number that must survive
+_DOLLAR = re.compile(r"(?<!\\)\$")
+
+
+def as_drawn(text: str) -> str:
+    """`text` in which matplotlib reads no formula and meets no control character. Names come from
+    files and may hold anything; what was made drawable once stays as it is.
+    """
+    return _DOLLAR.sub(r"\\$", visible(text))
 
 
 def short_names(names: Sequence[str], width: int = 16) -> dict[str, str]:
     """Name -> at most about `width` characters: the common head goes, then long words are cut; two
     names never become one.
     """
-    paths = {name: name.split(".") for name in dict.fromkeys(names)}
+    paths = {name: visible(name).split(".") for name in dict.fromkeys(names)}
     head = _common_head(list(paths.values()))
     for letters in (99, 8, 6, 5, 4, 3, 2, 1):
         short = {
@@ -27,7 +37,7 @@ def short_names(names: Sequence[str], width: int = 16) -> dict[str, str]:
     for text in short.values():
         taken[text] = taken.get(text, 0) + 1
     return {
-        name: _clip(text, width) if taken[text] == 1 else _clip(name, width)
+        name: as_drawn(_clip(text if taken[text] == 1 else visible(name), width))
         for name, text in short.items()
     }
 

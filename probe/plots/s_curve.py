@@ -18,6 +18,7 @@ from matplotlib.colors import Normalize
 from probe.errors import UsageError
 from probe.plots import fan as fans
 from probe.plots import fitted, layout, points, style, ticks
+from probe.plots.names import as_drawn
 from probe.records import Status
 
 X_LABEL = "Layer input x (activation units)"
@@ -119,7 +120,7 @@ def panel_title(ax: Axes, name: str, line: str) -> None:
     """Name in bold and one line of numbers above the panel, from its tick labels on."""
     ax.set_title(line or " ", loc="left", size=style.SMALL, pad=2.5)
     ax.annotate(
-        name,
+        as_drawn(name),
         (0, 1),
         (0, 11.5),
         xycoords="axes fraction",

@@ -19,7 +19,7 @@ import pandas as pd
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from probe.formatting import json_bytes
+from probe.formatting import csv_bytes, from_csv_cell, json_bytes
 from probe.store.outputs import output_file
 from probe.store.results import put, result_bytes
 from probe.store.schema import ALPHA_STRINGS, ALPHAS
@@ -45,7 +45,7 @@ def alpha_bytes(frame: pd.DataFrame, ending: str) -> bytes:
         raise ValueError(f"the alpha table lacks the columns {', '.join(missing)}")
     frame = frame[[*ALPHAS, *(name for name in frame.columns if name not in ALPHAS)]]
     if ending == ".csv":
-        return frame.to_csv(index=False, lineterminator="\n").encode("utf-8")
+        return csv_bytes(frame)
     return json_bytes(frame.astype(object).where(frame.notna(), None).to_dict("records"))
 
 
@@ -65,7 +65,9 @@ def parse_alphas(data: bytes) -> pd.DataFrame:
     return pd.DataFrame(
         {
             name: pd.Series(
-                list(column) if name in ALPHA_STRINGS else [_number(text) for text in column]
+                list(map(from_csv_cell, column))
+                if name in ALPHA_STRINGS
+                else [_number(text) for text in column]
             )
             for name, column in zip(names, columns, strict=True)
         }

@@ -40,8 +40,14 @@ def open_run(path: str | os.PathLike[str] | Run) -> Run:
     if isinstance(path, Run):
         return path
     folder = Path(path).expanduser()
-    if not folder.is_dir():
-        problem = "is a file" if folder.exists() else "does not exist"
+    try:
+        os.stat(folder)
+        problem = "" if folder.is_dir() else "is a file"
+    except FileNotFoundError:
+        problem = "does not exist"
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
+        problem = f"cannot be opened ({getattr(error, 'strerror', None) or first_line(error)})"
+    if problem:
         raise UsageError(f"{path} {problem}; give the folder of a run (--out of a capture)")
     if is_hidden(folder):
         raise UsageError(f"{path} is an unfinished run: capture it again")

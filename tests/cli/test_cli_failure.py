@@ -128,3 +128,10 @@ def test_a_long_foreign_message_is_cut() -> None:
 
 def test_own_messages_are_never_cut() -> None:
     assert explain(ProbeError("k" * 2000)) == ("k" * 2000, 1)
+
+
+def test_but_for_what_the_user_gave() -> None:
+    for given in ("k" * 5000, "k " * 2500):
+        line, _ = explain(ProbeError(f"{given} is unknown; accepted: a, b"))
+        assert len(line) <= 2000
+        assert line.endswith("is unknown; accepted: a, b")

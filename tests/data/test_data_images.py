@@ -7,11 +7,15 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFile
+from PIL.PngImagePlugin import PngImageFile
 
+from probe.data import images, load_batch, open_images
 from probe.data.images import BadImage, read_image
 
 RED = (200, 30, 10)
@@ -203,3 +207,23 @@ def test_truncated_files_are_refused_whatever_pil_was_told_elsewhere(
     with pytest.raises(BadImage, match="truncated"):
         read_image(io.BytesIO(encoded(noise(), "JPEG").getvalue()[:-400]))
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_an_image_of_too_many_pixels_is_skipped_from_its_header_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (101, 100)).save(tmp_path / "large.png")
+    Image.new("RGB", (100, 100)).save(tmp_path / "small.png")
+    monkeypatch.setattr(images, "MAX_PIXELS", 10_000)
+    decode = PngImageFile.load
+
+    def load(image: PngImageFile) -> object:
+        assert image.width <= 100, "decoded"
+        return decode(image)
+
+    monkeypatch.setattr(PngImageFile, "load", load)
+    batch = load_batch(open_images(tmp_path), lambda image: torch.zeros(3, 1, 1), range(2))
+    assert batch.indices.tolist() == [1]
+    [(name, reason)] = batch.skipped
+    assert name == "large.png"
+    assert reason.startswith("101 x 100 pixels: more than")

@@ -239,3 +239,10 @@ def test_the_notebook_view_is_escaped_and_short(run_path: Path) -> None:
     assert "blocks.0.norm1#2" in html
     assert "<th>seed</th><td>11</td>" in html
     assert repr(open_run(run_path)) == f"Run({str(run_path)!r}, 3 layers)"
+
+
+@pytest.mark.parametrize("path", ["y" * 5000, "a\0b"])
+def test_a_path_that_cannot_be_one_is_refused_in_one_line(path: str) -> None:
+    with pytest.raises(UsageError, match="cannot be opened") as caught:
+        open_run(path)
+    one_line(caught.value)

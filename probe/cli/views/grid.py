@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from probe.formatting import visible
 from probe.wording.columns import Column as Described
 from probe.wording.columns import in_terminal
 from probe.wording.columns.column import SHARED
@@ -61,7 +62,7 @@ def fit_columns(columns: Sequence[Column], rows: Sequence[Row], width: int) -> G
     then the first one shortened.
     """
     kept = list(columns)
-    texts = {column.header: [column.text(row) for row in rows] for column in columns}
+    texts = {column.header: [visible(column.text(row)) for row in rows] for column in columns}
 
     def widths() -> dict[str, int]:
         return {c.header: max([len(c.header), *map(len, texts[c.header])]) for c in kept}

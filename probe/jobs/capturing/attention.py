@@ -28,6 +28,7 @@ from probe.jobs.capturing.tables import attention_columns
 from probe.jobs.inputs import Inputs, Mask, check_images, open_model, open_stream, shown_name
 from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
+from probe.models.reading.exclusive import alone
 from probe.models.reading.unchanged import unchanged
 from probe.records import Progress, silent
 from probe.store import RunWriter
@@ -122,13 +123,17 @@ class AttentionWorker:
         self.images = 0
         self.probe = AttentionProbe(model.module, **overrides)
         self._model = model
+        self._block = ExitStack()
 
     def __enter__(self) -> AttentionWorker:
-        self.probe.__enter__()
+        with ExitStack() as block:
+            block.enter_context(alone(self._model.module))
+            block.enter_context(self.probe)
+            self._block = block.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.probe.__exit__(*error)
+        self._block.__exit__(*error)
 
     def update(self, batch: Inputs) -> None:
         """One forward pass. Raises ProbeError where the first one shows that there is nothing to

@@ -14,6 +14,7 @@ from probe.jobs.capturing.forward import forward, input_size
 from probe.jobs.inputs import Inputs
 from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
+from probe.models.reading.exclusive import alone
 from probe.models.reading.observe import BatchContext
 from probe.models.reading.tap import Tap, tap
 from probe.records import Layer, Plan
@@ -66,6 +67,7 @@ class Worker:
 
     def __enter__(self) -> Worker:
         with ExitStack() as block:
+            block.enter_context(alone(self._model.module))
             if self.attention is not None:
                 block.enter_context(self.attention)
             self._hooks = block.enter_context(tap(self._model.module, self._layers, self._receive))

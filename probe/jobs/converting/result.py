@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from probe.formatting import csv_bytes
 from probe.jobs.converting.converted_file import save_converted
 from probe.jobs.converting.evaluate import Score
 from probe.jobs.figure_file import save
@@ -55,7 +56,7 @@ def write(result: Conversion, original: Model, path: Path) -> list[Path]:
     from probe.plots.layout import Frame
 
     table = result.table
-    rows = table.to_csv(index=False, lineterminator="\n").encode()
+    rows = csv_bytes(table)
     files = [
         save_converted(result.model, _metadata(result, original), path),
         replace_file(path.with_suffix(".csv"), rows),

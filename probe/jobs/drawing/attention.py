@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from probe import plots
 from probe.data import BadImage, open_images
 from probe.errors import ProbeError, UsageError
+from probe.formatting import csv_bytes
 from probe.jobs.capturing.attention import nothing_read
 from probe.jobs.drawing.tables import evenly, frame_of
 from probe.jobs.figure_file import save
@@ -57,12 +58,12 @@ def draw_runs(runs: Sequence[Run | str | Path], out: str | Path) -> list[Path]:
     heading = next(iter(frames.values())).heading if len(frames) == 1 else ""
     figure = plots.attention_distance(tables, frame=plots.Frame(heading, warning))
     folder = output_folder(out)
-    rows = "".join(
-        table.assign(run=name).to_csv(index=False, header=index == 0, lineterminator="\n")
+    rows = b"".join(
+        csv_bytes(table.assign(run=name), header=index == 0)
         for index, (name, table) in enumerate(tables.items())
     )
     return [
-        replace_file(folder / "attention.csv", rows.encode()),
+        replace_file(folder / "attention.csv", rows),
         *save(figure, folder / "attention_distance"),
     ]
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from probe.formatting import csv_bytes
 from probe.jobs.drawing.tables import FigureTables, NothingToDraw
 from probe.jobs.figure_file import save
 from probe.plots.compare import Side, compare_grid
@@ -38,9 +39,7 @@ def compare(
     )
     if out is not None:
         folder = output_folder(out)
-        replace_file(
-            folder / "compare.csv", table.to_csv(index=False, lineterminator="\n").encode()
-        )
+        replace_file(folder / "compare.csv", csv_bytes(table))
         figure = compare_figure(*runs)
         if figure is not None:
             save(figure, folder / "compare")
