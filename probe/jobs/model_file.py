@@ -86,12 +86,28 @@ def read_metadata(path: Path, kind: Format) -> dict[str, Any]:
             f"{path} is no {kind.called} model: its format is {texts.get('format')!r}, not "
             f"{kind.name!r}"
         )
-    if int(texts["version"]) > kind.version:
+    version = texts.get("version", "")
+    if not version.isdecimal() or int(version[:9]) > kind.version:
+        shown = version[:9] if version.isdecimal() else "that is no number"
         raise UsageError(
-            f"{path} has version {texts['version']}; this version reads up to {kind.version}: "
+            f"{path} has version {shown}; this version reads up to {kind.version}: "
             "update probe-norms"
         )
-    return {**texts, **{key: json.loads(texts[key]) for key in kind.json}}
+    for key in ("model", "origin"):
+        if key not in texts:
+            raise UsageError(f"{path} is damaged: its metadata holds no {key}")
+    return {**texts, **{key: _json(texts, key, path) for key in kind.json}}
+
+
+def _json(texts: Mapping[str, str], key: str, path: Path) -> dict[str, Any] | list[Any]:
+    """A mapping or a list in the metadata. Raises UsageError for anything else."""
+    try:
+        value = json.loads(texts[key])
+    except (KeyError, ValueError, RecursionError):
+        raise UsageError(f"{path} is damaged: its metadata holds no {key} as JSON") from None
+    if not isinstance(value, dict | list):
+        raise UsageError(f"{path} is damaged: {key} in its metadata is no mapping and no list")
+    return value
 
 
 def original(

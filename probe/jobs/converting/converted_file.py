@@ -27,7 +27,7 @@ from probe.models.loading.load import Model, resolve_device
 from probe.models.loading.origins.common import load_exactly
 from probe.models.loading.weights import fingerprint
 from probe.models.reading.layers import list_norm_layers
-from probe.models.replacing.curve_norms import fitted_family
+from probe.models.replacing.curve_norms import curve_norms, fitted_family
 from probe.models.replacing.swap import swap
 
 CONVERTED = Format("probe-convert", 1, "converted", ("layers", "left_out", "options", "measured"))
@@ -70,7 +70,9 @@ def load_converted(
 
 def _install_norms(module: nn.Module, metadata: Mapping[str, Any], path: Path) -> None:
     """Norms of the zoo, with any values, where the file has them."""
-    layers, norm = metadata["layers"], metadata["norm"]
+    layers, norm = metadata["layers"], metadata.get("norm")
+    if not isinstance(layers, dict) or norm not in curve_norms():
+        raise UsageError(f"{path} is damaged: its layers are no mapping, or its norm is unknown")
     channels = {layer.name: layer.channels for layer in list_norm_layers(module)}
     if missing := [name for name in layers if name not in channels]:
         raise UsageError(

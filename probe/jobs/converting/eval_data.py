@@ -6,6 +6,7 @@ A batch of 224-pixel images takes 0.6 MB of memory per image.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -101,8 +102,9 @@ def run_images(run: Run, num_images: int | None = None) -> tuple[ImageSource, st
         source = _reopened(described, run.manifest.get("plan") or {})
         if source.description["identity"] != described.get("identity"):
             raise UsageError("they changed since")
-    except ProbeError as error:
-        why = str(error).split(";")[0]
+    except (ProbeError, KeyError, TypeError, ValueError) as error:
+        # of a manifest that was not written here, anything but a ProbeError
+        why = str(error).split(";")[0] if isinstance(error, ProbeError) else "not said where"
         return open_images(
             None, num_images
         ), f"bundled photographs (the run's own images cannot be used: {why})"
@@ -125,9 +127,13 @@ def _reopened(described: dict[str, Any], plan: dict[str, Any]) -> ImageSource:
     if kind == "bundled":
         return open_images(None, chosen, seed)
     if kind in ("folder", "list", "file"):
-        return open_images(described["location"], chosen, seed)
+        location = str(described.get("location"))
+        if not os.path.lexists(os.path.expanduser(location)):
+            # it could name a data set as well, which this run was not captured on
+            raise UsageError("they are not where they were")
+        return open_images(location, chosen, seed)
     if kind == "paths":
-        return open_images(described["images"][:chosen])
+        return open_images(list(described.get("images") or [])[:chosen])
     if kind == "dataset":
         return open_images(f"{described['location']}?split={described['split']}", chosen, seed)
     if kind == "parquet":
