@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from probe.store.encode import table_bytes
 from probe.store.files import Unsound, read_inside
 from probe.store.listing import capture_checksum, has_list_of_results, listed, remedy
 from probe.store.manifest import model_option, read_manifest, why_no_attention
+from probe.store.notebook_view import notebook_view
 from probe.store.results import Results
 from probe.store.schema import (
     ATTENTION,
@@ -280,18 +280,7 @@ class Run:
         return f"Run({str(self.path)!r}, {len(self.layers)} layers)"
 
     def _repr_html_(self) -> str:
-        facts = {
-            "run": self.path,
-            "model": _short(self.manifest.get("model")),
-            "data": _short(self.manifest.get("data")),
-            "seed": (self.manifest.get("plan") or {}).get("seed"),
-        }
-        known = {name: escape(str(fact)) for name, fact in facts.items() if fact is not None}
-        head = "".join(f"<tr><th>{name}</th><td>{fact}</td></tr>" for name, fact in known.items())
-        table = self.layers[["layer", "kind", "channels", "status", "count"]].to_html(
-            max_rows=12, index=False
-        )
-        return f"<table>{head}</table>{table}"
+        return notebook_view(self.path, self.manifest, self.layers)
 
 
 def _default(value: Any, default: Any) -> Any:
@@ -306,10 +295,3 @@ def _stratum_filter(stratum: str | Sequence[str] | None) -> list[tuple[str, str,
     if unknown:
         raise UsageError(f"stratum {unknown[0]!r} is unknown; known: {', '.join(STRATA)}")
     return [("stratum", "in", wanted)]
-
-
-def _short(fact: Any) -> Any:
-    """What stands for a manifest entry in a table: of a mapping its name, kind or location."""
-    if isinstance(fact, dict):
-        return next((fact[key] for key in ("name", "location", "kind") if fact.get(key)), None)
-    return fact
