@@ -42,14 +42,20 @@ class Status(StrEnum):
         member.outcome = outcome
         return member
 
-    CURVED = "curved", "S-shaped, a tanh is significantly better than a line (95 %)", "shaped"
-    LINEAR = "linear", "no curve is significantly better than a line (95 %)", "fitted"
+    CURVED = "curved", "S-shaped: a tanh is better than a line", "shaped"
+    LINEAR = "linear", "shown to be straight: no curve gains 0.001 of R2 over a line", "fitted"
     AFFINE = "affine", "a line per channel by construction", "fitted"
     SUPERLINEAR = "superlinear", "bends, but not as a saturating curve does", "fitted"
     STEP = (
         "step",
         "bends more sharply than the search for alpha reaches, so alpha is a bound",
         "shaped",
+    )
+    MIXTURE = "mixture", "bends as a whole, as its channels are lines of different slope", "fitted"
+    UNDETERMINED = (
+        "undetermined",
+        "not decided: too few images to tell a curve from a line",
+        "fitted",
     )
     CONSTANT = "constant", "the input does not vary", "empty"
     TOO_FEW = "too_few", "too few elements to fit", "empty"
@@ -135,17 +141,16 @@ class Plan:
 class Fit:
     """A family fitted to one map: `normalized ~ gamma * f(alpha * x + shift) + beta`.
 
-    alpha is None unless `status` is `curved`; slope is that of the map at the centre (for status
-    `linear`: of the line). Intervals are 95 % delete-one-group jackknife intervals, None under 8
+    alpha is None where the search has no optimum between its bounds; beta and slope are then those
+    of the line, else slope is that of the curve at its centre. The curve is established only where
+    `status` is `curved`. Intervals are 95 % delete-one-group jackknife intervals, None under 8
     occupied groups.
     """
 
     family: str
     scope: str  # layer, channel
     weighting: str  # population, range
-    status: (
-        str  # curved, linear, superlinear, step, constant, too_few, not_finite, affine, not_called
-    )
+    status: str  # a Status
     tokens: str = "all"  # all, patch, prefix
     alpha: float | None = None
     shift: float | None = None  # only families with a shift
@@ -161,7 +166,8 @@ class Fit:
     rmse: float | None = None
     alpha_low: float | None = None
     alpha_high: float | None = None
-    best: bool = False  # tied with the best family (paired jackknife on R2 differences)
+    best: bool = False  # the family of highest R2
+    tied: bool = False  # not told from it (paired jackknife on log(ceiling - R2))
     groups: int = 0  # occupied jackknife groups
     count: int = 0  # elements
 

@@ -7,10 +7,8 @@ from __future__ import annotations
 from probe.curves.binned import BinnedMap, beyond_linear, median_abs, saturation, share_outside
 from probe.curves.channel_fit import (
     CHANNEL_FAMILIES,
-    ChannelCurve,
     ChannelScope,
     fit_channels,
-    least_squares,
 )
 from probe.curves.families import (
     FAMILIES,
@@ -32,7 +30,6 @@ __all__ = [
     "WEIGHTINGS",
     "Affine",
     "BinnedMap",
-    "ChannelCurve",
     "ChannelScope",
     "Family",
     "StandIn",
@@ -42,7 +39,6 @@ __all__ = [
     "fit_channels",
     "fit_profile",
     "interval",
-    "least_squares",
     "median_abs",
     "pooled_line",
     "predict",

@@ -25,9 +25,10 @@ from probe.curves.channel_sums import ClosedForm, Rows, Sums, closed_form, desce
 from probe.curves.families import FAMILIES, Family, families_of
 from probe.curves.selection import (
     AT_BOUND,
+    GAIN_FLOOR,
     Evidence,
+    gain_interval,
     half_width,
-    interval,
     status_of,
     tied_with_best,
     without_curve,
@@ -54,27 +55,14 @@ class ChannelScope:
     """`fits` holds one Fit per family with scope `channel`; gamma, beta and r2 of each family by
     channel (C,).
 
-    A family without alpha (status other than curved) has the line of each channel: gamma is its
-    slope, beta its intercept.
+    A family without alpha (no optimum between the bounds of the search) has the line of each
+    channel: gamma is its slope, beta its intercept.
     """
 
     fits: list[Fit]
     gamma: dict[str, Floats]
     beta: dict[str, Floats]
     r2: dict[str, Floats]
-
-
-@dataclass(frozen=True)
-class ChannelCurve:
-    """A family at the alpha of least loss: gamma and beta (C,), pooled R2 of the layer, and that of
-    a line per channel.
-    """
-
-    alpha: float
-    gamma: Floats
-    beta: Floats
-    r2: float
-    linear_r2: float
 
 
 @dataclass(frozen=True)
@@ -112,24 +100,6 @@ def fit_channels(
     return _selected(
         rows, line, {family: _best_curve(rows, family, line, max_abs) for family in chosen}, max_abs
     )
-
-
-def least_squares(
-    x: ArrayLike, z: ArrayLike, image_groups: ArrayLike, family: str
-) -> ChannelCurve | None:
-    """The curve of least loss, whether or not its gain over the line is established; None for rows
-    that cannot be fitted.
-
-    For whoever needs the nearest curve, not a claim about the layer: of the latter `fit_channels`
-    decides.
-    """
-    inputs, values = np.asarray(x, dtype=np.float32), np.asarray(z, dtype=np.float32)
-    (chosen,) = families_of([family])
-    if _failure(inputs, values) is not None:
-        return None
-    rows, line, max_abs = _with_line(inputs, values, image_groups)
-    curve = _best_curve(rows, chosen, line, max_abs)
-    return ChannelCurve(curve.alpha, curve.gamma, curve.beta, curve.r2, line.r2)
 
 
 def _with_line(x: Singles, z: Singles, image_groups: ArrayLike) -> tuple[Rows, _Curve, float]:
@@ -227,17 +197,20 @@ def _search(rows: Rows, family: Family, lower: float, upper: float) -> float:
 def _selected(
     rows: Rows, line: _Curve, curves: dict[Family, _Curve], max_abs: float
 ) -> ChannelScope:
-    """The rows of the table, and the parameters that go with their status."""
+    """The rows of the table, and the parameters that go with them."""
     fits = [_fit(rows, family, line, curve, max_abs) for family, curve in curves.items()]
-    tied = tied_with_best(
-        [curve.r2 for curve in curves.values()], [curve.replicate_r2 for curve in curves.values()]
-    )
+    # this scope knows no ceiling, so what a family misses is what it leaves of the variance
+    missed = [1 - curve.r2 for curve in curves.values()]
+    tied = tied_with_best(list(curves), missed, [1 - each.replicate_r2 for each in curves.values()])
     kept = [
-        (fit.family, curve if fit.status == Status.CURVED else line)
+        (fit.family, line if fit.alpha is None else curve)
         for fit, curve in zip(fits, curves.values(), strict=True)
     ]
     return ChannelScope(
-        fits=[dataclasses.replace(fit, best=flag) for fit, flag in zip(fits, tied, strict=True)],
+        fits=[
+            dataclasses.replace(fit, best=k == int(np.argmin(missed)), tied=flag)
+            for k, (fit, flag) in enumerate(zip(fits, tied, strict=True))
+        ],
         gamma={name: curve.gamma for name, curve in kept},
         beta={name: curve.beta for name, curve in kept},
         r2={name: curve.channel_r2 for name, curve in kept},
@@ -245,40 +218,41 @@ def _selected(
 
 
 def _fit(rows: Rows, family: Family, line: _Curve, curve: _Curve, max_abs: float) -> Fit:
-    gain, gain_interval = (
-        curve.r2 - line.r2,
-        interval(curve.r2 - line.r2, curve.replicate_r2 - line.replicate_r2),
-    )
-    lower, upper = (float(each[0]) for each in varpro.bounds(family, max_abs))
-    t = math.log(curve.alpha)
-    status = Status.LINEAR
-    if family.name != "linear":
-        status = status_of(
-            Evidence(
-                gain, gain_interval[0], 0.0, None, t <= lower + AT_BOUND, t >= upper - AT_BOUND
-            )
-        )
-    curved = status is Status.CURVED
-    half = half_width(curve.replicate_log_alpha) if curved else None
-    shown = curve if curved else line
-    steepness = curve.alpha * family.slope_at_zero if curved else 1.0
-    return Fit(
+    row = Fit(
         family=family.name,
         scope="channel",
         weighting="population",
-        status=status,
-        alpha=curve.alpha if curved else None,
-        gamma=finite_or_none(float(np.median(shown.gamma))) if curved else None,
-        beta=finite_or_none(float(np.median(shown.beta))),
-        slope=finite_or_none(float(np.median(shown.gamma)) * steepness),
+        status=Status.LINEAR,
+        beta=finite_or_none(float(np.median(line.beta))),
+        slope=finite_or_none(float(np.median(line.gamma))),
         r2=finite_or_none(curve.r2),
         linear_r2=finite_or_none(line.r2),
-        gain=finite_or_none(gain),
-        gain_low=gain_interval[0] if family.name != "linear" else None,
-        gain_high=gain_interval[1] if family.name != "linear" else None,
+        gain=finite_or_none(curve.r2 - line.r2),
         rmse=finite_or_none(math.sqrt(float(curve.closed.sse.sum()) / rows.x.size)),
-        alpha_low=None if half is None else math.exp(max(t - half, lower)),
-        alpha_high=None if half is None else math.exp(min(t + half, upper)),
         groups=len(rows.blocks),
         count=rows.x.size,
+    )
+    return row if family.name == "linear" else _judged(row, family, line, curve, max_abs)
+
+
+def _judged(row: Fit, family: Family, line: _Curve, curve: _Curve, max_abs: float) -> Fit:
+    """The row of a curve: its status, and alpha, gamma, beta where the search has an optimum."""
+    gain = curve.r2 - line.r2
+    low, high = gain_interval(gain, curve.replicate_r2 - line.replicate_r2)
+    lower, upper = (float(bound[0]) for bound in varpro.bounds(family, max_abs))
+    t = math.log(curve.alpha)
+    at_lower, at_upper = t <= lower + AT_BOUND or gain <= GAIN_FLOOR, t >= upper - AT_BOUND
+    status = status_of(Evidence(gain, low, high, 0.0, None, at_lower, at_upper))
+    row = dataclasses.replace(row, status=status, gain_low=low, gain_high=high)
+    if at_lower or at_upper:
+        return row
+    half, gamma = half_width(curve.replicate_log_alpha), float(np.median(curve.gamma))
+    return dataclasses.replace(
+        row,
+        alpha=curve.alpha,
+        gamma=finite_or_none(gamma),
+        beta=finite_or_none(float(np.median(curve.beta))),
+        slope=finite_or_none(gamma * curve.alpha * family.slope_at_zero),
+        alpha_low=None if half is None else math.exp(max(t - half, lower)),
+        alpha_high=None if half is None else math.exp(min(t + half, upper)),
     )

@@ -3,7 +3,8 @@
     R2 = 1 - sum (z - gamma f(alpha x + shift) - beta)^2 / sum (z - mean z)^2      over all elements
 
 The part of the sum inside the bins is known exactly from the sums of squares, so R2 and RMSE are
-those of the population. A status other than `curved` keeps r2, rmse and gain of the family's best
+those of the population. Every curve with an optimum between the bounds of the search is told with
+its alpha, whatever its status; a row without one keeps r2, rmse and gain of the family's best
 curve, and gives slope and beta of the line.
 """
 
@@ -19,13 +20,15 @@ from numpy.typing import NDArray
 
 from probe.curves import varpro
 from probe.curves.binned import BinnedMap
-from probe.curves.families import FAMILIES, Family, families_of
+from probe.curves.families import FAMILIES, Family, families_of, family_of
 from probe.curves.points import Points, Problem, problem
 from probe.curves.selection import (
     AT_BOUND,
+    GAIN_FLOOR,
     NO_INTERVAL,
     Evidence,
     Interval,
+    gain_interval,
     half_width,
     interval,
     status_of,
@@ -40,7 +43,6 @@ Floats = NDArray[np.float64]
 DEFAULT = tuple(FAMILIES)
 WEIGHTINGS = ("population", "range")
 MIN_COUNT = 10  # elements
-NO_GAIN = 1e-9  # the curve is its own line: alpha rests anywhere below the inputs' range
 _RESOLUTION = 1e-6  # of the largest magnitude: less spread than this is rounding of float32
 FAR = 0.9  # of log alpha, about three cells of the grid: another basin
 _REFIT_TOLERANCE = 1e-6  # of log alpha, in the replicates
@@ -88,7 +90,7 @@ def fit_profile(
         if failed is None:
             case = _case(binned, weighting, jackknife)
             pairs = [_fit(case, family) for family in chosen]
-            fits += _ranked([fit for fit, _ in pairs], [r2 for _, r2 in pairs])
+            fits += _ranked(case, [fit for fit, _ in pairs], [r2 for _, r2 in pairs])
         else:
             count = _finite_count(binned)
             fits += [
@@ -169,19 +171,20 @@ def _fit(case: Case, family: Family) -> tuple[Fit, Floats]:
     best, refits = solve_case(case.problem, family)
     r2, r2_refits = float(_r2(case.problem.total, best)[0]), _r2(case.problem.replicates, refits)
     gain = r2 - linear_r2
-    gain_interval = interval(gain, r2_refits - case.replicate_lines.r2)
+    low, high = gain_interval(gain, r2_refits - case.replicate_lines.r2)
     lower, upper = varpro.bounds(family, case.problem.max_abs)
     t = float(best.theta[0, 0])
     evidence = Evidence(
         gain=gain,
-        gain_low=gain_interval[0],
+        gain_low=low,
+        gain_high=high,
         convexity=case.convexity,
         convexity_low=case.convexity_low,
-        at_lower=t <= lower[0] + AT_BOUND or gain <= NO_GAIN,
+        at_lower=t <= lower[0] + AT_BOUND or gain <= GAIN_FLOOR,
         at_upper=t >= upper[0] - AT_BOUND,
     )
-    row = _row(case, family, status_of(evidence), r2, gain_interval)
-    if row.status != Status.CURVED:
+    row = _row(case, family, status_of(evidence), r2, (low, high))
+    if evidence.at_lower or evidence.at_upper:
         return row, r2_refits
     half = half_width(refits.theta[:, 0])
     alpha_interval = (
@@ -189,11 +192,11 @@ def _fit(case: Case, family: Family) -> tuple[Fit, Floats]:
         if half is None
         else (math.exp(max(t - half, lower[0])), math.exp(min(t + half, upper[0])))
     )
-    return _curved(row, family, best, alpha_interval), r2_refits
+    return _with_curve(row, family, best, alpha_interval), r2_refits
 
 
 def _row(
-    case: Case, family: Family, status: Status, r2: float, gain_interval: Interval = NO_INTERVAL
+    case: Case, family: Family, status: Status, r2: float, gain_bounds: Interval = NO_INTERVAL
 ) -> Fit:
     """What every status reports."""
     linear_r2 = float(case.line.r2[0])
@@ -209,15 +212,15 @@ def _row(
         r2_ceiling=finite_or_none(case.ceiling),
         linear_r2=finite_or_none(linear_r2),
         gain=finite_or_none(r2 - linear_r2),
-        gain_low=finite_or_none(gain_interval[0]),
-        gain_high=finite_or_none(gain_interval[1]),
+        gain_low=finite_or_none(gain_bounds[0]),
+        gain_high=finite_or_none(gain_bounds[1]),
         rmse=finite_or_none(math.sqrt(max(0.0, (1 - r2) * float(case.problem.total.tss[0])))),
         groups=case.problem.groups,
         count=case.problem.count,
     )
 
 
-def _curved(row: Fit, family: Family, best: varpro.Solution, alpha_interval: Interval) -> Fit:
+def _with_curve(row: Fit, family: Family, best: varpro.Solution, alpha_interval: Interval) -> Fit:
     """The row with its curve: slope = gamma * alpha * f'(shift), that of the map at x = 0."""
     alpha, gamma = math.exp(best.theta[0, 0]), float(best.gamma[0])
     shift = float(best.theta[0, 1]) if family.shifted else None
@@ -283,13 +286,21 @@ def _past_corners(task: Problem, family: Family, best: varpro.Solution) -> varpr
     )
 
 
-def _ranked(fits: list[Fit], r2: list[Floats]) -> list[Fit]:
-    """The fits with `best` set."""
-    values = [
-        fit.r2 if fit.r2 is not None and fit.status != Status.TOO_FEW else -math.inf for fit in fits
+def _ranked(case: Case, fits: list[Fit], r2: list[Floats]) -> list[Fit]:
+    """The fits with `best` and `tied` set, of those that have enough bins."""
+    usable = [
+        k for k, fit in enumerate(fits) if fit.r2 is not None and fit.status != Status.TOO_FEW
     ]
-    if not any(math.isfinite(value) for value in values):
+    if not usable:
         return fits
-    tied = tied_with_best(values, r2)
-    best = [flag and math.isfinite(value) for flag, value in zip(tied, values, strict=True)]
-    return [dataclasses.replace(fit, best=flag) for fit, flag in zip(fits, best, strict=True)]
+    ceilings = case.problem.replicates.between / np.maximum(
+        case.problem.replicates.tss, np.finfo(float).tiny
+    )
+    missed = [case.ceiling - (fits[k].r2 or 0.0) for k in usable]
+    tied = tied_with_best(
+        [family_of(fits[k].family) for k in usable], missed, [ceilings - r2[k] for k in usable]
+    )
+    ranked = list(fits)
+    for k, flag in zip(usable, tied, strict=True):
+        ranked[k] = dataclasses.replace(fits[k], best=k == usable[np.argmin(missed)], tied=flag)
+    return ranked
