@@ -20,7 +20,14 @@ from probe.curves.families import (
 )
 from probe.curves.pooled import pooled_line
 from probe.curves.profile_fit import WEIGHTINGS, fit_profile
-from probe.curves.selection import interval, status_of, tied_with_best, without_curve
+from probe.curves.selection import (
+    interval,
+    is_mixture,
+    sources_to_decide,
+    status_of,
+    tied_with_best,
+    without_curve,
+)
 from probe.curves.stand_in import Affine, StandIn
 
 __all__ = [
@@ -39,11 +46,13 @@ __all__ = [
     "fit_channels",
     "fit_profile",
     "interval",
+    "is_mixture",
     "median_abs",
     "pooled_line",
     "predict",
     "saturation",
     "share_outside",
+    "sources_to_decide",
     "status_of",
     "tied_with_best",
     "without_curve",

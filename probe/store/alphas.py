@@ -67,14 +67,16 @@ def parse_alphas(data: bytes) -> pd.DataFrame:
             name: pd.Series(
                 list(map(from_csv_cell, column))
                 if name in ALPHA_STRINGS
-                else [_number(text) for text in column]
+                else [_value(text) for text in column]
             )
             for name, column in zip(names, columns, strict=True)
         }
     )
 
 
-def _number(text: str) -> float:
+def _value(text: str) -> float | bool:
+    if text in ("True", "False"):
+        return text == "True"
     if text.lstrip("-").isdigit():
         return int(text)
     return float(text) if text else float("nan")

@@ -108,6 +108,7 @@ TABLES: dict[str, pa.Schema] = {
         + [
             ("status", pa.string()),
             ("best", pa.bool_()),
+            ("tied", pa.bool_()),
             ("groups", pa.int32()),
             ("count", pa.int64()),
         ]
@@ -177,35 +178,19 @@ LAYERS: dict[str, object] = {
     "sigma_cv": float("nan"),
 }
 
+# One row per layer; how each column is meant: docs/columns.md.
 ALPHAS = (
-    *(
-        "layer",
-        "depth",
-        "kind",
-        "channels",
-        "alpha",
-        "alpha_channel",
-        "gamma",
-        "beta",
-        "slope",
-        "r2",
-        "linear_r2",
-        "r2_ceiling",
-    ),
-    *(
-        "alpha_low",
-        "alpha_high",
-        "status",
-        "best_family",
-        "input_std",
-        "inverse_std",
-        "mean_inverse_sigma",
-        "sigma_cv",
-    ),
+    *("layer", "depth", "kind", "channels"),
+    *("alpha", "alpha_low", "alpha_high", "established"),
+    *("alpha_channel", "alpha_channel_low", "alpha_channel_high"),
+    *("gamma", "beta", "slope", "r2", "linear_r2", "r2_ceiling"),
+    *("gain", "gain_low", "gain_high", "channel_gain", "status"),
+    *("best_family", "tied", "images", "sources", "sources_to_decide"),
+    *("input_std", "inverse_std", "mean_inverse_sigma", "sigma_cv"),
     *("beyond_linear", "saturation", "max_abs_input", "massive_channels", "count"),
     *("slope_min", "slope_median", "slope_max", "slope_cv", "mean_std_spread"),
 )
-ALPHA_STRINGS = ("layer", "kind", "status", "best_family")
+ALPHA_STRINGS = ("layer", "kind", "status", "best_family", "tied")
 
 _LONGEST = 100  # characters of a layer name that go into a file name
 

@@ -16,7 +16,7 @@ from probe.cli.norm_classes import norm_classes
 # `CURVES` of conversion_curves. A test holds both equal, so --help needs neither torch nor scipy.
 NORMS = ("dyt", "derf", "dyisru", "learnable_scaler")
 SCOPES = ("channel", "layer")
-CURVES = ("established", "all")
+CURVES = ("all", "established")
 
 
 def share(option: str) -> Callable[[Any], float | None]:
@@ -73,8 +73,8 @@ Curves = Annotated[
         "--curves",
         "WHICH",
         CURVES,
-        "established: a line where no curve is significantly better than a line (95 %); all: the "
-        "curve of least loss in every layer.",
+        "all: the curve of least loss in every layer that has one; established: a line where no "
+        "curve is significantly better than a line (95 %).",
     ),
 ]
 Eval = Annotated[
@@ -119,7 +119,7 @@ def convert(
     layers: opt.Layers = "*",
     norm_type: opt.NormTypes = None,
     scope: Scope = "channel",
-    curves: Curves = "established",
+    curves: Curves = "all",
     evaluate_on: Eval = None,
     num_images: opt.NumImages = opt.DEFAULTS.images,
     tolerance: Tolerance = None,

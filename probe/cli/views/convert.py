@@ -74,8 +74,8 @@ def advice(result: Any, rows: Sequence[Row]) -> list[str]:
     lines_only = [row for row in rows if row["family"] == "linear" and not row["affine"]]
     if lines_only and _could_be_curves(result.asked):
         lines.append(
-            f"lines for lack of an established curve: {len(lines_only)} layers; --curves all "
-            "gives each its curve of least loss"
+            f"lines for lack of an established curve: {len(lines_only)} layers; without --curves "
+            "established each gets its curve of least loss"
         )
     if result.files:
         lines.append(f"saved: {', '.join(str(path) for path in result.files)}")
@@ -90,11 +90,11 @@ def advice(result: Any, rows: Sequence[Row]) -> list[str]:
 
 
 def _could_be_curves(asked: Mapping[str, str]) -> bool:
-    """Would `--curves all` give a curve to a layer that is a line now?"""
+    """Would curves that are not established take the place of lines?"""
     from probe.norms.registry import norm_families
 
     is_curve = norm_families(asked["norm"]) != ("linear",)
-    return is_curve and asked["curves"] != "all" and asked["scope"] == "channel"
+    return is_curve and asked["curves"] == "established"
 
 
 def document(result: Any, run: str, rows: Sequence[Row]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def convert(
     out: str | os.PathLike[str] | None = None,
     layers: Patterns = "*",
     scope: str = "channel",
-    curves: str = "established",
+    curves: str = "all",
     data: Any = None,
     num_images: int | None = None,
     tolerance: float | None = None,
@@ -64,8 +64,9 @@ def convert(
 
     to: dyt, derf, dyisru, learnable_scaler (a line per channel), or another norm of the zoo that
     can start as a fitted curve. out: a .safetensors file, with a table and a figure beside it;
-    None: nothing is written. layers: globs. scope: `channel` or `layer`. curves: `established`, a
-    line where a layer has no established curve; `all`, the curve of least loss in every layer.
+    None: nothing is written. layers: globs. scope: `channel` or `layer`. curves: `all`, the
+    curve of least loss in every layer that has one; `established`, a line where a layer's curve is
+    not shown to be better.
     data: what is compared on, with labels where it has them (a folder of one sub-folder per class,
     a dataset with labels, batches (input, target)); None: the run's own images. num_images: how
     many of them, chosen by `seed`; None: all.

@@ -19,11 +19,13 @@ from probe.curves import (
     ChannelScope,
     fit_channels,
     fit_profile,
+    is_mixture,
     pooled_line,
+    sources_to_decide,
 )
 from probe.errors import unknown
 from probe.jobs.fitting.tables import alpha_row, channel_rows
-from probe.records import GROUPS, Fit, Progress, Status, silent
+from probe.records import GROUPS, Fit, Progress, Status, main_fits, silent
 from probe.store import Run, open_run
 from probe.store.schema import TABLES
 
@@ -75,15 +77,19 @@ def fit(
     chosen = _families(families)
     layers = run.layers.to_dict("records")
     moments, profiles, groups = by_layer(run.moments()), by_layer(run.profile()), image_groups(run)
+    images, sources = seen_images(run)
     results = []
     for done, layer in enumerate(layers):
         name = layer["layer"]
         report("fit", done, len(layers), name)
         if layer["status"] == Status.CAPTURED and name in moments and name in profiles:
             data = LayerData(moments[name], profiles[name], *uniform_rows(run, name, groups))
-            results.append(_fit_layer(layer, data, chosen))
+            result = _fit_layer(layer, data, chosen)
         else:
-            results.append(_without_fit(layer, chosen, moments.get(name)))
+            result = _without_fit(layer, chosen, moments.get(name))
+        result.alpha.update(images=images, sources=sources)
+        result.alpha["sources_to_decide"] = _sources_to_decide(result.alpha)
+        results.append(result)
     rows = [
         {"layer": result.alpha["layer"], "depth": result.alpha["depth"], **row.as_dict()}
         for result in results
@@ -128,6 +134,21 @@ def _families(names: Iterable[str] | None) -> list[str]:
         if name not in FAMILIES:
             raise unknown("--families", name, FAMILIES)
     return [name for name in FAMILIES if name in wanted | {"linear", "tanh"}]
+
+
+def seen_images(run: Run) -> tuple[int, int]:
+    """How many images the run saw, and of how many independent sources (photographs) they are."""
+    data = run.manifest.get("data") or {}
+    listed = data.get("images")
+    images = int(run.manifest.get("images_seen") or (len(listed) if listed else 0))
+    return images, int(data.get("sources") or images)
+
+
+def _sources_to_decide(row: dict[str, Any]) -> int | None:
+    """About how many sources would tell a curve from a line, where these do not."""
+    if row["status"] != Status.UNDETERMINED:
+        return None
+    return sources_to_decide(row["gain"], row["gain_low"], row["gain_high"], row["sources"])
 
 
 def image_groups(run: Run) -> Groups:
@@ -197,10 +218,20 @@ def _curves(
         data.groups,
         families=[name for name in CHANNEL_FAMILIES if name in families],
     )
-    fits = fit_profile(binned, families=families) + scope.fits
+    fits = told_apart(fit_profile(binned, families=families), scope.fits) + scope.fits
     kinds = sorted(set(data.profile["tokens"]))
     for tokens in kinds if len(kinds) > 1 else ():
         fits += fit_profile(
             data.binned(tokens), families=TOKEN_FAMILIES, weightings=("population",)
         )
     return fits, scope
+
+
+def told_apart(layer: list[Fit], channel: list[Fit]) -> list[Fit]:
+    """The fits of the whole layer: `mixture` where its bend is only the spread of its channels."""
+    tanh = next(iter(main_fits(layer, family="tanh")), None)
+    per_channel = next((fit for fit in channel if fit.family == "tanh"), None)
+    if tanh is None or not is_mixture(tanh, per_channel):
+        return layer
+    shaped = (Status.CURVED, Status.STEP)
+    return [replace(fit, status=Status.MIXTURE) if fit.status in shaped else fit for fit in layer]

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from probe.curves import FAMILIES, BinnedMap, ChannelScope, beyond_linear, median_abs, saturation
-from probe.records import Fit, main_fits
+from probe.records import Fit, Status, main_fits
 
 # |x| above both: this, and this times the layer's median |x| (Sun et al. 2024, arXiv 2402.17762)
 MASSIVE = (100.0, 1000.0)
@@ -18,7 +18,7 @@ MASSIVE = (100.0, 1000.0)
 _OF_THE_LAYER = ("layer", "depth", "kind", "channels", "count", "sigma_cv")
 _OF_THE_FIT = (
     *("alpha", "gamma", "beta", "slope", "r2", "linear_r2", "r2_ceiling"),
-    *("alpha_low", "alpha_high", "status"),
+    *("gain", "gain_low", "gain_high", "alpha_low", "alpha_high", "status"),
 )
 _WHERE_KNOWN = (
     *("beyond_linear", "saturation", "input_std", "inverse_std", "max_abs_input"),
@@ -103,12 +103,12 @@ def alpha_row(
     shown = find(fits, "tanh", "layer") or next(
         (fit for fit in fits if fit.scope == "layer"), fits[0]
     )
-    channel_tanh = find(fits, "tanh", "channel")
     row = {name: layer[name] for name in _OF_THE_LAYER}
     row |= {name: getattr(shown, name) for name in _OF_THE_FIT}
     row |= {
-        "alpha_channel": channel_tanh.alpha if channel_tanh else None,
-        "best_family": "|".join(best_families(fits)),
+        "established": shown.alpha is not None and shown.status == Status.CURVED,
+        **_of_channels(find(fits, "tanh", "channel")),
+        **_ranking(fits),
         "mean_inverse_sigma": layer["inverse_sigma_mean"],
     }
     row |= dict.fromkeys(_WHERE_KNOWN)
@@ -124,9 +124,23 @@ def alpha_row(
     return row
 
 
-def best_families(fits: Sequence[Fit]) -> list[str]:
-    """The families tied for the best fit of scope `layer` over all elements."""
-    return [fit.family for fit in fits if fit.best and find(fits, fit.family, "layer") is fit]
+def _of_channels(tanh: Fit | None) -> dict[str, float | None]:
+    """The tanh of scope `channel`: one alpha for all channels, and its gain over their lines."""
+    return {
+        "alpha_channel": tanh.alpha if tanh else None,
+        "alpha_channel_low": tanh.alpha_low if tanh else None,
+        "alpha_channel_high": tanh.alpha_high if tanh else None,
+        "channel_gain": tanh.gain if tanh else None,
+    }
+
+
+def _ranking(fits: Sequence[Fit]) -> dict[str, str]:
+    """The best family of scope `layer` over all elements, and those that are not told from it."""
+    main = main_fits(fits)
+    return {
+        "best_family": next((fit.family for fit in main if fit.best), ""),
+        "tied": "|".join(fit.family for fit in main if fit.tied),
+    }
 
 
 def _input_facts(moments: pd.DataFrame) -> dict[str, float]:

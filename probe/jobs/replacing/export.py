@@ -19,6 +19,10 @@ from probe.store.outputs import output_file
 ENDINGS = (".csv", ".json", ".safetensors")
 
 
+# Which column of the alpha table the numbers of a file are.
+ALPHA_IS = {"channel": "alpha_channel", "layer": "alpha"}
+
+
 def export_alphas(run: Run | str, path: str | os.PathLike[str], scope: str = "channel") -> Path:
     """Write the alphas of a run to `path`: .csv or .json (one row per layer), or .safetensors
     (`<layer>.alpha .weight .bias`).
@@ -52,7 +56,13 @@ def dyt_state(run: Run, scope: str = "channel") -> tuple[dict[str, np.ndarray], 
         arrays[f"{layer}.bias"] = tanh.bias.astype(np.float32)
     model = run.manifest.get("model") or {}
     names = {name: "line" if each.is_line else "tanh" for name, each in stand_ins.items()}
-    metadata = {"format": "probe-dyt", "scope": scope, "stand_in": names, "left_out": left_out}
+    metadata = {
+        "format": "probe-dyt",
+        "scope": scope,
+        "alpha": ALPHA_IS[scope],
+        "stand_in": names,
+        "left_out": left_out,
+    }
     return arrays, metadata | {"model": model.get("name")} | {
         key: model.get(key) for key in ("weights", "fingerprint")
     }

@@ -8,10 +8,11 @@ and conversion all start from here; the arithmetic is that of probe.curves.stand
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from probe.curves import LINE, Affine, StandIn, fit_channels
@@ -22,6 +23,7 @@ from probe.records import Status, main_fits
 from probe.store import Run
 
 SCOPES = ("channel", "layer")
+CURVES = ("all", "established")
 ALPHA_FAMILY = "tanh"  # of the alpha table
 IN_CHANNEL_FITS = (ALPHA_FAMILY, LINE)  # the families of channel_fits.parquet
 WITHOUT_MAP = tuple(status for status in Status if not status.fitted)
@@ -36,11 +38,13 @@ def run_stand_ins(
     scope: str = "channel",
     family: str = ALPHA_FAMILY,
     affines: Affines | None = None,
+    curves: str = "all",
 ) -> StandIns:
     """The stand-ins of the fitted layers of a run, and the status of those that have none.
 
     family: the curve wanted; "linear": the line of every layer. affines: weight and bias of the
-    layers wanted; None: of all layers, as the run saw them.
+    layers wanted; None: of all layers, as the run saw them. curves: "all", or "established": the
+    line of each layer whose curve is not.
     Per channel a run holds the curves of tanh and the lines; others are fitted here, to the same
     uniform rows.
     Raises UsageError for an unknown scope, and for a family that the run was fitted without.
@@ -49,7 +53,7 @@ def run_stand_ins(
         raise unknown("scope", scope, SCOPES)
     stand_ins: dict[str, StandIn] = {}
     left_out: dict[str, str] = {}
-    for record in _records(run, scope, family):
+    for record in _records(run, scope, family, curves == "established"):
         reason = _reason_without(record, affines)
         if reason is not None:
             left_out[record.layer] = reason
@@ -72,6 +76,8 @@ class _Record:
     """What a run knows of the map of one layer."""
 
     row: dict[str, Any]  # of the alpha table, with the curve of the family that is wanted
+    line: dict[str, float]  # slope and beta of the line of scope layer
+    established_only: bool
     moments: pd.DataFrame  # empty where the layer was never called
     channels: pd.DataFrame  # rows of channel_fits
 
@@ -89,27 +95,41 @@ class _Record:
         return float(largest_input(self.moments).max())
 
     def fitted_per_channel(self, run: Run, family: str) -> _Record:
-        """With alpha, gamma and beta of a family that channel_fits does not hold; no alpha where
-        the curve is not established.
-        """
+        """With alpha, gamma and beta of a family that channel_fits does not hold."""
         if family in IN_CHANNEL_FITS or self.row["status"] == Status.AFFINE:
             return self
         scope = fit_channels(*uniform_rows(run, self.layer, image_groups(run)), [family])
         (fit,) = scope.fits
-        return _Record(
-            self.row | {"alpha_channel": fit.alpha},
-            self.moments,
-            self.channels.assign(gamma=scope.gamma[family], beta=scope.beta[family]),
+        return replace(
+            self,
+            row=self.row | {"alpha_channel": fit.alpha, "status_channel": fit.status},
+            channels=self.channels.assign(gamma=scope.gamma[family], beta=scope.beta[family]),
         )
 
+    def alpha(self, scope: str) -> float | None:
+        """Of the curve that is wanted; None where there is none, or none that counts."""
+        alpha, status = (
+            (self.row["alpha_channel"], self.row.get("status_channel"))
+            if scope == "channel"
+            else (self.row["alpha"], self.row["status"])
+        )
+        if pd.isna(alpha) or (self.established_only and status != Status.CURVED):
+            return None
+        return float(alpha)
 
-def _records(run: Run, scope: str, family: str) -> list[_Record]:
-    channels, moments = by_layer(run.channel_fits()), by_layer(run.moments())
+
+def _records(run: Run, scope: str, family: str, established_only: bool) -> list[_Record]:
+    channels, moments, fits = by_layer(run.channel_fits()), by_layer(run.moments()), run.fits()
     curves = _layer_curves(run, family) if scope == "layer" else {}
+    lines = _rows_by_layer(main_fits(fits, family=LINE), ("slope", "beta"))
+    per_channel = main_fits(fits, family=ALPHA_FAMILY, scope="channel")
+    status = {row.layer: {"status_channel": row.status} for row in per_channel.itertuples()}
     nothing = pd.DataFrame()
     return [
         _Record(
-            row | curves.get(row["layer"], {}),
+            row | curves.get(row["layer"], {}) | status.get(row["layer"], {}),
+            lines.get(row["layer"], {}),
+            established_only,
             moments.get(row["layer"], nothing),
             channels.get(row["layer"], nothing),
         )
@@ -137,15 +157,19 @@ def _layer_curves(run: Run, family: str) -> dict[str, dict[str, Any]]:
             f"run {run.path} was fitted without {family} (it holds {', '.join(sorted(fitted))}): "
             f"`probe-norms fit {run.path}` fits every family"
         )
-    columns = ["layer", "alpha", "shift", "gamma", "beta", "slope"]
-    rows = main_fits(fits, family=family)[columns].to_dict("records")
-    return {row["layer"]: row for row in rows}
+    columns = ("alpha", "shift", "gamma", "beta", "status")
+    return _rows_by_layer(main_fits(fits, family=family), columns)
+
+
+def _rows_by_layer(fits: pd.DataFrame, columns: Sequence[str]) -> dict[str, dict[str, Any]]:
+    rows = fits[["layer", *columns]].to_dict("records")
+    return {row["layer"]: {name: row[name] for name in columns} for row in rows}
 
 
 def _per_channel(record: _Record, family: str, affine: Affine) -> StandIn | None:
     """One gamma and beta per channel, or a line each."""
-    channels, alpha = record.channels, record.row["alpha_channel"]
-    if family != LINE and pd.notna(alpha):
+    channels, alpha = record.channels, record.alpha("channel")
+    if family != LINE and alpha is not None:
         gamma, beta = channels["gamma"].to_numpy(), channels["beta"].to_numpy()
         return StandIn.of_fit(
             record.layer, family, alpha=alpha, gamma=gamma, beta=beta, affine=affine
@@ -155,9 +179,9 @@ def _per_channel(record: _Record, family: str, affine: Affine) -> StandIn | None
 
 def _per_layer(record: _Record, family: str, affine: Affine) -> StandIn | None:
     """One gamma and beta, or one line; affine layers have a line per channel."""
-    row = record.row
-    if family != LINE and pd.notna(row["alpha"]):
-        curve = {name: row[name] for name in ("alpha", "gamma", "beta")}
+    row, alpha = record.row, record.alpha("layer")
+    if family != LINE and alpha is not None:
+        curve = {"alpha": alpha, "gamma": row["gamma"], "beta": row["beta"]}
         if pd.notna(row.get("shift")):
             curve["shift"] = row["shift"]
         return StandIn.of_fit(record.layer, family, affine=affine, **curve)
@@ -165,8 +189,8 @@ def _per_layer(record: _Record, family: str, affine: Affine) -> StandIn | None:
         return _lines(record, affine)
     return StandIn.of_line(
         record.layer,
-        slope=row["slope"],
-        offset=row["beta"],
+        slope=record.line.get("slope", np.nan),
+        offset=record.line.get("beta", np.nan),
         max_abs=record.max_abs,
         affine=affine,
     )
