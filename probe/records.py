@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 GROUPS = 16  # image groups of the jackknife
+MIN_GROUPS = 8  # no interval under so many occupied ones
 STRATA = ("uniform", "prefix", "tail")
 TOKENS = ("patch", "prefix")  # index = the `tokens` code of profile cells
 
@@ -43,7 +44,7 @@ class Status(StrEnum):
         return member
 
     CURVED = "curved", "S-shaped: a tanh is better than a line", "shaped"
-    LINEAR = "linear", "shown to be straight: no curve gains 0.001 of R2 over a line", "fitted"
+    LINEAR = "linear", "shown to be straight: a tanh gains under 0.001 of R2 over a line", "fitted"
     AFFINE = "affine", "a line per channel by construction", "fitted"
     SUPERLINEAR = "superlinear", "bends, but not as a saturating curve does", "fitted"
     STEP = (

@@ -17,7 +17,7 @@ import typer
 from probe import __version__
 from probe.records import Plan
 
-DEFAULTS = Plan(images=64)
+DEFAULTS = Plan(images=128)
 MODEL = "bundled:vit_cifar10"
 
 

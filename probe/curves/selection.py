@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from scipy import special
 
 from probe.curves.families import Family
-from probe.records import Fit, Status
+from probe.records import MIN_GROUPS, Fit, Status
 
 Floats = NDArray[np.float64]
 Interval = tuple[float | None, float | None]
 
-MIN_GROUPS = 8  # no interval under so many occupied image groups
 MIN_GAIN = 1e-3  # of R2 over the line; a map with less counts as straight
 ESTABLISHED = 5e-4  # what the lower bound of the gain of a curve has to reach
 GAIN_FLOOR = 1e-6  # a smaller gain is none: bins and float32 may leave as much of a line

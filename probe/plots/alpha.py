@@ -42,12 +42,17 @@ def alpha_vs_inverse_std(alphas: pd.DataFrame, *, frame: layout.Frame | None = N
 
 
 def alpha_panel(alphas: pd.DataFrame, ax: Axes) -> Axes:
-    """Alpha with its 95 % interval; layers without alpha are left out."""
+    """Alpha with its 95 % interval, hollow where the curve is not established; layers without alpha
+    are left out.
+    """
     table = alphas[alphas["alpha"].notna()]
     low, high = (
         table[c].fillna(table["alpha"]).to_numpy(np.float64) for c in ("alpha_low", "alpha_high")
     )
-    _points(ax, table, "alpha", low, high, depth_norm(alphas), "o")
+    norm, established = depth_norm(alphas), (table["status"] == Status.CURVED).to_numpy()
+    for marker, part in (("o", established), ("D", ~established)):
+        if part.any():
+            _points(ax, table[part], "alpha", low[part], high[part], norm, marker)
     return _axes(ax, table, [low, high], "\u03b1 of tanh (95 % interval)")
 
 
@@ -192,7 +197,7 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
 def _legend(table: pd.DataFrame) -> list[Line2D]:
     labels = {
         "o": "curved",
-        "D": "not curved: slope of the line",
+        "D": "not established as curved",
         "s": "affine: median and range of channels",
     }
     marks = [

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from probe.plots import depth_axis, layout, style, ticks
+from probe.records import Status
 
 SHARES = {
     "beyond_linear": ("beyond the linear range", style.CURVE, "o"),
@@ -22,7 +23,7 @@ SHARES = {
 
 
 def extremes_by_depth(alphas: pd.DataFrame, *, frame: layout.Frame | None = None) -> Figure:
-    """Shares of elements (above; only where a layer is curved) and largest |input| beside its std
+    """Shares of elements (above; only where a layer has a curve) and largest |input| beside its std
     (below), along depth.
     """
     table = alphas.sort_values("depth", kind="stable")
@@ -39,12 +40,22 @@ def extremes_by_depth(alphas: pd.DataFrame, *, frame: layout.Frame | None = None
 
 
 def shares(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Shares in percent of all elements, log axis."""
-    seen = []
+    """Shares in percent of all elements, log axis; hollow where the curve is not established."""
+    seen, doubtful = [], (table["status"] != Status.CURVED).to_numpy()
     for name, (_, colour, marker) in SHARES.items():
         y = 100 * _numbers(table, name)
         y[~(y > 0)] = np.nan
-        ax.plot(np.arange(len(y)), y, color=colour, marker=marker, ms=3, lw=0.8, gid=name)
+        x = np.arange(len(y))
+        ax.plot(x, y, color=colour, marker=marker, ms=3, lw=0.8, gid=name)
+        ax.plot(
+            *(x[doubtful], y[doubtful]),
+            ls="",
+            marker=marker,
+            ms=3,
+            color=colour,
+            mfc="white",
+            gid="not established",
+        )
         seen.append(y[np.isfinite(y)])
     every = np.concatenate(seen)
     low, high = (float(every.min()), float(every.max())) if every.size else (0.1, 10.0)
@@ -88,7 +99,8 @@ def largest(table: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def _legend(axes: list[Axes]) -> list[Line2D]:
-    drawn = {line.get_gid() for ax in axes for line in ax.lines}
+    drawn_lines = [line for ax in axes for line in ax.lines]
+    drawn = {line.get_gid() for line in drawn_lines}
     words = {
         **SHARES,
         "max_abs_input": ("largest |input|", style.LINE, "o"),
@@ -99,6 +111,18 @@ def _legend(axes: list[Axes]) -> list[Line2D]:
         for gid, (label, c, m) in words.items()
         if gid in drawn
     ]
+    if any(line.get_gid() == "not established" and len(line.get_xdata()) for line in drawn_lines):
+        entries.append(
+            Line2D(
+                *([], []),
+                ls="",
+                marker="o",
+                ms=3,
+                color=style.MUTED,
+                mfc="white",
+                label="curve not established",
+            )
+        )
     if any(text.get_gid() == "massive" for ax in axes for text in ax.texts):
         entries.append(
             Line2D(

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from probe.formatting import number, r_squared, typeset
-from probe.records import main_fits
+from probe.records import Status, main_fits
 
 Array = NDArray[np.float64]
 
@@ -82,8 +82,8 @@ def evaluate(row: dict[str, Any] | None, x: Array, shape: Shape = TANH) -> Array
 def summary(
     row: dict[str, Any] | None, decimals: int = 3, interval: bool = False, narrow: bool = False
 ) -> str:
-    """One line for above a panel: `α 0.069  R² 0.951/0.974` (curve / ceiling), or the slope where
-    there is no alpha.
+    """One line for above a panel: `α 0.069  R² 0.951/0.974` (curve / ceiling), in parentheses where
+    the curve is not established, or the slope where there is no alpha.
     """
     if row is None:
         return ""
@@ -94,6 +94,8 @@ def summary(
         low, high = get(row, "alpha_low"), get(row, "alpha_high")
         if interval and math.isfinite(low) and math.isfinite(high):
             parts[-1] += f" [{number(low)}, {number(high)}]"
+        if str((row or {}).get("status", Status.CURVED)) != Status.CURVED:
+            parts[-1] = f"({parts[-1]})"
     elif math.isfinite(slope):
         parts.append(f"slope {number(slope, 2 if narrow else 3)}")
     r2 = get(row, "r2" if math.isfinite(alpha) else "linear_r2")  # of what is drawn

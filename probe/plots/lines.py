@@ -93,7 +93,7 @@ def r2_by_scope(sides: Mapping[str, pd.DataFrame], *, frame: layout.Frame | None
                 )
             )
         ax.set_xlabel("Relative depth of the layer", size=style.TEXT)
-        ax.set_ylabel("R\u00b2", size=style.TEXT)
+        ax.set_ylabel("R\u00b2 over the sampled rows", size=style.TEXT)
         ax.set_ylim(lowest - 0.04 * (1 - lowest) - 0.01, 1 + 0.04 * (1 - lowest) + 0.005)
         ax.tick_params(labelsize=style.SMALL)
         layout.put_legend(figure, entries, top, columns=1)

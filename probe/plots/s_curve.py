@@ -40,7 +40,8 @@ def s_curves(
 
     `samples`: the samples table of a layer (`layer` chooses where it holds several); `fits`: the
     fits table; `fan`: per channel slope, offset, low, high (x range) of affine layers. Solid: the
-    fit to every element; dashed: the one that weighs the x range evenly.
+    fit to every element, pale where the curve is not established; dashed: the one that weighs the x
+    range evenly, where that one is; dotted: where the extreme inputs begin.
     """
     layer = one_layer(samples, layer)
     shown = points.thin(points.of_layer(samples, layer), points_shown)
@@ -83,6 +84,18 @@ def scatter(ax: Axes, shown: pd.DataFrame, light: bool = False) -> None:
                 zorder=1.2 if light else 1,
                 gid=stratum,
             )
+    mark_threshold(ax, shown.loc[shown["stratum"] == "tail", "input"].to_numpy(np.float64))
+
+
+def mark_threshold(ax: Axes, extremes: fitted.Array) -> None:
+    """Where the stored extremes begin on either side. They are a draw of their own, far denser than
+    the uniform one, so the step in density there is none of the layer.
+    """
+    for arm, end in ((extremes[extremes < 0], np.max), (extremes[extremes > 0], np.min)):
+        if arm.size:
+            ax.axvline(
+                float(end(arm)), color=style.TAIL, ls=":", lw=0.7, zorder=0.8, gid="threshold"
+            )
 
 
 def draw_curve(
@@ -100,15 +113,17 @@ def draw_curve(
     for weighting, dashes in (("range", (0, (3, 2))), ("population", "-")):
         row = fitted.pick(fits, layer, shape.family, weighting=weighting, tokens=tokens)
         curved = math.isfinite(fitted.get(row, "alpha"))
-        if weighting == "range" and not curved:
+        established = row is not None and str(row["status"]) == Status.CURVED
+        if weighting == "range" and not (curved and established):
             continue
+        shade = style.CURVE if established else style.PALE_CURVE
         x = fitted.abscissa(low, high, fitted.get(row, "alpha"))
         z = fitted.evaluate(row, x, shape)
         if z is not None:
             ax.plot(
                 x,
                 z,
-                color=style.CURVE if curved else style.LINE,
+                color=shade if curved else style.LINE,
                 ls=dashes,
                 lw=0.9 if weighting == "range" else 1.4,
                 zorder=3,
@@ -156,7 +171,7 @@ def finish(ax: Axes, shown: pd.DataFrame | None, status: str = "") -> None:
         curves = [
             np.asarray(line.get_ydata(), dtype=np.float64)
             for line in ax.lines
-            if line.get_color() == style.CURVE
+            if line.get_color() in (style.CURVE, style.PALE_CURVE)
         ]
         ax.set_ylim(*_padded(np.concatenate([shown["normalized"].to_numpy(np.float64), *curves])))
     ticks.few_ticks(ax)

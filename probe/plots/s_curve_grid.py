@@ -128,13 +128,18 @@ def legend(axes: Sequence[Axes], shape: fitted.Shape) -> list[Line2D]:
         ),
         (
             "tail" in drawn,
-            "extreme inputs",
+            "extreme inputs, from the dotted lines on",
             {"marker": "o", "color": style.TAIL, "ls": "", "ms": 3.5},
         ),
         (
             ("population", style.CURVE) in colours,
             f"{shape.family} fit",
             {"color": style.CURVE, "lw": 1.4},
+        ),
+        (
+            ("population", style.PALE_CURVE) in colours,
+            f"{shape.family} fit, not established",
+            {"color": style.PALE_CURVE, "lw": 1.4},
         ),
         (
             ("range", style.CURVE) in colours,

@@ -26,6 +26,7 @@ POINT = "#9dc3e0"
 TAIL = "#4f86b5"
 PREFIX = "#e69f00"
 CURVE = "#c0390b"
+PALE_CURVE = "#e3a28f"  # a curve that is not established
 LINE = "#222222"
 MUTED = "#6b6b6b"
 FAINT = "#d9d9d9"
@@ -51,6 +52,8 @@ STATUS_COLOURS: dict[str, str] = {
     Status.AFFINE: "#00694b",
     Status.SUPERLINEAR: "#7b3294",
     Status.STEP: "#8a5a00",
+    Status.MIXTURE: "#006a8e",
+    Status.UNDETERMINED: MUTED,
 }
 STATUS_MARKERS: dict[str, str] = {
     Status.CURVED: "o",
@@ -58,6 +61,8 @@ STATUS_MARKERS: dict[str, str] = {
     Status.AFFINE: "s",
     Status.SUPERLINEAR: "^",
     Status.STEP: "v",
+    Status.MIXTURE: "d",
+    Status.UNDETERMINED: "$?$",
 }
 
 _RC: dict[str, Any] = {

@@ -10,21 +10,22 @@ from statistics import median
 
 from probe.formatting import number, percent, r_squared
 from probe.records import Status
-from probe.wording.layers import best_families, gain, massive, shaped, why_none
+from probe.wording.evidence import undecided_layers
+from probe.wording.layers import gain, massive, shaped, tied_families, why_none
 from probe.wording.phrases import Finding, Row, are, listed, plural, rows_with, values_of
 
 NAMED = 4  # layers named in a sentence
 
 # Statuses that sentences of their own speak of; all others are named with their meaning.
-OWN_SENTENCES = (Status.CURVED, Status.LINEAR, Status.AFFINE)
+OWN_SENTENCES = (Status.CURVED, Status.LINEAR, Status.AFFINE, Status.UNDETERMINED)
 
 
 def layer_findings(rows: Sequence[Row]) -> list[Finding]:
     """The sentences by topic; a topic without any is left out."""
     topics = {
         "Shape": _shape(rows),
-        "Alpha": _alpha(rows_with(rows, "alpha")),
-        "Best curve": _families([row for row in shaped(rows) if best_families(row)]),
+        "Alpha": _alpha(rows_with(shaped(rows), "alpha")),
+        "Best curve": _families([row for row in shaped(rows) if row.get("best_family")]),
         "Lines": _fan([row for row in rows if row["status"] == Status.AFFINE]),
         "Other layers": _others(rows),
         "Extremes": _extremes(rows),
@@ -33,21 +34,24 @@ def layer_findings(rows: Sequence[Row]) -> list[Finding]:
 
 
 def _shape(rows: Sequence[Row]) -> Iterator[str]:
-    """How many layers bend, where that starts and ends, and where it is strongest."""
-    bent = shaped(rows)
-    if not bent:
-        yield f"None of the {plural(len(rows), 'layer')} is S-shaped: {why_none(rows)}."
-        return
-    count = f"{len(bent)} of {plural(len(rows), 'layer')} {are(len(bent))} S-shaped"
-    yield f"{count}; {_where(bent)}."
-    most = max(bent, key=gain)
-    yield (
-        f"The bend is strongest in {most['layer']}: a tanh explains {r_squared(most.get('r2'))} of "
-        f"the variance, a straight line {r_squared(most.get('linear_r2'))} (gain {gain(most):.2g})."
-    )
-    straight = sum(row["status"] == Status.LINEAR for row in rows)
-    if straight:
-        yield f"In {plural(straight, 'layer')} {Status.LINEAR.meaning}."
+    """How many layers bend, where that starts and ends, and where it is strongest; how many do
+    not, and what is open.
+    """
+    if bent := shaped(rows):
+        count = f"{len(bent)} of {plural(len(rows), 'layer')} {are(len(bent))} S-shaped"
+        yield f"{count}; {_where(bent)}."
+        most = max(bent, key=gain)
+        yield (
+            f"The bend is strongest in {most['layer']}: a tanh explains "
+            f"{r_squared(most.get('r2'))} of the variance, a straight line "
+            f"{r_squared(most.get('linear_r2'))} (gain {gain(most):.2g})."
+        )
+    else:
+        yield f"None of {plural(len(rows), 'layer')} is shown to be S-shaped: {why_none(rows)}."
+    if straight := sum(row["status"] == Status.LINEAR for row in rows):
+        yield f"{plural(straight, 'layer')} {are(straight)} {Status.LINEAR.meaning}."
+    if still_open := undecided_layers(rows):
+        yield f"{still_open[:1].upper()}{still_open[1:]}."
 
 
 def _where(bent: Sequence[Row]) -> str:
@@ -85,14 +89,17 @@ def _alpha(bent: Sequence[Row]) -> Iterator[str]:
 
 
 def _families(bent: Sequence[Row]) -> Iterator[str]:
-    """Which family is most often the best or tied with it, among the S-shaped layers."""
+    """Which family has most often the highest R2 among the S-shaped layers, and where another one
+    is as good.
+    """
     if not bent:
         return
     of = f"of {len(bent)} S-shaped layers" if len(bent) > 1 else "of one S-shaped layer"
-    tied = Counter(name for row in bent for name in best_families(row))
-    yield f"Best or tied with the best, {of}: {_ranked(tied)}."
-    alone = Counter(best_families(row)[0] for row in bent if len(best_families(row)) == 1)
-    yield f"Best alone: {_ranked(alone)}." if alone else "No layer has a single best family."
+    yield f"Highest R\u00b2, {of}: {_ranked(Counter(str(row['best_family']) for row in bent))}."
+    if rivals := Counter(name for row in bent for name in tied_families(row)):
+        yield f"Not told from the best one: {_ranked(rivals)}."
+    else:
+        yield "No other family is tied with it in any of them."
 
 
 def _ranked(families: Counter[str]) -> str:
@@ -130,7 +137,8 @@ def _others(rows: Sequence[Row]) -> Iterator[str]:
 
 def _extremes(rows: Sequence[Row]) -> Iterator[str]:
     """The largest input, how many elements leave the line, and massive activations."""
-    seen, bent = rows_with(rows, "max_abs_input"), rows_with(rows, "beyond_linear")
+    seen = rows_with(rows, "max_abs_input")
+    bent = rows_with(shaped(rows), "beyond_linear")
     if seen:
         top = max(seen, key=lambda row: row["max_abs_input"])
         yield f"The largest input is {number(top['max_abs_input'])} by amount, in {top['layer']}."

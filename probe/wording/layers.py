@@ -29,33 +29,30 @@ def all_affine(rows: Sequence[Row]) -> bool:
 
 def gain(row: Row) -> float:
     """R2 of the tanh less that of the line."""
-    r2, line = row.get("r2"), row.get("linear_r2")
-    return r2 - line if r2 is not None and line is not None else 0.0
-
-
-def shown_r2(row: Row) -> float | None:
-    """R2 of what stands in the row: of the tanh where there is one, else of the line."""
-    return row.get("r2" if row["status"] in SHAPED else "linear_r2")
+    return row.get("gain") or 0.0
 
 
 def interval(row: Row) -> str:
-    """`0.0691 [0.0672, 0.0709]`; without the brackets where there is no interval."""
+    """`0.0691 [0.0672, 0.0709]`; without the brackets where there is no interval, in parentheses
+    where the curve is not established.
+    """
     if row.get("alpha") is None:
         return "-"
     low, high = row.get("alpha_low"), row.get("alpha_high")
     bounds = f" [{number(low)}, {number(high)}]" if low is not None and high is not None else ""
-    return number(row["alpha"]) + bounds
+    text = number(row["alpha"]) + bounds
+    return text if row.get("established") else f"({text})"
 
 
-def best_families(row: Row) -> list[str]:
-    """The families tied for the best fit."""
-    return [name for name in str(row.get("best_family") or "").split("|") if name]
+def tied_families(row: Row) -> list[str]:
+    """The families that are not told from the best one."""
+    return [name for name in str(row.get("tied") or "").split("|") if name]
 
 
 def best(row: Row) -> str:
-    """The first of the tied families, and how many more: `tanh +2`."""
-    names = best_families(row)
-    return "-" if not names else names[0] if len(names) == 1 else f"{names[0]} +{len(names) - 1}"
+    """The best family, and how many are tied with it: `tanh +2`."""
+    name, tied = str(row.get("best_family") or ""), tied_families(row)
+    return "-" if not name else f"{name} +{len(tied)}" if tied else name
 
 
 def slopes(row: Row) -> str:
@@ -93,16 +90,25 @@ def _span(rows: Sequence[Row]) -> str:
     return " to ".join(ends)
 
 
+def undecided(rows: Sequence[Row]) -> list[Row]:
+    """The layers whose images do not tell a curve from a line."""
+    return [row for row in rows if row["status"] == Status.UNDETERMINED]
+
+
 def why_none(rows: Sequence[Row]) -> str:
-    """Why no layer is S-shaped."""
-    return "each channel is exactly a straight line" if all_affine(rows) else Status.LINEAR.meaning
+    """Why no layer is S-shaped, or why none is shown to be."""
+    if all_affine(rows):
+        return "each channel is exactly a straight line"
+    if open_ones := undecided(rows):
+        return f"{len(open_ones)} not decided"
+    return "each status says why"
 
 
 def where_s(rows: Sequence[Row], most: int = 6) -> str:
     """Which layers are S-shaped, the most bent first with its gain over a line."""
     bent = sorted(shaped(rows), key=gain, reverse=True)
     if not bent:
-        return f"S-shaped: none ({why_none(rows)})"
+        return f"shown to be S-shaped: none ({why_none(rows)})"
     named = [f"{row['layer']} {gain(row):+.2g}" for row in bent]
     return f"S-shaped: {len(bent)} of {len(rows)}; R2 above that of a line: {listed(named, most)}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from probe.wording.evidence import too_few_sources
 from probe.wording.phrases import listed, plural
 
 RANDOM = "RANDOM WEIGHTS: the model was not trained; these numbers say nothing about a trained one"
@@ -15,9 +16,10 @@ TRAINING = (
 
 
 def warnings_of(manifest: Mapping[str, Any]) -> list[str]:
-    """What makes the numbers worthless, or others than at evaluation."""
-    warnings = [RANDOM] if is_random(manifest) else []
-    return [*warnings, TRAINING] if _model(manifest).get("training") else warnings
+    """What makes the numbers worthless, others than at evaluation, or leaves every status open."""
+    few = too_few_sources(manifest) if manifest.get("layers") else ""
+    training = TRAINING if _model(manifest).get("training") else ""
+    return [line for line in (RANDOM if is_random(manifest) else "", training, few) if line]
 
 
 def is_random(manifest: Mapping[str, Any]) -> bool:
@@ -37,16 +39,34 @@ def functional(manifest: Mapping[str, Any]) -> dict[str, int]:
     return dict(manifest.get("not_captured") or {})
 
 
+def on_batch_statistics(manifest: Mapping[str, Any]) -> list[str]:
+    """BatchNorms that took mean and variance from the batch at hand, not the running ones."""
+    layers = manifest.get("layers") or []
+    return [
+        str(layer["layer"])
+        for layer in layers
+        if layer.get("kind") == "batch_norm" and not layer.get("affine")
+    ]
+
+
 def _model(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     model = manifest.get("model")
     return model if isinstance(model, Mapping) else {}
 
 
 def missed(manifest: Mapping[str, Any], most: int) -> Iterator[str]:
-    """Skipped images and norms that were not captured, at most `most` of each by name."""
+    """Skipped images, norms that were not captured or are not what they are at evaluation; at most
+    `most` of each by name.
+    """
     if images := skipped(manifest):
         named = [f"{item['image']} ({item['reason']})" for item in images]
         yield f"skipped images: {len(images)}: {listed(named, most)}"
+    if batches := on_batch_statistics(manifest):
+        yield (
+            "BatchNorm on the statistics of each batch (train mode, or none tracked): each channel "
+            "is a line in every batch, with other lines in the next one: "
+            f"{listed(batches, most, noun='layers')}"
+        )
     if calls := functional(manifest):
         named = [f"{name or 'the model itself'} ({plural(n, 'call')})" for name, n in calls.items()]
         yield (

@@ -14,6 +14,7 @@ from probe.cli.views.grid import Row, columns_of
 from probe.formatting import records
 from probe.records import Status
 from probe.wording.columns import ALPHAS
+from probe.wording.evidence import seen, seen_images, undecided_layers
 from probe.wording.layers import counts, massive, where_s
 from probe.wording.notes import functional, missed, skipped, warnings_of
 from probe.wording.unusual_norms import affine_errors, not_read, unusual, with_errors
@@ -28,7 +29,13 @@ def show_run(run: Any, as_json: bool) -> None:
         drawn = [str(path) for path in figures(run)]
         print_json(document(run, rows, figures=drawn, report=report_of(run)))
         return
-    lines = [*notes(rows), *attention_view.of_run(run), *places(run), *warned(run.manifest, rows)]
+    lines = [
+        f"{seen(run.manifest)}; {counts(rows)}",
+        *notes(rows),
+        *attention_view.of_run(run),
+        *places(run),
+        *warned(run.manifest, rows),
+    ]
     print_table(columns_of(ALPHAS, rows), rows, lines, styles(rows), also="alpha.csv")
 
 
@@ -50,9 +57,12 @@ def rows_of(run: Any) -> list[dict[str, Any]]:
 def document(run: Any, rows: Sequence[Row], **more: Any) -> dict[str, Any]:
     """The JSON form; `layers` are the rows of the table with every column."""
     manifest = run.manifest
+    images, sources = seen_images(manifest)
     return {
         "run": str(run.path),
         "model": manifest.get("model"),
+        "images": images,
+        "sources": sources,
         "layers": list(rows),
         "skipped_images": skipped(manifest),
         "not_captured": functional(manifest),
@@ -64,9 +74,10 @@ def document(run: Any, rows: Sequence[Row], **more: Any) -> dict[str, Any]:
 
 
 def notes(rows: Sequence[Row]) -> Iterator[str]:
-    """Counts, where the S is, and what asks for attention."""
-    yield counts(rows)
+    """Where the S is, what is open, and what asks for attention."""
     yield where_s(rows)
+    if still_open := undecided_layers(rows):
+        yield still_open
     if named := massive(rows):
         yield f"massive activations: {named}"
 

@@ -6,16 +6,19 @@ BatchNorm exactly (R2 1) and LayerNorm not, because there each token has its own
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from probe.formatting import csv_bytes
 from probe.jobs.drawing.tables import FigureTables, NothingToDraw
 from probe.jobs.figure_file import save
+from probe.jobs.fitting.fit import image_groups, uniform_rows
 from probe.plots.compare import Side, compare_grid
 from probe.plots.layout import Frame
 from probe.plots.lines import r2_by_scope
@@ -51,12 +54,12 @@ def key_numbers(run: Run) -> dict[str, Any]:
     """What tells one run from another; medians are over layers, null where no layer has the number.
 
     r2_line, r2_tanh: scope `layer`, one curve for all channels; r2_line_per_channel: scope
-    `channel`, a line of its own for each.
+    `channel`, a line of its own for each, over the sampled rows.
     """
     alphas, fits = run.alphas(), run.fits()
     status = alphas["status"].astype(str)
     model: dict[str, Any] = run.manifest.get("model") or {}
-    shown = (Status.CURVED, Status.LINEAR, Status.AFFINE)
+    shown = (Status.CURVED, Status.LINEAR, Status.UNDETERMINED, Status.AFFINE)
     counted = {name.value: int((status == name).sum()) for name in shown}
     return {
         "model": str(model.get("name", "")),
@@ -118,23 +121,39 @@ def scope_figure(*runs: Run) -> Figure:
         f"{i}. {FigureTables(run).frame.heading}": scope_r2(run)
         for i, run in enumerate(runs, start=1)
     }
-    return r2_by_scope(sides)
+    warnings = [
+        f"{name}: {warning}"
+        for name, run in zip(run_names(runs), runs, strict=True)
+        if (warning := FigureTables(run).frame.warning)
+    ]
+    return r2_by_scope(sides, frame=Frame(warning=", ".join(warnings)))
 
 
 def scope_r2(run: Run) -> pd.DataFrame:
     """layer, depth, layer_r2 (one line for all channels), channel_r2 (a line per channel), null
     where a layer has none.
+
+    Both are of the same elements, those of the uniform sample rows: a line for each channel never
+    explains less than one for all.
     """
-    fits = run.fits()
-    per_layer, per_channel = (
-        main_fits(fits, family="linear", scope=scope)[["layer", "depth", "r2"]]
-        for scope in ("layer", "channel")
+    groups = image_groups(run)
+    per_channel = main_fits(run.fits(), family="linear", scope="channel")
+    table = run.layers[["layer", "depth"]].merge(
+        per_channel[["layer", "r2"]].rename(columns={"r2": "channel_r2"}), how="left", on="layer"
     )
-    both = per_layer.merge(
-        per_channel, how="outer", on=["layer", "depth"], suffixes=("_layer", "_channel")
-    )
-    both = both.rename(columns={"r2_layer": "layer_r2", "r2_channel": "channel_r2"})
-    return both.sort_values("depth", kind="stable", ignore_index=True)
+    pooled = [
+        pooled_r2(*uniform_rows(run, layer, groups)[:2]) if known else math.nan
+        for layer, known in zip(table["layer"], table["channel_r2"].notna(), strict=True)
+    ]
+    table = table.assign(layer_r2=pooled)[["layer", "depth", "layer_r2", "channel_r2"]]
+    return table.sort_values("depth", kind="stable", ignore_index=True)
+
+
+def pooled_r2(x: NDArray[np.float32], z: NDArray[np.float32]) -> float:
+    """R2 of one line through all elements of x, z (N, C): their squared correlation."""
+    dx, dz = (each.astype(np.float64) - each.mean(dtype=np.float64) for each in (x, z))
+    total = float((dx * dx).sum() * (dz * dz).sum())
+    return float((dx * dz).sum()) ** 2 / total if total > 0 else math.nan
 
 
 def _median(table: pd.DataFrame, column: str) -> float | None:

@@ -28,6 +28,7 @@ from probe.jobs.fitting.tables import alpha_row, channel_rows
 from probe.records import GROUPS, Fit, Progress, Status, main_fits, silent
 from probe.store import Run, open_run
 from probe.store.schema import TABLES
+from probe.wording.evidence import seen_images
 
 TOKEN_FAMILIES = ("linear", "tanh")  # fitted to prefix and to patch tokens alone, too
 
@@ -77,7 +78,7 @@ def fit(
     chosen = _families(families)
     layers = run.layers.to_dict("records")
     moments, profiles, groups = by_layer(run.moments()), by_layer(run.profile()), image_groups(run)
-    images, sources = seen_images(run)
+    images, sources = seen_images(run.manifest)
     results = []
     for done, layer in enumerate(layers):
         name = layer["layer"]
@@ -134,14 +135,6 @@ def _families(names: Iterable[str] | None) -> list[str]:
         if name not in FAMILIES:
             raise unknown("--families", name, FAMILIES)
     return [name for name in FAMILIES if name in wanted | {"linear", "tanh"}]
-
-
-def seen_images(run: Run) -> tuple[int, int]:
-    """How many images the run saw, and of how many independent sources (photographs) they are."""
-    data = run.manifest.get("data") or {}
-    listed = data.get("images")
-    images = int(run.manifest.get("images_seen") or (len(listed) if listed else 0))
-    return images, int(data.get("sources") or images)
 
 
 def _sources_to_decide(row: dict[str, Any]) -> int | None:

@@ -13,7 +13,6 @@ from probe.plots import fan as fans
 from probe.plots import layout, s_curve, style
 from probe.records import Progress, Status
 from probe.wording.columns import ALPHAS
-from probe.wording.layers import SHAPED
 from probe.wording.phrases import Row
 
 CURVE_COLOURS = 64
@@ -21,11 +20,15 @@ CURVE_HEIGHT = 2.3  # inches of the panel
 
 POINTS = (
     "The value before the layer's own affine against its input, one dot per element: pale ones "
-    "are a uniform sample, darker ones the most extreme inputs."
+    "are a uniform sample, darker ones the most extreme inputs, from the dotted lines on and far "
+    "more of them than a uniform sample holds."
 )
+NOT_ESTABLISHED = "Pale red is a tanh that is not shown to be better than a line."
 MARKS = {
     Status.CURVED: "Solid red is the tanh fitted to every element.",
-    Status.LINEAR: "Black is the line where no tanh beats it.",
+    Status.LINEAR: NOT_ESTABLISHED,
+    Status.UNDETERMINED: NOT_ESTABLISHED,
+    Status.MIXTURE: NOT_ESTABLISHED,
     Status.AFFINE: "A layer that is affine per channel is a fan of lines, one per channel, "
     "coloured by their slopes.",
 }
@@ -38,8 +41,8 @@ _COLUMNS = {column.name: column for column in ALPHAS}
 def how_to_read(rows: Sequence[Row]) -> str:
     """What the marks in the panels mean; only of those that are there."""
     statuses = {str(row["status"]) for row in rows}
-    marks = [text for status, text in MARKS.items() if status in statuses]
-    if statuses & {Status.CURVED, Status.LINEAR}:
+    marks = list(dict.fromkeys(text for status, text in MARKS.items() if status in statuses))
+    if Status.CURVED in statuses:
         marks.append(DASHED)
     return " ".join([POINTS, *marks, ENLARGE])
 
@@ -71,17 +74,15 @@ def _labels(row: Row) -> Mapping[str, str]:
         "\u03b1": "alpha",
         "slopes": "slopes",
         "slope" if row.get("slope_min") is None else "median": "slope",
-        "R\u00b2": "shown_r2",
+        "R\u00b2": "r2",
         "R\u00b2 line": "linear_r2",
         "ceiling": "r2_ceiling",
         "best": "best_family",
         "beyond": "beyond_linear",
         "max |x|": "max_abs_input",
     }
-    if row["status"] not in SHAPED:
-        del labels["R\u00b2"]  # it would be that of the line again
     if row["status"] == Status.AFFINE:
-        del labels["best"]
+        del labels["best"], labels["R\u00b2"]  # it would be that of the line again
     return labels
 
 

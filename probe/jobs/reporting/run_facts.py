@@ -9,6 +9,7 @@ from typing import Any
 
 from probe.formatting import json_text
 from probe.store.run import Run
+from probe.wording.evidence import seen, seen_images
 
 KEPT = 20  # entries of a long list or mapping
 LEFT_OUT = {
@@ -51,12 +52,8 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             " x ".join(map(str, size)) if size else None, model.get("dtype"), model.get("device")
         ),
     )
-    images = data.get("images")
-    seen = manifest.get("images_seen") or (len(images) if isinstance(images, list) else images)
-    yield (
-        "Images",
-        _joined(f"{seen} images" if seen else None, data.get("kind"), data.get("location")),
-    )
+    counted = seen(manifest) if seen_images(manifest)[0] else None
+    yield "Images", _joined(counted, data.get("kind"), data.get("location"))
     yield (
         "Plan",
         ", ".join(

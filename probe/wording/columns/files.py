@@ -52,7 +52,8 @@ FITS = (
     Column("alpha_low", "Lower end of the 95 % interval of alpha over images.", "1/input"),
     Column("alpha_high", "Upper end of that interval.", "1/input"),
     Column("status", "What is known of this fit: see the statuses.", "text"),
-    Column("best", "Is no other family significantly better?", "bool"),
+    Column("best", "Has no other family a higher R2?", "bool"),
+    Column("tied", "Is it not told from the best one, by a paired interval?", "bool"),
     Column("groups", "Groups of images that the intervals are over; none under 8.", "count"),
     Column("count", "Elements.", "count"),
 )

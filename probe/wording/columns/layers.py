@@ -14,7 +14,6 @@ from probe.wording.layers import (
     best,
     central_slope,
     interval,
-    shown_r2,
     slopes,
     status_help,
 )
@@ -76,8 +75,9 @@ ALPHAS = (
     OUTPUT_ERROR,
     Column(
         "alpha",
-        "Alpha of the tanh fitted to every element, with its interval over images; only where a "
-        "curve bends.",
+        "Alpha of the tanh fitted to every element, with its interval over images; in "
+        "parentheses where the curve is not established, and none where the search has no "
+        "optimum.",
         "1/input",
         title="alpha [95 %]",
         cell=interval,
@@ -89,11 +89,18 @@ ALPHAS = (
     Column("alpha_low", "Lower end of the 95 % interval of alpha.", "1/input"),
     Column("alpha_high", "Upper end of the 95 % interval of alpha.", "1/input"),
     Column(
+        "established",
+        "Is the curve shown to be better than a line (status curved)?",
+        "bool",
+    ),
+    Column(
         "alpha_channel",
         "Alpha of the tanh with a scale and an offset of its own for each channel, as a DyT "
-        "layer has them.",
+        "layer has them; fitted to the sampled rows.",
         "1/input",
     ),
+    Column("alpha_channel_low", "Lower end of its 95 % interval.", "1/input"),
+    Column("alpha_channel_high", "Upper end of its 95 % interval.", "1/input"),
     Column("gamma", "Scale of the fitted tanh: gamma * tanh(alpha * x) + beta.", "z"),
     Column("beta", "Offset of the fitted curve or line.", "z"),
     Column(
@@ -117,22 +124,15 @@ ALPHAS = (
         stored=False,
     ),
     Column(
-        "shown_r2",
-        "Share of variance that the tanh explains where a layer is S-shaped, else the line.",
-        "R2",
-        title="R2",
-        cell=lambda row: r_squared(shown_r2(row)),
-        key=shown_r2,
-        rank=0,
-        page=True,
-        wanted=lambda rows: any_has("r2")(rows) and not all_affine(rows),
-        stored=False,
-    ),
-    Column(
         "r2",
         "Share of variance that the tanh explains, whatever the status; of affine layers one "
         "line for all channels.",
         "R2",
+        title="R2",
+        format=r_squared,
+        rank=0,
+        page=True,
+        wanted=lambda rows: any_has("r2")(rows) and not all_affine(rows),
     ),
     LINE,
     replace(
@@ -155,10 +155,19 @@ ALPHAS = (
         page=True,
         wanted=any_has("r2_ceiling"),
     ),
+    Column("gain", "r2 less linear_r2: what the tanh explains more than a line.", "R2"),
+    Column("gain_low", "Lower end of the 95 % interval of the gain.", "R2"),
+    Column("gain_high", "Upper end of the 95 % interval of the gain.", "R2"),
+    Column(
+        "channel_gain",
+        "The same in scope channel: what a tanh for each channel explains more than a line for "
+        "each; small beside a large gain where only the lines of the channels differ (mixture).",
+        "R2",
+    ),
     Column(
         "best_family",
-        "Best family of curves; +2: two more are tied with it (files name them all, with | "
-        "between).",
+        "Family of curves of the highest R2; +2: two more are tied with it (column tied names "
+        "them).",
         "text",
         title="best",
         cell=best,
@@ -167,6 +176,20 @@ ALPHAS = (
         rank=9,
         page=True,
         wanted=lambda rows: not all_affine(rows),
+    ),
+    Column(
+        "tied",
+        "Families that are not told from the best one by the paired interval of log(ceiling - "
+        "R2), with | between; never one that contains the other.",
+        "text",
+    ),
+    Column("images", "Images that the run saw.", "count"),
+    Column("sources", "Independent photographs that these images are of.", "count"),
+    Column(
+        "sources_to_decide",
+        "About how many photographs would decide an undetermined layer, were its gain as it is "
+        "estimated here.",
+        "count",
     ),
     Column("input_std", "Standard deviation of all inputs of the layer.", "input"),
     Column(
