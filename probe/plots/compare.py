@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from probe.plots import fan as fans
 from probe.plots import fitted, layout, names, points, s_curve, style
-from probe.plots.s_curve_grid import R2_NOTE, GridPlan, legend, panel_summary
+from probe.plots.s_curve_grid import GridPlan, legend, note, panel_summary
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def compare_grid(
             _row(figure, axes[row * columns : (row + 1) * columns], side, plan, shape)
         shown = [ax for ax in axes if ax.figure is not None]
         layout.put_legend(figure, legend(shown, shape), top)
-        layout.put_labels(figure, shown, s_curve.X_LABEL, s_curve.Y_LABEL, R2_NOTE)
+        layout.put_labels(figure, shown, s_curve.X_LABEL, s_curve.Y_LABEL, note(shown))
     return figure
 
 

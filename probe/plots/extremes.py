@@ -17,7 +17,7 @@ from probe.plots import depth_axis, layout, style, ticks
 from probe.records import Status
 
 SHARES = {
-    "beyond_linear": ("beyond the linear range", style.CURVE, "o"),
+    "beyond_linear": ("beyond linear range", style.CURVE, "o"),
     "saturation": ("saturated, |\u03b1x| > 2", "#0072b2", "s"),
 }
 
@@ -99,19 +99,20 @@ def largest(table: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def _legend(axes: list[Axes]) -> list[Line2D]:
-    drawn_lines = [line for ax in axes for line in ax.lines]
-    drawn = {line.get_gid() for line in drawn_lines}
+    lines = [line for ax in axes for line in ax.lines]
+    drawn = {line.get_gid() for line in lines}
     words = {
         **SHARES,
         "max_abs_input": ("largest |input|", style.LINE, "o"),
-        "input_std": ("std of the input", style.MUTED, "v"),
+        "input_std": ("input std", style.MUTED, "v"),
     }
     entries = [
         Line2D([], [], color=c, marker=m, ms=3, lw=0.8, label=label)
         for gid, (label, c, m) in words.items()
         if gid in drawn
     ]
-    if any(line.get_gid() == "not established" and len(line.get_xdata()) for line in drawn_lines):
+    hollow = [line for line in lines if line.get_gid() == "not established"]
+    if any(np.size(line.get_xdata()) for line in hollow):
         entries.append(
             Line2D(
                 *([], []),
@@ -120,7 +121,7 @@ def _legend(axes: list[Axes]) -> list[Line2D]:
                 ms=3,
                 color=style.MUTED,
                 mfc="white",
-                label="curve not established",
+                label="not established",
             )
         )
     if any(text.get_gid() == "massive" for ax in axes for text in ax.texts):
@@ -132,7 +133,7 @@ def _legend(axes: list[Axes]) -> list[Line2D]:
                 marker="$n$",
                 ms=5,
                 color=style.CURVE,
-                label="number of massive channels",
+                label="massive channels",
             )
         )
     return entries

@@ -16,7 +16,10 @@ from probe.plots import fan as fans
 from probe.plots import fitted, layout, names, points, s_curve, style
 from probe.records import Status
 
-R2_NOTE = "R\u00b2 a/b: fit / best element-wise curve"
+NOTES = {
+    "dotted": "dotted: where the extreme inputs begin",
+    "R\u00b2": "R\u00b2 a/b: fit / best element-wise curve",
+}
 
 
 def s_curve_grid(
@@ -65,8 +68,7 @@ def s_curve_grid(
         layout.put_legend(figure, legend(axes, shape), top)
         if some_fan:
             fans.colour_bar(figure, norm, top * figure.get_size_inches()[1] - layout.LINE)
-        has_r2 = any("R\u00b2" in ax.get_title("left") for ax in axes)
-        layout.put_labels(figure, axes, s_curve.X_LABEL, s_curve.Y_LABEL, R2_NOTE if has_r2 else "")
+        layout.put_labels(figure, axes, s_curve.X_LABEL, s_curve.Y_LABEL, note(axes))
     return figure
 
 
@@ -116,6 +118,14 @@ def panel_summary(
     )
 
 
+def note(axes: Sequence[Axes]) -> str:
+    """What the marks and numbers mean that no legend names; of those that are there."""
+    dotted = any(line.get_gid() == "threshold" for ax in axes for line in ax.lines)
+    has_r2 = any("R\u00b2" in ax.get_title("left") for ax in axes)
+    shown = {"dotted": dotted, "R\u00b2": has_r2}
+    return ";  ".join(text for mark, text in NOTES.items() if shown[mark])
+
+
 def legend(axes: Sequence[Axes], shape: fitted.Shape) -> list[Line2D]:
     """An entry for each kind of mark that stands in any of the panels."""
     drawn = {artist.get_gid() for ax in axes for artist in [*ax.collections, *ax.lines]}
@@ -128,7 +138,7 @@ def legend(axes: Sequence[Axes], shape: fitted.Shape) -> list[Line2D]:
         ),
         (
             "tail" in drawn,
-            "extreme inputs, from the dotted lines on",
+            "extreme inputs",
             {"marker": "o", "color": style.TAIL, "ls": "", "ms": 3.5},
         ),
         (
@@ -138,22 +148,22 @@ def legend(axes: Sequence[Axes], shape: fitted.Shape) -> list[Line2D]:
         ),
         (
             ("population", style.PALE_CURVE) in colours,
-            f"{shape.family} fit, not established",
+            "not established",
             {"color": style.PALE_CURVE, "lw": 1.4},
         ),
         (
             ("range", style.CURVE) in colours,
-            "range-weighted fit",
+            "range-weighted",
             {"color": style.CURVE, "lw": 0.9, "ls": (0, (3, 2))},
         ),
         (
             "fan" in drawn,
-            "one line per channel",
+            "line per channel",
             {"color": style.STATUS_COLOURS[Status.AFFINE], "lw": 0.8},
         ),
         (
             ("population", style.LINE) in colours,
-            "line (no alpha)",
+            "line",
             {"color": style.LINE, "lw": 1.4},
         ),
     ]

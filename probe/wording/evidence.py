@@ -9,7 +9,7 @@ from typing import Any
 
 from probe.records import MIN_GROUPS
 from probe.wording.layers import undecided
-from probe.wording.phrases import Row, listed, plural
+from probe.wording.phrases import Row, listed, plural, rows_with
 
 FAR_MORE = 10_000  # images: beyond this an estimate from so few says only "many more"
 
@@ -45,21 +45,22 @@ def too_few_sources(manifest: Mapping[str, Any]) -> str:
 
 
 def undecided_layers(rows: Sequence[Row], most: int = 4) -> str:
-    """`not decided: 2 layers; about 90 independent images would decide blocks.1.norm1 ...`; empty
-    where nothing is open.
+    """`not decided: 2 layers: blocks.1.norm1 (about 90 images would decide), ...`; empty where
+    nothing is open.
     """
     open_rows = undecided(rows)
     if not open_rows:
         return ""
-    named = [f"{row['layer']} ({_needed(row)})" for row in open_rows]
-    return f"not decided: {plural(len(open_rows), 'layer')}: {listed(named, most)}"
+    text = f"not decided: {plural(len(open_rows), 'layer')}"
+    estimated = rows_with(open_rows, "sources_to_decide")
+    if not estimated:
+        return f"{text} (no intervals with so few independent images)"
+    named = [f"{row['layer']} ({_needed(row['sources_to_decide'])})" for row in estimated]
+    return f"{text}: {listed(named, most)}"
 
 
-def _needed(row: Row) -> str:
+def _needed(count: float) -> str:
     """About how many independent images would decide."""
-    count = row.get("sources_to_decide")
-    if count is None:
-        return "no interval"
     if count > FAR_MORE:
         return f"over {FAR_MORE:,} images would decide"
     return f"about {int(count)} images would decide"

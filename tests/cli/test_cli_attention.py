@@ -101,7 +101,7 @@ def test_without_options_the_bundled_model_is_measured_and_nothing_is_written(
     expected = {
         "out": None,
         "weights": "pretrained",
-        "num_images": 64,
+        "num_images": 128,
         "batch_size": 8,
         "workers": 0,
         "device": None,

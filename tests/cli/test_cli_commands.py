@@ -28,7 +28,7 @@ def test_without_options_the_bundled_model_runs_on_the_bundled_photographs(
         "samples": 512,
         "tail": 1000,
         "layers": "*",
-        "num_images": 64,
+        "num_images": 128,
     }
     expected |= {
         "batch_size": 8,
@@ -121,7 +121,8 @@ def test_the_result_is_a_table_and_what_to_know(cli: Any, jobs: Any, tmp_path: P
     assert lines[0].split()[0] == "layer"
     assert lines[2].split()[:2] == ["blocks.0.norm1", "128"]
     assert "0.0691 [0.0672, 0.0709]" in lines[2]
-    assert "17 layers (17 layer_norm of 128 channels): 14 linear, 3 curved" in lines
+    seen = "64 images of 14 photographs"
+    assert f"{seen}; 17 layers (17 layer_norm of 128 channels): 14 linear, 3 curved" in lines
     assert (
         "S-shaped: 3 of 17; R2 above that of a line: blocks.0.norm1 +0.028, blocks.0.norm2 "
         "+0.012, blocks.1.norm1 +0.0041" in lines
@@ -159,7 +160,8 @@ def test_json_is_one_document_without_nan(cli: Any, jobs: Any) -> None:
     assert len(found["layers"]) == 17
     assert found["layers"][0]["alpha"] == pytest.approx(0.069123)
     assert found["layers"][3]["alpha"] is None
-    assert found["layers"][0]["best_family"] == "tanh|erf|isru|arctan"
+    assert found["layers"][0]["tied"] == "erf|isru|arctan"
+    assert (found["images"], found["sources"]) == (64, 14)
     assert found["warnings"] == found["skipped_images"] == []
 
 

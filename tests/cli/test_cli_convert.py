@@ -59,8 +59,8 @@ def conversion(**values: Any) -> Any:
 def test_what_is_given_reaches_the_job(cli: Any, jobs: Any) -> None:
     jobs.answers["convert"] = conversion()
     line = (
-        "--to derf --out m.safetensors --layers norm --scope layer --curves all --eval photos "
-        "--num-images 9 --tolerance 0.01"
+        "--to derf --out m.safetensors --layers norm --scope layer --curves established "
+        "--eval photos --num-images 9 --tolerance 0.01"
     )
     more = (
         "--model net.py:make --weights w.pth --batch-size 3 --workers 1 --seed 5 --device cpu "
@@ -75,7 +75,7 @@ def test_what_is_given_reaches_the_job(cli: Any, jobs: Any) -> None:
         "out": "m.safetensors",
         "layers": "norm",
         "scope": "layer",
-        "curves": "all",
+        "curves": "established",
         "data": "photos",
         "num_images": 9,
         "tolerance": 0.01,
@@ -90,7 +90,7 @@ def test_what_is_given_reaches_the_job(cli: Any, jobs: Any) -> None:
     }
 
 
-def test_defaults_are_dyt_per_channel_on_64_images_of_the_run(cli: Any, jobs: Any) -> None:
+def test_defaults_are_dyt_per_channel_on_128_images_of_the_run(cli: Any, jobs: Any) -> None:
     jobs.answers["convert"] = conversion()
     assert cli("convert", "runs/a", "-q").code == 0
     call = jobs.last("convert")
@@ -103,9 +103,9 @@ def test_defaults_are_dyt_per_channel_on_64_images_of_the_run(cli: Any, jobs: An
         "out": None,
         "layers": "*",
         "scope": "channel",
-        "curves": "established",
+        "curves": "all",
         "data": None,
-        "num_images": 64,
+        "num_images": 128,
         "tolerance": None,
     }
 
@@ -144,8 +144,8 @@ def test_one_row_per_layer_and_a_summary(
     )
     assert "left out: unused (not_called)" in lines
     assert (
-        "lines for lack of an established curve: 1 layers; --curves all gives each its curve of "
-        "least loss" in lines
+        "lines for lack of an established curve: 1 layers; without --curves established each gets "
+        "its curve of least loss" in lines
     )
     assert lines[-2:] == [
         "saved: m.safetensors, m.csv",
@@ -212,7 +212,7 @@ WRONG = {
     "convert runs/a --tolerance nan": "--tolerance nan: must be a share of the images, from 0 to 1",
     "convert runs/a --tolerance 1%": "--tolerance 1%: must be a share of the images, from 0 to 1",
     "convert runs/a --scope token": "--scope token: must be one of channel, layer",
-    "convert runs/a --curves some": "--curves some: must be one of established, all",
+    "convert runs/a --curves some": "--curves some: must be one of all, established",
     "convert runs/a --eval --json": "--eval --json: needs a value before --json",
 }
 

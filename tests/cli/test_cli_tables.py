@@ -63,8 +63,7 @@ def test_columns_go_by_priority(width: int, headers: list[str]) -> None:
     assert [column.header for column in grid.columns] == headers
 
 
-def test_r2_is_that_of_what_the_row_reports() -> None:
-    """A straight layer reports a line, so the R2 of the tanh has no place beside it."""
+def test_r2_is_the_number_of_the_file_whatever_the_status() -> None:
     facts = {"r2": 0.91, "linear_r2": 0.87, "alpha": 0.1}
     rows = [
         alpha_row(0, "s", status="curved", **facts),
@@ -72,7 +71,7 @@ def test_r2_is_that_of_what_the_row_reports() -> None:
     ]
     grid = fit_columns(columns_of(ALPHAS, rows), rows, 200)
     at = [column.header for column in grid.columns].index("R2")
-    assert [cells[at] for cells in grid.cells] == ["0.910", "0.870"]
+    assert [cells[at] for cells in grid.cells] == ["0.910", "0.910"]
 
 
 def test_what_is_left_out_is_said_unless_all_rows_share_it() -> None:
@@ -110,20 +109,26 @@ def test_a_table_without_rows_has_its_headers() -> None:
 
 
 def test_the_interval_is_left_out_where_there_is_none() -> None:
-    assert interval({"alpha": 0.5, "alpha_low": None, "alpha_high": None}) == "0.500"
+    row = {"alpha": 0.5, "alpha_low": None, "alpha_high": None, "established": True}
+    assert interval(row) == "0.500"
     assert interval({"alpha": None}) == "-"
-    assert interval({"alpha": 0.5, "alpha_low": 0.4, "alpha_high": 0.6}) == "0.500 [0.400, 0.600]"
+    assert interval(row | {"alpha_low": 0.4, "alpha_high": 0.6}) == "0.500 [0.400, 0.600]"
+
+
+def test_an_alpha_that_is_not_established_stands_in_parentheses() -> None:
+    row = {"alpha": 0.5, "alpha_low": 0.4, "alpha_high": 0.6, "established": False}
+    assert interval(row) == "(0.500 [0.400, 0.600])"
 
 
 def test_ties_are_counted_in_the_table() -> None:
-    assert best({"best_family": "tanh|erf"}) == "tanh +1"
-    assert best({"best_family": "erf"}) == "erf"
+    assert best({"best_family": "tanh", "tied": "erf|isru"}) == "tanh +2"
+    assert best({"best_family": "erf", "tied": ""}) == "erf"
     assert best({"best_family": None}) == best({"best_family": ""}) == "-"
 
 
 def test_where_the_s_is() -> None:
     rows = [
-        alpha_row(n, f"norm{n}", status="curved", r2=0.9 + n / 1000, linear_r2=0.9)
+        alpha_row(n, f"norm{n}", status="curved", r2=0.9 + n / 1000, gain=n / 1000)
         for n in range(1, 9)
     ]
     line = where_s([*rows, alpha_row(9, "last")])
@@ -131,9 +136,9 @@ def test_where_the_s_is() -> None:
         "S-shaped: 8 of 9; R2 above that of a line: norm8 +0.008, norm7 +0.007, "
     )
     assert line.endswith("and 2 more")
-    assert where_s([alpha_row(0, "norm")]) == (
-        "S-shaped: none (no curve is significantly better than a line (95 %))"
-    )
+    assert where_s([alpha_row(0, "norm")]) == ("shown to be S-shaped: none (each status says why)")
+    rows = [alpha_row(0, "norm"), alpha_row(1, "last", status="undetermined")]
+    assert where_s(rows) == "shown to be S-shaped: none (1 not decided)"
 
 
 def test_massive_activations_are_named() -> None:

@@ -182,7 +182,8 @@ def alphas() -> pd.DataFrame:
     frame = pd.DataFrame({name: np.full(3, np.nan) for name in ALPHAS})
     frame["layer"] = ["null", "1.5", "NaN"]
     frame["kind"], frame["status"] = "layer_norm", ["curved", "linear", "affine"]
-    frame["best_family"] = ["tanh|erf", "", ""]
+    frame["best_family"], frame["tied"] = ["tanh", "", ""], ["erf|isru", "", ""]
+    frame["established"] = [True, False, False]
     frame["alpha"] = [1 / 3, np.nan, np.nan]
     frame["sigma_cv"] = [np.inf, 1e-300, 0.1 + 0.2]
     return frame.astype({"kind": str}).assign(

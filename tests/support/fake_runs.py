@@ -10,9 +10,15 @@ import pandas as pd
 VIT = [f"blocks.{block}.norm{part}" for block in range(8) for part in (1, 2)] + ["norm"]
 EMPTY = [
     "alpha",
-    "alpha_channel",
     "alpha_low",
     "alpha_high",
+    "alpha_channel",
+    "alpha_channel_low",
+    "alpha_channel_high",
+    "gain_low",
+    "gain_high",
+    "channel_gain",
+    "sources_to_decide",
     "slope_min",
     "slope_median",
     "slope_max",
@@ -34,8 +40,13 @@ def alpha_row(depth: int, layer: str, **values: Any) -> dict[str, Any]:
         "r2": 0.99964,
         "linear_r2": 0.99951,
         "r2_ceiling": 0.99971,
+        "gain": 0.00013,
         "status": "linear",
-        "best_family": "tanh|erf|isru|arctan",
+        "established": False,
+        "best_family": "tanh",
+        "tied": "erf|isru|arctan",
+        "images": 64,
+        "sources": 64,
         "input_std": 0.812345,
         "inverse_std": 1.231,
         "mean_inverse_sigma": 1.3,
@@ -55,6 +66,8 @@ def vit_alphas() -> pd.DataFrame:
     for depth, gain in ((0, 0.028), (1, 0.0123), (2, 0.0041)):
         rows[depth] |= {
             "status": "curved",
+            "established": True,
+            "gain": gain,
             "alpha": 0.069123,
             "alpha_low": 0.067234,
             "alpha_high": 0.070911,
@@ -80,7 +93,9 @@ def resnet_alphas() -> pd.DataFrame:
         "slope_min": 0.1234,
         "slope_median": 0.87,
         "slope_max": 12.34,
+        "gain": 0.0,
         "best_family": "",
+        "tied": "",
     }
     bn = {"kind": "batch_norm", "channels": 2048, "status": "affine", "beyond_linear": None} | fan
     return pd.DataFrame([alpha_row(depth, name, **bn) for depth, name in enumerate(names)])
@@ -99,6 +114,8 @@ class FakeRun:
         self._alphas = vit_alphas() if alphas is None else alphas
         self.manifest = {
             "model": {"name": "vit_cifar10", "origin": "bundled", "weights": "pretrained"},
+            "images_seen": 64,
+            "data": {"sources": 14},
             **manifest,
         }
 

@@ -224,6 +224,8 @@ def _alpha_row(name: str, depth: int, status: str, std: float, slope: np.ndarray
         "slope": np.nan if affine or failed else 0.5 / (1 + depth),
         "r2": np.nan if failed else 0.97,
         "linear_r2": np.nan if failed else 0.9,
+        "gain": np.nan if failed else 0.07,
+        "established": curved,
         "inverse_std": np.nan if failed else 1 / std,
         "input_std": np.nan if failed else std,
         "beyond_linear": 0.01 * (1 + depth) if curved else np.nan,

@@ -15,8 +15,8 @@ from support.fake_runs import alpha_row
 
 def test_sentences_hold_the_numbers_of_the_tables() -> None:
     rows = records(figure_data.make(["curved", "curved", "linear", "affine"]).alphas)
-    rows[0] |= {"best_family": "tanh|erf", "r2_ceiling": 0.98}
-    rows[1] |= {"best_family": "erf", "r2": 0.95}
+    rows[0] |= {"best_family": "erf", "tied": "tanh|isru", "r2_ceiling": 0.98}
+    rows[1] |= {"best_family": "erf", "r2": 0.95, "gain": 0.05}
     said = {finding.topic: finding.text for finding in layer_findings(rows)}
     assert said["Shape"].startswith(
         "2 of 4 layers are S-shaped; the first is blocks.0.norm1 (number 1 in execution order), "
@@ -30,8 +30,8 @@ def test_sentences_hold_the_numbers_of_the_tables() -> None:
     )
     assert "The tanh reaches 99.0 %" in said["Alpha"]
     assert (
-        said["Best curve"]
-        == "Best or tied with the best, of 2 S-shaped layers: erf 2, tanh 1. Best alone: erf 1."
+        said["Best curve"] == "Highest R\u00b2, of 2 S-shaped layers: erf 2. "
+        "Not told from the best one: tanh 1, isru 1."
     )
     assert "Massive activations: blocks.0.norm2 (channels: 1)." in said["Extremes"]
     assert "The largest input is 120 by amount, in norm." in said["Extremes"]

@@ -73,8 +73,8 @@ Curves = Annotated[
         "--curves",
         "WHICH",
         CURVES,
-        "all: the curve of least loss in every layer that has one; established: a line where no "
-        "curve is significantly better than a line (95 %).",
+        "all: the curve of least loss in every layer that has one; established: a line where "
+        "the curve is not shown to be better than one (95 %).",
     ),
 ]
 Eval = Annotated[

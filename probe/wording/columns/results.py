@@ -43,7 +43,7 @@ COMPARED = (
     Column("kinds", "Their types, the most frequent first.", "text"),
     *(
         Column(status.value, f"Layers of that status: {status.meaning}.", "count")
-        for status in (Status.CURVED, Status.LINEAR, Status.AFFINE)
+        for status in (Status.CURVED, Status.LINEAR, Status.UNDETERMINED, Status.AFFINE)
     ),
     Column("other", "Layers of any other status.", "count"),
     Column("median_alpha", "Of the layers that have one.", "1/input", format=number),
@@ -51,7 +51,7 @@ COMPARED = (
     Column("median_r2_tanh", "Of one tanh for all channels.", "R2", format=r_squared),
     Column(
         "median_r2_line_per_channel",
-        "Of a line of its own for each channel: 1 for BatchNorm.",
+        "Of a line of its own for each channel, over the sampled rows: 1 for BatchNorm.",
         "R2",
         format=r_squared,
     ),
