@@ -70,7 +70,7 @@ def test_all_fans_share_one_colour_scale() -> None:
         if c.get_gid() == "fan"
     }
     assert len(scales) == 1
-    assert "one line per channel" in figure_data.words(figure)
+    assert "line per channel" in figure_data.words(figure)
 
 
 def test_r2_is_that_of_what_is_drawn() -> None:
