@@ -30,7 +30,8 @@ def layer_findings(rows: Sequence[Row]) -> list[Finding]:
         "Other layers": _others(rows),
         "Extremes": _extremes(rows),
     }
-    return [Finding(topic, text) for topic, said in topics.items() if (text := " ".join(said))]
+    texts = {topic: " ".join(said).replace("R2", "R\u00b2") for topic, said in topics.items()}
+    return [Finding(topic, text) for topic, text in texts.items() if text]
 
 
 def _shape(rows: Sequence[Row]) -> Iterator[str]:
@@ -47,7 +48,9 @@ def _shape(rows: Sequence[Row]) -> Iterator[str]:
             f"{r_squared(most.get('linear_r2'))} (gain {gain(most):.2g})."
         )
     else:
-        yield f"None of {plural(len(rows), 'layer')} is shown to be S-shaped: {why_none(rows)}."
+        why = why_none(rows)
+        none = f"None of {plural(len(rows), 'layer')} is shown to be S-shaped"
+        yield f"{none}: {why}." if why else f"{none}."
     if straight := sum(row["status"] == Status.LINEAR for row in rows):
         yield f"{plural(straight, 'layer')} {are(straight)} {Status.LINEAR.meaning}."
     if still_open := undecided_layers(rows):
@@ -95,7 +98,7 @@ def _families(bent: Sequence[Row]) -> Iterator[str]:
     if not bent:
         return
     of = f"of {len(bent)} S-shaped layers" if len(bent) > 1 else "of one S-shaped layer"
-    yield f"Highest R\u00b2, {of}: {_ranked(Counter(str(row['best_family']) for row in bent))}."
+    yield f"Highest R2, {of}: {_ranked(Counter(str(row['best_family']) for row in bent))}."
     if rivals := Counter(name for row in bent for name in tied_families(row)):
         yield f"Not told from the best one: {_ranked(rivals)}."
     else:

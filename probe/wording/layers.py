@@ -96,19 +96,19 @@ def undecided(rows: Sequence[Row]) -> list[Row]:
 
 
 def why_none(rows: Sequence[Row]) -> str:
-    """Why no layer is S-shaped, or why none is shown to be."""
+    """Why no layer is S-shaped, or not known to be; empty where the statuses alone say it."""
     if all_affine(rows):
         return "each channel is exactly a straight line"
-    if open_ones := undecided(rows):
-        return f"{len(open_ones)} not decided"
-    return "each status says why"
+    open_ones = undecided(rows)
+    return f"{len(open_ones)} not decided" if open_ones else ""
 
 
 def where_s(rows: Sequence[Row], most: int = 6) -> str:
     """Which layers are S-shaped, the most bent first with its gain over a line."""
     bent = sorted(shaped(rows), key=gain, reverse=True)
     if not bent:
-        return f"shown to be S-shaped: none ({why_none(rows)})"
+        why = why_none(rows)
+        return f"shown to be S-shaped: none{f' ({why})' if why else ''}"
     named = [f"{row['layer']} {gain(row):+.2g}" for row in bent]
     return f"S-shaped: {len(bent)} of {len(rows)}; R2 above that of a line: {listed(named, most)}"
 

@@ -136,7 +136,7 @@ def test_where_the_s_is() -> None:
         "S-shaped: 8 of 9; R2 above that of a line: norm8 +0.008, norm7 +0.007, "
     )
     assert line.endswith("and 2 more")
-    assert where_s([alpha_row(0, "norm")]) == ("shown to be S-shaped: none (each status says why)")
+    assert where_s([alpha_row(0, "norm")]) == ("shown to be S-shaped: none")
     rows = [alpha_row(0, "norm"), alpha_row(1, "last", status="undetermined")]
     assert where_s(rows) == "shown to be S-shaped: none (1 not decided)"
 

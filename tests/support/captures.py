@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
+
+from probe.jobs.capturing.capture import capture
+from probe.jobs.fitting.fit import fit
 
 
 class Tokens(nn.Module):
@@ -65,6 +71,23 @@ def token_batches(
     rng = torch.Generator().manual_seed(seed)
     x = torch.randn(images, positions, 8, generator=rng)
     return list((x * torch.rand(images, positions, 1, generator=rng) * 4).split(size))
+
+
+def even_batches(images: int = 40) -> list[torch.Tensor]:
+    """Tokens of mean 0 and equal spread: a LayerNorm of them is the same line for all."""
+    shape = nn.LayerNorm(8, elementwise_affine=False, eps=0.0)
+    return [2 * shape(batch.double()).float() for batch in token_batches(images)]
+
+
+def straight_layer(out: Path) -> tuple[nn.Module, Any]:
+    """A trained LayerNorm whose map is a line on `even_batches`, and its fitted run."""
+    module = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 3)).eval()
+    with torch.no_grad():
+        module[0].weight.copy_(torch.linspace(0.5, 2, 8))
+        module[0].bias.copy_(torch.linspace(-1, 1, 8))
+    run = capture(module, even_batches(), out=out, samples=400)
+    fit(run)
+    return module, run
 
 
 def arrays(run, layer: str, *columns: str) -> list[np.ndarray]:

@@ -74,6 +74,7 @@ def test_no_status_is_passed_over_in_silence(status: Status) -> None:
     """Layers of a status without a sentence of its own are named with what it means."""
     said = " ".join(text for _, text in layer_findings([alpha_row(0, "norm", status=status.value)]))
     if status not in OWN_SENTENCES:
-        assert f"{status.words.capitalize()} ({status.meaning}): norm." in said
+        meaning = status.meaning.replace("R2", "R\u00b2")
+        assert f"{status.words.capitalize()} ({meaning}): norm." in said
     if status is not Status.CAPTURED:
         assert f"{status.words}: {status.meaning}" in status_help()

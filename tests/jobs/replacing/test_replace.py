@@ -21,7 +21,7 @@ from probe.jobs.replacing.replace import replace_norms
 from probe.jobs.replacing.stand_ins import run_stand_ins
 from probe.models.loading.weights import fingerprint
 from probe.norms import DyT
-from support.captures import Tokens, arrays, token_batches
+from support.captures import Tokens, arrays, straight_layer, token_batches
 
 
 @pytest.fixture
@@ -66,26 +66,17 @@ def test_a_fitted_dyt_has_the_alpha_of_the_run_and_the_trained_affine(vit, vit_r
         np.testing.assert_allclose(bias, w * channels["beta"] + b, rtol=1e-5, atol=1e-6)
 
 
-def test_a_layer_without_alpha_gets_its_line(vit, vit_run):
-    norms = dict(vit.module.named_modules())
-    report = replace_norms(vit, "dyt", alphas=vit_run).report.set_index("layer")
-    lines = [
-        name
-        for name in norms
-        if name in report.index and name not in layers_with(vit_run, "alpha_channel")
-    ]
-    assert lines
-    assert set(report.loc[lines, "reason"]) == {"line: the layer has no alpha"}
-    for layer in lines:
-        channels, moments = vit_run.channel_fits(layer), vit_run.moments(layer)
-        alpha, weight, bias = parameters(vit.module, layer)
-        largest = moments[["min_input", "max_input"]].abs().to_numpy().max()
-        np.testing.assert_allclose(alpha, 0.05 / largest, rtol=1e-6)
-        w, b = (
-            value.detach().double().numpy() for value in (norms[layer].weight, norms[layer].bias)
-        )
-        np.testing.assert_allclose(weight * alpha, w * channels["slope"], rtol=1e-5)
-        np.testing.assert_allclose(bias, w * channels["offset"] + b, rtol=1e-5, atol=1e-6)
+def test_a_layer_without_alpha_gets_its_line(tmp_path):
+    module, run = straight_layer(tmp_path / "run")
+    w, b = (each.detach().double().numpy() for each in (module[0].weight, module[0].bias))
+    report = replace_norms(module, "dyt", alphas=run).report.set_index("layer")
+    assert report["reason"].to_dict() == {"0": "line: the layer has no alpha"}
+    channels, moments = run.channel_fits("0"), run.moments("0")
+    alpha, weight, bias = parameters(module, "0")
+    largest = moments[["min_input", "max_input"]].abs().to_numpy().max()
+    np.testing.assert_allclose(alpha, 0.05 / largest, rtol=1e-6)
+    np.testing.assert_allclose(weight * alpha, w * channels["slope"], rtol=1e-5)
+    np.testing.assert_allclose(bias, w * channels["offset"] + b, rtol=1e-5, atol=1e-6)
 
 
 def test_scope_layer_has_one_gamma_and_beta(vit, vit_run):
@@ -454,8 +445,9 @@ def test_a_file_tells_what_was_left_out(tmp_path):
     assert report.loc["unused", "reason"] == "no stand-in: not_called"
 
 
-def test_alphas_of_json_may_be_null(vit_run, tmp_path):
-    rows = json.loads(export_alphas(vit_run, tmp_path / "a.json").read_text())
+def test_alphas_of_json_may_be_null(tmp_path):
+    _, run = straight_layer(tmp_path / "run")
+    rows = json.loads(export_alphas(run, tmp_path / "a.json").read_text())
     assert any(row["alpha"] is None for row in rows)
 
 

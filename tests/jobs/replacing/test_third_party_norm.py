@@ -18,7 +18,7 @@ from probe.jobs.fitting.fit import fit
 from probe.jobs.replacing.replace import replace_norms
 from probe.norms.registry import NORMS
 from probe.records import main_fits
-from support.captures import arrays, token_batches
+from support.captures import arrays, straight_layer, token_batches
 from support.classifiers import VIT, crops
 from support.third_party import Softsign
 
@@ -59,16 +59,15 @@ def test_its_class_starts_as_the_curve_per_channel(vit_run):
     assert (error**2).sum() < ((dy - slope * dx) ** 2).sum()
 
 
-def test_its_lines_are_lines(vit_run, registered):
+def test_its_lines_are_lines(tmp_path, registered):
     """A softsign bends at once: a line takes a smaller part of it than of a tanh."""
-    fits = main_fits(vit_run.fits(), family="softsign")
-    row, vit = fits[fits["alpha"].isna()].iloc[0], probe.load_model(VIT)
-    layer = row["layer"]
-    report = replace_norms(vit, registered, layers=layer, alphas=vit_run, scope="layer").report
+    module, run = straight_layer(tmp_path / "run")
+    row = main_fits(run.fits(), family="softsign").iloc[0]
+    report = replace_norms(module, registered, alphas=run, scope="layer").report
     assert report["reason"].tolist() == ["line: the layer has no alpha"]
-    w, b = (vit_run.moments(layer)[name].to_numpy() for name in ("weight", "bias"))
-    x = arrays(vit_run, layer, "input")[0]
-    output = vit.module.get_submodule(layer)(torch.from_numpy(x.copy())).detach().numpy()
+    w, b = (run.moments("0")[name].to_numpy() for name in ("weight", "bias"))
+    x = arrays(run, "0", "input")[0]
+    output = module[0](torch.from_numpy(x.copy())).detach().numpy()
     rise = output - (w * row["beta"] + b)
     np.testing.assert_allclose(rise, w * row["slope"] * x, rtol=2e-3, atol=2e-3)
 
