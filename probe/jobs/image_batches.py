@@ -75,9 +75,8 @@ def image_stream(
     else:
         groups = source.groups
         read = iterate(source, transform, batch_size, workers, stacked)
-        stream = Stream(
-            iter(()), len(source), list(source.ids), dict(source.description), groups.tolist()
-        )
+        described = {**source.description, "sources": len(set(source.sources))}
+        stream = Stream(iter(()), len(source), list(source.ids), described, groups.tolist())
 
     def batches() -> Iterator[Inputs]:
         dtype = _floating_dtype(model)

@@ -182,7 +182,7 @@ LAYERS: dict[str, object] = {
 ALPHAS = (
     *("layer", "depth", "kind", "channels"),
     *("alpha", "alpha_low", "alpha_high", "established"),
-    *("alpha_channel", "alpha_channel_low", "alpha_channel_high"),
+    *("alpha_channel", "alpha_channel_low", "alpha_channel_high", "own_alpha"),
     *("gamma", "beta", "slope", "r2", "linear_r2", "r2_ceiling"),
     *("gain", "gain_low", "gain_high", "channel_gain", "status"),
     *("best_family", "tied", "images", "sources", "sources_to_decide"),

@@ -51,6 +51,7 @@ def alpha_row(depth: int, layer: str, **values: Any) -> dict[str, Any]:
         "inverse_std": 1.231,
         "mean_inverse_sigma": 1.3,
         "sigma_cv": 0.05,
+        "own_alpha": None,
         "beyond_linear": 0.0104,
         "saturation": 0.001,
         "max_abs_input": 51.2345,

@@ -84,7 +84,7 @@ def capture(
     batches: tensors, tuples whose first item is the input (a tensor or a list of images), or
     mappings passed as keyword arguments.
     num_images: how many of the images, chosen by the seed; None: all of them (the command line's
-    default is 64). Of a stream of images the first so many; of an iterable, batches are read until
+    default is 128). Of a stream of images the first so many; of an iterable, batches are read until
     so many were seen.
     mask: for padded batches, a function of the batch that returns a boolean (B, T) tensor, True at
     valid positions.
@@ -139,7 +139,8 @@ def capture(
             **norm_facts(loaded.module),
         }
         manifest = manifest_of(loaded, autocast, stream, plan, layers, engine, records)
-        writer.finish(manifest | seen | {"times": times(started, seconds, worker.images)})
+        manifest |= seen | {"times": times(started, seconds, worker.images)}
+        writer.finish(manifest | {"warnings": warnings_of(manifest)})
     return open_run(out)
 
 

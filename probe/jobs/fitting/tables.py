@@ -15,7 +15,7 @@ from probe.records import Fit, Status, main_fits
 # |x| above both: this, and this times the layer's median |x| (Sun et al. 2024, arXiv 2402.17762)
 MASSIVE = (100.0, 1000.0)
 
-_OF_THE_LAYER = ("layer", "depth", "kind", "channels", "count", "sigma_cv")
+_OF_THE_LAYER = ("layer", "depth", "kind", "channels", "own_alpha", "count", "sigma_cv")
 _OF_THE_FIT = (
     *("alpha", "gamma", "beta", "slope", "r2", "linear_r2", "r2_ceiling"),
     *("gain", "gain_low", "gain_high", "alpha_low", "alpha_high", "status"),

@@ -101,6 +101,7 @@ ALPHAS = (
     ),
     Column("alpha_channel_low", "Lower end of its 95 % interval.", "1/input"),
     Column("alpha_channel_high", "Upper end of its 95 % interval.", "1/input"),
+    OWN_ALPHA,
     Column("gamma", "Scale of the fitted tanh: gamma * tanh(alpha * x) + beta.", "z"),
     Column("beta", "Offset of the fitted curve or line.", "z"),
     Column(
