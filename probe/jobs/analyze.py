@@ -31,7 +31,7 @@ def analyze(
     figures and the page that shows them. Returns the run.
 
     options: those of `capture`, and as there `num_images=None` takes all images (the command line's
-    default is 64).
+    default is 128).
     attention: False leaves out how far the attention heads look; a model without attention needs
     nothing.
     figures: False draws none, and the page has none then. report: False writes no report.html.

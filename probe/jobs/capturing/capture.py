@@ -42,6 +42,7 @@ from probe.models.reading.unusual import unread_norms
 from probe.records import Layer, Plan, Progress, silent
 from probe.stats.layer import LayerStatistics
 from probe.store import Run, RunWriter, open_run
+from probe.wording.notes import warnings_of
 
 W = TypeVar("W", bound=EngineWorker)
 

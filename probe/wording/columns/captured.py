@@ -7,8 +7,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from probe.formatting import number, thousands, whole
-from probe.wording.columns.column import Column, any_has
-from probe.wording.columns.layers import CHANNELS, DEPTH, KIND, LAYER, OUTPUT_ERROR, STATUS
+from probe.wording.columns.column import Column
+from probe.wording.columns.layers import (
+    CHANNELS,
+    DEPTH,
+    KIND,
+    LAYER,
+    OUTPUT_ERROR,
+    OWN_ALPHA,
+    STATUS,
+)
 
 EPS = Column("eps", "What is added to the variance before its root.", "input", format=number)
 AFFINE = Column(
@@ -28,15 +36,7 @@ CAPTURED = (
     replace(CHANNELS, rank=0, common=False),
     EPS,
     AFFINE,
-    Column(
-        "own_alpha",
-        "Alpha of the layer itself, where it is a DyT or a Derf: z = f(alpha * x + shift).",
-        "1/input",
-        title="own alpha",
-        format=number,
-        rank=1,
-        wanted=any_has("own_alpha"),
-    ),
+    OWN_ALPHA,
     Column(
         "affine_error",
         "Largest |output - (weight * normalized + bias)| over the sampled rows, relative to the "

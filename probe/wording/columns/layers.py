@@ -66,6 +66,17 @@ OUTPUT_ERROR = Column(
     stored=False,
 )
 
+OWN_ALPHA = Column(
+    "own_alpha",
+    "Alpha of the layer itself, where it is a DyT or a Derf: z = f(alpha * x + shift).",
+    "1/input",
+    title="own alpha",
+    format=number,
+    rank=1,
+    page=True,
+    wanted=any_has("own_alpha"),
+)
+
 ALPHAS = (
     LAYER,
     DEPTH,
