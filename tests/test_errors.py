@@ -59,8 +59,10 @@ def write_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pq, "read_table", refuse(OSError()))
-    monkeypatch.setattr(Path, "exists", lambda self: True)
-    Run(Path("runs/a"), {}).moments()
+    run = Run(Path("runs/a"), {})
+    monkeypatch.setattr(run, "has_file", lambda file: True)
+    monkeypatch.setattr(run, "_content", lambda file: b"")
+    run.moments()
 
 
 def read_a_model_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,10 +75,7 @@ def build_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def transform_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    from types import SimpleNamespace
-
-    source: Any = SimpleNamespace(load=lambda index: None)
-    loader._one(source, refuse(AssertionError()), 0)
+    loader._one(lambda: None, refuse(AssertionError()))
 
 
 @pytest.mark.parametrize(
