@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from probe.jobs.folding.folded_file import load_folded, save_folded
     from probe.jobs.replacing.export import export_alphas
     from probe.jobs.replacing.replace import replace_norms
+    from probe.jobs.reporting.findings import findings
     from probe.jobs.reporting.report import report
     from probe.models.folding.fold import fold
     from probe.models.loading.load import load_model
@@ -49,6 +50,7 @@ _HOME = {
     "draw_attention": "probe.jobs.drawing.attention",
     "export_alphas": "probe.jobs.replacing.export",
     "figure": "probe.jobs.drawing.draw",
+    "findings": "probe.jobs.reporting.findings",
     "fit": "probe.jobs.fitting.fit",
     "fold": "probe.models.folding.fold",
     "fold_model": "probe.jobs.folding.fold_model",
@@ -78,6 +80,7 @@ __all__ = [
     "draw_attention",
     "export_alphas",
     "figure",
+    "findings",
     "fit",
     "fold",
     "fold_model",

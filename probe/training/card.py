@@ -22,9 +22,10 @@ from probe.jobs.capturing.capture import capture
 from probe.jobs.fitting.fit import fit
 from probe.models.loading.bundled import ARCHITECTURES, weights_path
 from probe.models.loading.load import Model, load_model
-from probe.records import Status, main_fits
+from probe.records import Status
+from probe.wording.evidence import seen
 
-IMAGES = 64
+GAIN = ("gain", "gain_low", "gain_high")
 
 CARD = """# {name}
 
@@ -46,16 +47,17 @@ Last training loss {loss:.3f} (label smoothing 0.1).
 
 ## Normalization layers
 
-{images} crops of the photographs in the scikit-image wheel, `probe-norms --model bundled:{name}`.
+{images}, all of the scikit-image wheel, `probe-norms --model bundled:{name}`.
 {explanation}
 
 {table}
 """
 
 CURVES = """\
-`gain` is R2 of the fitted tanh less R2 of a line over all elements; `curved` needs a gain of \
-0.001 whose 95 % jackknife
-interval over photographs excludes 0."""
+`gain` is R2 of the fitted tanh less R2 of a line over all elements, with its 95 % jackknife \
+interval over photographs; `curved`:
+a gain of 0.001 or more, at least 0.0005 at the lower end; `linear`: under 0.001 at the upper end; \
+`undetermined`: neither."""
 LINES = """\
 Every channel is exactly a line (`affine`); `slope` is the median over channels of \
 1/sqrt(var + eps), `cv` its coefficient of
@@ -75,17 +77,14 @@ def schedule_of(log: list[dict[str, Any]]) -> str:
     )
 
 
-def layer_table(fits: pd.DataFrame, alphas: pd.DataFrame) -> str:
+def layer_table(alphas: pd.DataFrame) -> str:
     """One markdown row per layer."""
     if all_affine(alphas):
         rows = alphas[["layer", "channels", "status", "slope_median", "slope_cv"]].rename(
             columns={"slope_median": "slope", "slope_cv": "cv"}
         )
     else:
-        tanh = main_fits(fits, family="tanh")
-        rows = alphas[["layer", "status", "alpha", "slope", "linear_r2"]].merge(
-            tanh[["layer", "gain", "gain_low", "gain_high"]], on="layer"
-        )
+        rows = alphas[["layer", "status", "alpha", "slope", "linear_r2", *GAIN]]
     cells = [[_cell(*item) for item in row.items()] for row in rows.to_dict("records")]
     lines = ["| " + " | ".join(rows.columns) + " |", "|" + "---|" * len(rows.columns)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in cells])
@@ -104,8 +103,10 @@ def _cell(column: Any, value: Any) -> str:
 
 def card(model: Model, log: list[dict[str, Any]], command: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        run = capture(model, out=Path(folder) / "run", num_images=IMAGES)
-        fits, alphas = fit(run), run.alphas()
+        run = capture(model, out=Path(folder) / "run")
+        fit(run)
+        alphas = run.alphas()
+        evidence = seen(run.manifest)
     path = weights_path(model.name)
     return CARD.format(
         name=model.name,
@@ -119,9 +120,9 @@ def card(model: Model, log: list[dict[str, Any]], command: str) -> str:
         schedule=schedule_of(log),
         top1=log[-1]["top1"],
         loss=log[-1]["loss"],
-        images=IMAGES,
+        images=evidence[:1].upper() + evidence[1:],
         explanation=LINES if all_affine(alphas) else CURVES,
-        table=layer_table(fits, alphas),
+        table=layer_table(alphas),
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def fit(
     return frame
 
 
-def ensure_fitted(run: Run | str, progress: Progress | None = None) -> Run:
+def ensure_fitted(run: Run | str | Path, progress: Progress | None = None) -> Run:
     """The run, fitted first with every family where it holds no fits yet."""
     run = open_run(run)
     if not run.has("fits"):

@@ -15,13 +15,13 @@ from probe.jobs.drawing.tables import FigureTables, frame_of
 from probe.jobs.fitting.fit import ensure_fitted
 from probe.jobs.reporting.curves import curve_cards, how_to_read
 from probe.jobs.reporting.figures import ATTENTION, NORMS, Words, whole_figures
+from probe.jobs.reporting.findings import sentences
 from probe.jobs.reporting.run_facts import facts_of, files_of, manifest_text
 from probe.jobs.reporting.tables import attention_table, layer_table
 from probe.records import Progress
 from probe.store.run import Run
 from probe.wording import unusual_norms
-from probe.wording.attention import attention_findings, not_read
-from probe.wording.layer_findings import layer_findings
+from probe.wording.attention import not_read
 from probe.wording.layers import kinds
 from probe.wording.notes import missed, warnings_of
 
@@ -87,8 +87,9 @@ class ReportedRun:
         return ". ".join(part for part in (heading.capitalize(), "; ".join(seen)) if part) + "."
 
     def _findings(self) -> Iterator[Finding]:
-        found = layer_findings(self.rows) if self.rows else [("Shape", self._no_layer())]
-        for topic, text in (*found, *attention_findings(self.heads, self._computes_attention)):
+        if not self.rows:
+            yield Finding("Shape", self._no_layer())
+        for topic, text in sentences(self.rows, self.heads, self._attention):
             yield Finding(topic, text)
 
     def _no_layer(self) -> str:
