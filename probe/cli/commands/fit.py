@@ -14,7 +14,8 @@ Families = Annotated[
         "--families",
         metavar="NAMES",
         parser=opt.listed("--families"),
-        help="Curves to fit, with commas between, e.g. linear,tanh,erf.  [default: all]",
+        help="Curves to fit besides those that the run was fitted with, with commas between, e.g. "
+        "linear,tanh,erf.  [default: all]",
     ),
 ]
 

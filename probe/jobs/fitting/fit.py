@@ -71,12 +71,12 @@ def fit(
     token kind.
 
     families: names of curve families (None: all); the line and tanh are always fitted, as statuses
-    and alphas rest on them.
+    and alphas rest on them. Families that the run was fitted with before stay.
     save: write fits, channel fits and the alpha table (CSV, JSON) into the run.
     progress: called as progress("fit", layers done, layers, name of the layer).
     """
     run, report = open_run(run), progress or silent
-    chosen = _families(families)
+    chosen = _families(families, fitted_families(run))
     layers = run.layers.to_dict("records")
     moments, profiles, groups = by_layer(run.moments()), by_layer(run.profile()), image_groups(run)
     images, sources = seen_images(run.manifest)
@@ -127,15 +127,20 @@ def _save(run: Run, fits: pd.DataFrame, results: list[LayerFit]) -> None:
     run.save_fits(tables, pd.DataFrame([result.alpha for result in results]))
 
 
-def _families(names: Iterable[str] | None) -> list[str]:
-    """The wanted families in the order of the registry, the line and tanh among them. Raises
-    UsageError for an unknown name.
+def fitted_families(run: Run) -> set[str]:
+    """The families that the run holds fits of."""
+    return set(run.fits()["family"]) if run.has("fits") else set()
+
+
+def _families(names: Iterable[str] | None, before: Iterable[str]) -> list[str]:
+    """The wanted families and those fitted before, in the order of the registry, the line and tanh
+    among them. Raises UsageError for an unknown name.
     """
     wanted = set(FAMILIES if names is None else names)
     for name in wanted:
         if name not in FAMILIES:
             raise unknown("--families", name, FAMILIES)
-    return [name for name in FAMILIES if name in wanted | {"linear", "tanh"}]
+    return [name for name in FAMILIES if name in wanted | {"linear", "tanh"} | set(before)]
 
 
 def _sources_to_decide(row: dict[str, Any]) -> int | None:

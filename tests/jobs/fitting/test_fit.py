@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import nn
 
+from probe.curves import FAMILIES
 from probe.errors import UsageError
 from probe.jobs.capturing.capture import capture
 from probe.jobs.fitting.fit import ensure_fitted, fit
@@ -221,9 +222,18 @@ def test_a_run_is_fitted_once_and_then_left_as_it_is(tmp_path):
     assert ensure_fitted(run, lambda stage, *_: stages.append(stage)) is run
     assert set(stages) == {"fit"}
     assert run.has("fits")
-    fit(run, families=["linear"])
-    ensure_fitted(run.path)
-    assert set(run.fits()["family"]) == {"linear", "tanh"}
+    ensure_fitted(run.path, lambda *_: pytest.fail("fitted again"))
+
+
+def test_a_second_fit_adds_families_and_drops_none(tmp_path):
+    run = capture(Tokens(), token_batches(), out=tmp_path / "run")
+    fit(run, families=["erf"])
+    fit(run, families=["isru"])
+    fitted = run.fits()
+    assert set(fitted["family"]) == {"linear", "tanh", "erf", "isru"}
+    assert not fitted.duplicated(["layer", "family", "scope", "weighting", "tokens"]).any()
+    fit(run)
+    assert set(run.fits()["family"]) == set(FAMILIES)
 
 
 def test_an_unknown_family_lists_the_known_ones(vit_run):
