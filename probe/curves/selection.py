@@ -123,14 +123,17 @@ def is_mixture(layer: Fit, channel: Fit | None) -> bool:
     """Does a layer bend although its channels do not?
 
     The gain of scope `layer` is established, that of scope `channel` is not, and its interval lies
-    below the former: the pooled curve is then the spread of lines of different channels.
+    below the former. The pooled curve is then the spread of lines of different channels. So is a
+    layer that bends in another way (superlinear) where, besides, the lines of its channels explain
+    more than any one curve for all could.
     """
-    if channel is None or layer.gain is None or channel.gain_high is None:
-        return False
     shaped = (Status.CURVED, Status.STEP)
-    return (
-        layer.status in shaped and channel.status not in shaped and channel.gain_high < layer.gain
-    )
+    if channel is None or channel.gain_high is None or channel.status in shaped:
+        return False
+    if layer.status == Status.SUPERLINEAR:
+        ceiling, lines = layer.r2_ceiling or 1.0, channel.linear_r2 or 0.0
+        return lines > ceiling and channel.gain_high < ceiling - (layer.linear_r2 or 0.0)
+    return layer.status in shaped and channel.gain_high < (layer.gain or 0.0)
 
 
 def nested(family: Family, other: Family) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,6 +116,17 @@ def test_a_bend_of_the_whole_that_no_channel_has_is_a_mixture() -> None:
     assert not is_mixture(layer, unsure)
     assert not is_mixture(layer, None)
     assert not is_mixture(Fit("tanh", "layer", "population", Status.LINEAR, gain=0.0), straight)
+
+
+def test_another_bend_is_a_mixture_where_the_lines_of_channels_beat_any_one_curve() -> None:
+    layer = Fit("tanh", "layer", "population", Status.SUPERLINEAR, gain=0.0, r2_ceiling=0.62)
+    channel = Fit(
+        "tanh", "channel", "population", Status.LINEAR, gain=0.0, gain_high=1e-6, linear_r2=0.998
+    )
+    assert is_mixture(layer, channel)
+    assert not is_mixture(replace(layer, r2_ceiling=0.999), channel)
+    assert not is_mixture(layer, replace(channel, status=Status.CURVED))
+    assert not is_mixture(replace(layer, linear_r2=0.6), replace(channel, gain_high=0.03))
 
 
 @pytest.mark.parametrize(

@@ -232,5 +232,5 @@ def told_apart(layer: list[Fit], channel: list[Fit]) -> list[Fit]:
     per_channel = next((fit for fit in channel if fit.family == "tanh"), None)
     if tanh is None or not is_mixture(tanh, per_channel):
         return layer
-    shaped = (Status.CURVED, Status.STEP)
-    return [replace(fit, status=Status.MIXTURE) if fit.status in shaped else fit for fit in layer]
+    bent = (Status.CURVED, Status.STEP, Status.SUPERLINEAR)
+    return [replace(fit, status=Status.MIXTURE) if fit.status in bent else fit for fit in layer]

@@ -13,8 +13,10 @@ from probe.curves import FAMILIES
 from probe.errors import UsageError
 from probe.jobs.capturing.capture import capture
 from probe.jobs.fitting.fit import ensure_fitted, fit
+from probe.models.loading.load import load_model
 from probe.norms import Derf, DyT
 from probe.stats.samples import keys
+from probe.wording.notes import missed
 from support.captures import Tokens, token_batches
 
 
@@ -254,3 +256,27 @@ def test_the_sample_keys_stay_what_they_were():
 
 
 KEYS = [2327157, 3093159, 4515257, 4608913]
+
+
+def test_batch_norms_on_batch_statistics_are_mixtures_of_lines(tmp_path):
+    """Each channel is a line in every batch, so no layer is curved, however the whole bends."""
+    model = load_model("bundled:resnet_cifar10")
+    model.module.train()
+    run = ensure_fitted(capture(model, None, out=tmp_path / "run", num_images=48, batch_size=16))
+    assert set(run.alphas()["status"]) <= {"mixture", "linear", "undetermined"}
+    assert run.alphas().set_index("layer").loc["bn1", "status"] == "mixture"
+    assert not run.alphas().query("status == 'mixture'")["established"].any()
+    told = [line for line in missed(run.manifest, 20) if line.startswith("BatchNorm on the stat")]
+    assert len(told) == 1
+    assert "layer4.0.bn2" in told[0]
+
+
+def test_a_group_norm_of_uneven_channels_is_a_mixture(tmp_path):
+    rng = torch.Generator().manual_seed(0)
+    spread = torch.logspace(-1, 1, 16)[:, None, None]
+    x = torch.randn(48, 16, 8, 8, generator=rng) * spread
+    x = x * (1 + 2 * (spread > 1) * (x > 0))
+    run = ensure_fitted(capture(nn.GroupNorm(4, 16), x, out=tmp_path / "run"))
+    (row,) = run.alphas().to_dict("records")
+    assert row["status"] in ("mixture", "linear", "undetermined")
+    assert row["channel_gain"] < 1e-3
