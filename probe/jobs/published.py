@@ -114,7 +114,7 @@ def published_figures(
     vit_weights: str | os.PathLike[str] = "pretrained",
     resnet_weights: str | os.PathLike[str] = "pretrained",
     data: Any = None,
-    num_images: int | None = 64,
+    num_images: int | None = 128,
     device: str | None = None,
     seed: int = 0,
     offline: bool = False,
@@ -167,7 +167,7 @@ def _draw(vit: Run, resnet: Run, model: Model, folder: Path, report: Progress) -
 
 def _named(model: Model) -> str:
     own = model.weights == "pretrained"
-    return shown_name(model) if own else f"{shown_name(model)}, weights {model.weights},"
+    return shown_name(model) if own else f"{shown_name(model)} with weights {model.weights}"
 
 
 def _page(models: list[str], images: str, seed: int) -> str:

@@ -75,7 +75,7 @@ def test_the_terminal_has_a_column_for_an_output_that_is_not_w_z_plus_b(
     printed = capsys.readouterr().out
     (header,) = (line for line in printed.splitlines() if line.startswith("layer "))
     at = re.split(r"\s\s+", header.strip()).index("output off")
-    rows = [line for line in printed.splitlines() if re.match(r"\d ", line)]
+    rows = [line for line in printed.splitlines() if re.match(r"\d  ", line)]
     cells = {row[0]: re.split(r"\s\s+", row.strip())[at] for row in rows}
     assert cells.pop("1").startswith("0.")
     assert set(cells.values()) == {"-"}
@@ -84,7 +84,8 @@ def test_the_terminal_has_a_column_for_an_output_that_is_not_w_z_plus_b(
 
 
 def test_the_page_has_the_column_and_the_notes(run):
-    text = probe.report(run).read_text()
+    [page] = probe.report(run)
+    text = page.read_text(encoding="utf-8")
     assert "output off" in text
     assert "Output is not weight * normalized + bias where the table has an error" in text
     assert "Not read, though by its name a normalization layer: 2 (MysteryNorm)" in text
