@@ -24,7 +24,7 @@ from probe.curves import (
     pooled_line,
     sources_to_decide,
 )
-from probe.errors import unknown
+from probe.errors import ProbeError, unknown
 from probe.jobs.fitting.tables import alpha_row, channel_rows
 from probe.records import GROUPS, Fit, Progress, Status, main_fits, silent
 from probe.store import Run, open_run
@@ -128,8 +128,11 @@ def _save(run: Run, fits: pd.DataFrame, results: list[LayerFit]) -> None:
 
 
 def fitted_families(run: Run) -> set[str]:
-    """The families that the run holds fits of."""
-    return set(run.fits()["family"]) if run.has("fits") else set()
+    """The families that the run holds fits of; all, where these are damaged and made anew."""
+    try:
+        return set(run.fits()["family"]) if run.has("fits") else set()
+    except ProbeError:
+        return set(FAMILIES)
 
 
 def _families(names: Iterable[str] | None, before: Iterable[str]) -> list[str]:
