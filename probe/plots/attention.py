@@ -22,7 +22,7 @@ from probe.formatting import visible
 from probe.plots import attention_heads as shared
 from probe.plots import layout, names, style
 
-Y_LABEL = "Mean attention distance"
+LEGEND_NAME = 20  # characters in half of a column
 ENDS = 2  # layers shown from either end
 MARKERS = "osD^vP*X"
 
@@ -30,17 +30,19 @@ MARKERS = "osD^vP*X"
 def attention_distance(
     tables: pd.DataFrame | Mapping[str, pd.DataFrame],
     *,
-    unit: str = "px",
+    unit: str | None = None,
     frame: layout.Frame | None = None,
 ) -> Figure:
     """One dot per head and layer against depth, a panel per run with one y scale; `tables`: a
     table, or title -> table.
 
-    `unit`: px (pixels of the input) or patches (steps on the token grid). Dashed: uniform
+    `unit`: px (pixels of the input), patches (steps on the token grid) or uniform (relative to
+    uniform attention). None: px, and uniform for runs whose images differ in size. Dashed: uniform
     attention.
     """
-    column, words = shared.unit_of(unit)
-    runs = [(title, shared.ordered(table, column)) for title, table in _titled(tables)]
+    titled = _titled(tables)
+    unit = unit or shared.common_unit([table for _, table in titled])
+    runs = [(title, shared.with_distance(table, unit)) for title, table in titled]
     heads = shared.heads_of([table for _, table in runs])
     columns = min(len(runs), 3)
     width = shared.depth_width(runs[0][1]) if len(runs) == 1 else style.TWO_COLUMN
@@ -66,7 +68,7 @@ def attention_distance(
         _share_y(axes, columns)
         shared.key(figure, axes[columns - 1], heads)
         layout.put_legend(figure, shared.entries(axes), top)
-        layout.put_labels(figure, axes, shared.X_LABEL, f"{Y_LABEL} ({words})")
+        layout.put_labels(figure, axes, shared.X_LABEL, shared.words_of(unit))
     return figure
 
 
@@ -76,19 +78,18 @@ def distance_by_depth(
     """The panel of one run. `heads`: how many the colours are spread over (default: the most that a
     layer has).
     """
-    column, words = shared.unit_of(unit)
-    table = shared.ordered(table, column)
+    table = shared.with_distance(table, unit)
     uniform = shared.uniform_distance(table, unit)
     with style.theme():
         ax = ax if ax is not None else shared.one_panel()
         shared.index_ticks(ax, len(uniform))
         shared.stage_lines(ax, table)
         shared.uniform_line(ax, uniform)
-        shared.dots(ax, table, column, heads or shared.heads_of([table]))
+        shared.dots(ax, table, "distance", heads or shared.heads_of([table]))
         shared.value_axis(
             ax,
-            np.concatenate([table[column].to_numpy(np.float64), uniform]),
-            f"{Y_LABEL} ({words})",
+            np.concatenate([table["distance"].to_numpy(np.float64), uniform]),
+            shared.words_of(unit),
         )
         ax.set_xlabel(shared.X_LABEL, size=style.TEXT)
     return ax
@@ -124,6 +125,7 @@ def sorted_heads(
         )
         sorted_distances(table, axes[0], layers=layers, unit=unit)
         shown = [line for line in axes[0].lines if str(line.get_label()).startswith("layer ")]
+        short = names.short_names([str(x.get_gid()) for x in shown], LEGEND_NAME)
         handles = [
             Line2D(
                 [],
@@ -132,7 +134,7 @@ def sorted_heads(
                 marker=x.get_marker(),
                 ms=3.5,
                 lw=0.9,
-                label=names.as_drawn(str(x.get_gid())),
+                label=short[str(x.get_gid())],
             )
             for x in shown
         ]
@@ -152,8 +154,7 @@ def sorted_distances(
     """The panel of `sorted_heads`, without a legend: the name of a layer is the `gid` of its
     line.
     """
-    column, words = shared.unit_of(unit)
-    table = shared.ordered(table, column)
+    table = shared.with_distance(table, unit)
     chosen = _chosen(table, layers)
     table = table[table["layer"].astype(str).isin(chosen)]
     uniform = np.unique(np.round(shared.uniform_distance(table, unit), 6))
@@ -169,7 +170,7 @@ def sorted_distances(
             ax.axhline(value, **shared.UNIFORM, zorder=1, gid="uniform")
         most = max(len(y) // 2 for y in seen)
         shared.index_ticks(ax, most, first=1)
-        shared.value_axis(ax, np.concatenate([*seen, uniform]), f"{Y_LABEL} ({words})")
+        shared.value_axis(ax, np.concatenate([*seen, uniform]), shared.words_of(unit))
         ax.set_xlabel("Head, sorted by distance", size=style.TEXT)
     return ax
 
@@ -178,10 +179,8 @@ def _sorted_line(
     ax: Axes, table: pd.DataFrame, layer: str, index: int, colour: str, unit: str
 ) -> np.ndarray:
     name = visible(layer)
-    own = table[table["layer"].astype(str) == layer].sort_values(
-        shared.unit_of(unit)[0], kind="stable"
-    )
-    y, std = own[shared.unit_of(unit)[0]].to_numpy(np.float64), shared.spread_of_images(own, unit)
+    own = table[table["layer"].astype(str) == layer].sort_values("distance", kind="stable")
+    y, std = own["distance"].to_numpy(np.float64), shared.spread_of_images(own, unit)
     x = np.arange(1, len(y) + 1)
     if np.isfinite(std).any():
         ax.vlines(x, y - std, y + std, color=colour, lw=0.8, alpha=0.6, zorder=2, gid=f"std {name}")

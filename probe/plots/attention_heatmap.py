@@ -22,10 +22,10 @@ CHARACTER = 0.062  # inches of width of a digit of 7 pt
 def distance_heatmap(
     table: pd.DataFrame, *, unit: str = "px", frame: layout.Frame | None = None
 ) -> Figure:
-    """Layers along, heads upwards; `unit`: px or patches. A head that a layer does not have stays
-    blank.
+    """Layers along, heads upwards; `unit`: px, patches or uniform. A head that a layer does not
+    have stays blank.
     """
-    table = shared.ordered(table)
+    table = shared.with_distance(table, unit)
     layers, heads = shared.layer_names(table), shared.heads_of([table])
     width = style.ONE_COLUMN if len(layers) <= 8 else style.TWO_COLUMN
     with style.theme():
@@ -41,16 +41,16 @@ def distance_heatmap(
         _bar(
             figure,
             axes[0],
-            _norm(table, unit),
-            f"Mean attention distance ({shared.unit_of(unit)[1]})",
+            _norm(table),
+            shared.words_of(unit),
         )
     return figure
 
 
 def distance_cells(table: pd.DataFrame, ax: Axes | None = None, *, unit: str = "px") -> Axes:
     """The panel of `distance_heatmap`, with layer indices below."""
-    table = shared.ordered(table, shared.unit_of(unit)[0])
-    values, norm = _matrix(table, unit), _norm(table, unit)
+    table = shared.with_distance(table, unit)
+    values, norm = _matrix(table), _norm(table)
     heads, layers = values.shape
     with style.theme():
         ax = ax if ax is not None else shared.one_panel()
@@ -76,17 +76,15 @@ def distance_cells(table: pd.DataFrame, ax: Axes | None = None, *, unit: str = "
     return ax
 
 
-def _matrix(table: pd.DataFrame, unit: str) -> shared.Array:
+def _matrix(table: pd.DataFrame) -> shared.Array:
     """(heads, layers), NaN where a layer has no such head."""
     values = np.full((shared.heads_of([table]), int(table["x"].max()) + 1), np.nan)
-    values[table["head"].to_numpy(int), table["x"].to_numpy(int)] = table[
-        shared.unit_of(unit)[0]
-    ].to_numpy(np.float64)
+    values[table["head"].to_numpy(int), table["x"].to_numpy(int)] = table["distance"].to_numpy()
     return values
 
 
-def _norm(table: pd.DataFrame, unit: str) -> Normalize:
-    values = table[shared.unit_of(unit)[0]].to_numpy(np.float64)
+def _norm(table: pd.DataFrame) -> Normalize:
+    values = table["distance"].to_numpy(np.float64)
     values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     return Normalize(low, high if high > low else low + 1)

@@ -48,8 +48,102 @@ def test_shortened_names_are_short_and_unique(width: int) -> None:
 def test_shortening_keeps_the_numbers() -> None:
     assert (
         names.short_names(["layer3.5.downsample.1", "layer4.0.bn1"], 16)["layer3.5.downsample.1"]
-        == "layer3.5.downs.1"
+        == "layer3.5.down.1"
     )
+
+
+LEARNED = ("attention.output.LayerNorm", "output.LayerNorm")
+# the layers of a model -> one of them, at 15 characters and at 10
+MODELS = {
+    "BEiT and BERT of transformers": (
+        ["embeddings.LayerNorm", *(f"encoder.layer.{i}.{n}" for i in range(12) for n in LEARNED)],
+        {"encoder.layer.1.output.LayerNorm": ("1.output", "1.output")},
+    ),
+    "ViT of transformers": (
+        [
+            *(
+                f"vit.encoder.layer.{i}.layernorm_{n}"
+                for i in range(12)
+                for n in ("before", "after")
+            ),
+            "vit.layernorm",
+        ],
+        {"vit.encoder.layer.11.layernorm_after": ("11.ln_after", "11.ln_afte")},
+    ),
+    "Swin": (
+        [
+            "patch_embed.norm",
+            *(f"layers.{s}.blocks.{i}.norm{n}" for s in range(4) for i in range(6) for n in (1, 2)),
+            *(f"layers.{s}.downsample.norm" for s in range(1, 4)),
+            "norm",
+        ],
+        {
+            "layers.2.blocks.5.norm1": ("2.5.norm1", "2.5.norm1"),
+            "layers.1.downsample.norm": ("1.down.norm", "1.dow.nor"),
+            "patch_embed.norm": ("patch_embe.norm", "patch.norm"),
+        },
+    ),
+    "ConvNeXt": (
+        [
+            "stem.1",
+            *(f"stages.{s}.blocks.{i}.norm" for s in range(4) for i in range(3)),
+            *(f"stages.{s}.downsample.0" for s in range(1, 4)),
+            "head.norm",
+        ],
+        {
+            "stages.1.blocks.2.norm": ("1.2.norm", "1.2.norm"),
+            "stages.1.downsample.0": ("1.downsample.0", "1.down.0"),
+            "stem.1": ("stem.1", "stem.1"),
+        },
+    ),
+    "ViT of torchvision": (
+        [
+            *(f"encoder.layers.encoder_layer_{i}.ln_{n}" for i in range(12) for n in (1, 2)),
+            "encoder.ln",
+        ],
+        {"encoder.layers.encoder_layer_11.ln_2": ("11.ln_2", "11.ln_2")},
+    ),
+    "CLIP of transformers": (
+        [
+            *(f"text_model.encoder.layers.{i}.layer_norm{n}" for i in range(12) for n in (1, 2)),
+            "text_model.final_layer_norm",
+            "vision_model.pre_layrnorm",
+            *(f"vision_model.encoder.layers.{i}.layer_norm{n}" for i in range(12) for n in (1, 2)),
+        ],
+        {
+            "text_model.encoder.layers.11.layer_norm2": ("text.11.ln2", "tex.11.ln2"),
+            "vision_model.encoder.layers.1.layer_norm2": ("vision.1.ln2", "visi.1.ln2"),
+        },
+    ),
+    "ResNet-50": (
+        [
+            "bn1",
+            *(f"layer{s}.{i}.bn{n}" for s in (1, 2, 3, 4) for i in (0, 1) for n in (1, 2, 3)),
+            *(f"layer{s}.0.downsample.1" for s in (1, 2, 3, 4)),
+        ],
+        {
+            "layer3.0.downsample.1": ("layer3.0.down.1", "3.0.down.1"),
+            "layer3.1.bn2": ("layer3.1.bn2", "3.1.bn2"),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_names_lose_what_says_nothing_before_they_lose_letters(model: str) -> None:
+    every, expected = MODELS[model]
+    for at, width in enumerate((15, 10)):
+        short = names.short_names(every, width)
+        assert {name: short[name] for name in expected} == {
+            name: texts[at] for name, texts in expected.items()
+        }
+        assert len(set(short.values())) == len(every)
+        assert max(map(len, short.values())) <= width
+
+
+def test_names_that_differ_in_the_middle_of_a_long_word_stay_two() -> None:
+    every = [f"blocks.0.{n}.bn" for n in ("pointwise_expand", "pointwise_project")]
+    assert len(set(names.short_names(every, 9).values())) == 2
 
 
 def test_the_stride_sees_all_channels_and_all_rows() -> None:
