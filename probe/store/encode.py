@@ -33,10 +33,12 @@ _SAMPLE_DICTIONARIES = ("layer", "image", "position", "stratum")
 
 
 def table_bytes(
-    name: str, data: pd.DataFrame | pa.Table | Mapping[str, Any]
+    name: str,
+    data: pd.DataFrame | pa.Table | Mapping[str, Any],
+    metadata: Mapping[str, str] | None = None,
 ) -> tuple[int, pa.Buffer]:
-    """Rows and parquet bytes of a table of TABLES. Raises ValueError for missing columns or values
-    that do not fit their type.
+    """Rows and parquet bytes of a table of TABLES; `metadata` stands in the file's own key-value
+    metadata. Raises ValueError for missing columns or values that do not fit their type.
     """
     schema = TABLES[name]
     table = _arrow(data)
@@ -55,6 +57,7 @@ def table_bytes(
         for field in table.schema
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
     ]
+    table = _noted(table, metadata)
     return table.num_rows, parquet_bytes(table, [0, table.num_rows], dictionaries=texts)
 
 
@@ -66,16 +69,23 @@ def _arrow(data: pd.DataFrame | pa.Table | Mapping[str, Any]) -> pa.Table:
     return data.replace_schema_metadata(None)
 
 
+def _noted(table: pa.Table, metadata: Mapping[str, str] | None) -> pa.Table:
+    """The table with sorted metadata in its schema; without any, none at all."""
+    return table.replace_schema_metadata(dict(sorted(metadata.items())) if metadata else None)
+
+
 def sample_bytes(
     layer: str,
     uniform: Mapping[str, Any],
     prefix: Mapping[str, Any] | None,
     tail: Mapping[str, Any] | None,
+    metadata: Mapping[str, str] | None = None,
 ) -> tuple[int, pa.Buffer]:
     """Rows and parquet bytes of one layer's samples; see `RunWriter.write_samples` for the
-    arrays.
+    arrays and `table_bytes` for the metadata.
     """
     table, starts = sample_table(layer, uniform, prefix, tail)
+    table = _noted(table, metadata)
     return table.num_rows, parquet_bytes(
         table, starts, dictionaries=list(_SAMPLE_DICTIONARIES), statistics_of_values=False
     )

@@ -168,11 +168,19 @@ class Run:
         with self.results() as results:
             return results.put(self.path / f"{name}.parquet", table_bytes(name, frame)[1])
 
-    def save_fits(self, tables: Mapping[str, pd.DataFrame], alphas: pd.DataFrame) -> None:
-        """Writes or replaces what a fit gives, in one step: the tables, alpha.csv, alpha.json."""
+    def save_fits(
+        self,
+        tables: Mapping[str, pd.DataFrame],
+        alphas: pd.DataFrame,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Writes or replaces what a fit gives, in one step: the tables, with `metadata` in their
+        files, alpha.csv, alpha.json.
+        """
         with self.results() as results:
             for name, table in tables.items():
-                results.put(self.path / f"{name}.parquet", table_bytes(name, table)[1])
+                data = table_bytes(name, table, metadata)[1]
+                results.put(self.path / f"{name}.parquet", data)
             for ending in (".csv", ".json"):
                 results.put(self.path / f"alpha{ending}", alpha_bytes(alphas, ending))
 

@@ -44,11 +44,15 @@ class RunWriter:
     Entering raises UsageError where `out` is taken (with overwrite: by anything but a run) and
     ProbeError where it cannot be written; the methods raise ProbeError when the disk is full. All
     but `finish` may be called from several threads.
+
+    metadata: texts that every table and all samples written from then on carry in their files,
+    such as a warning that their numbers come from random weights.
     """
 
     def __init__(self, out: str | os.PathLike[str], overwrite: bool = False) -> None:
         self.out = Path(out)
         self.overwrite = overwrite
+        self.metadata: dict[str, str] = {}
         self._files: dict[str, dict[str, Any]] = {}
         self._claimed: set[str] = set()
         self._lock = threading.Lock()
@@ -95,9 +99,8 @@ class RunWriter:
         Raises ValueError for other shapes and for a second layer of the same depth.
         """
         self._claim(f"the samples of depth {depth}")
-        self._add(
-            f"{SAMPLES}/{sample_name(depth, layer)}", *sample_bytes(layer, uniform, prefix, tail)
-        )
+        rows, data = sample_bytes(layer, uniform, prefix, tail, self.metadata)
+        self._add(f"{SAMPLES}/{sample_name(depth, layer)}", rows, data)
 
     def write_table(self, name: str, data: pd.DataFrame | pa.Table | Mapping[str, Any]) -> None:
         """Writes `moments`, `profile`, `rows` or `attention`: a data frame, an arrow table or a
@@ -109,7 +112,7 @@ class RunWriter:
         if name not in (*CAPTURED, ATTENTION):
             raise ValueError(f"a capture writes {', '.join((*CAPTURED, ATTENTION))}, not {name!r}")
         self._claim(name)
-        self._add(f"{name}.parquet", *table_bytes(name, data))
+        self._add(f"{name}.parquet", *table_bytes(name, data, self.metadata))
 
     def finish(self, manifest: Mapping[str, Any]) -> Path:
         """Completes the run and gives it its name. Returns its absolute path.

@@ -22,6 +22,12 @@ def warnings_of(manifest: Mapping[str, Any]) -> list[str]:
     return [line for line in (RANDOM if is_random(manifest) else "", training, few) if line]
 
 
+def table_metadata(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What the files of a run's tables say beside their numbers: `warning`, where there is one."""
+    warnings = warnings_of(manifest)
+    return {"warning": "; ".join(warnings)} if warnings else {}
+
+
 def is_random(manifest: Mapping[str, Any]) -> bool:
     """Had the model random weights?"""
     return bool(_model(manifest).get("weights") == "random")

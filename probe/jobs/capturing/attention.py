@@ -25,13 +25,22 @@ from probe.jobs.capturing.capture import run_stream, times, write_attention
 from probe.jobs.capturing.forward import forward, input_size
 from probe.jobs.capturing.manifest import attention_manifest, attention_record
 from probe.jobs.capturing.tables import attention_columns
-from probe.jobs.inputs import Inputs, Mask, check_images, open_model, open_stream, shown_name
+from probe.jobs.inputs import (
+    Inputs,
+    Mask,
+    check_images,
+    describe,
+    open_model,
+    open_stream,
+    shown_name,
+)
 from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
 from probe.models.reading.exclusive import alone
 from probe.models.reading.unchanged import unchanged
 from probe.records import Progress, silent
 from probe.store import RunWriter
+from probe.wording.notes import table_metadata
 
 
 def attention_distance(
@@ -79,6 +88,8 @@ def attention_distance(
         loaded = open_model(
             model, weights=weights, device=device, dtype=dtype, seed=seed, offline=offline
         )
+        if writer is not None:
+            writer.metadata = table_metadata({"model": describe(loaded)})
         stack.enter_context(unchanged(loaded.module))
         stream = open_stream(
             loaded,

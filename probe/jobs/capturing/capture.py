@@ -30,6 +30,7 @@ from probe.jobs.inputs import (
     Stream,
     check_images,
     check_layers,
+    describe,
     open_model,
     open_stream,
 )
@@ -42,7 +43,7 @@ from probe.models.reading.unusual import unread_norms
 from probe.records import Layer, Plan, Progress, silent
 from probe.stats.layer import LayerStatistics
 from probe.store import Run, RunWriter, open_run
-from probe.wording.notes import warnings_of
+from probe.wording.notes import table_metadata, warnings_of
 
 W = TypeVar("W", bound=EngineWorker)
 
@@ -110,6 +111,7 @@ def capture(
         loaded = open_model(
             model, weights=weights, device=device, dtype=dtype, seed=seed, offline=offline
         )
+        writer.metadata = table_metadata({"model": describe(loaded)})
         stack.enter_context(unchanged(loaded.module))
         chosen = list_norm_layers(loaded.module, layers)
         stream = open_stream(

@@ -30,6 +30,7 @@ from probe.records import GROUPS, Fit, Progress, Status, main_fits, silent
 from probe.store import Run, open_run
 from probe.store.schema import TABLES
 from probe.wording.evidence import seen_images
+from probe.wording.notes import table_metadata
 
 TOKEN_FAMILIES = ("linear", "tanh")  # fitted to prefix and to patch tokens alone, too
 
@@ -124,7 +125,8 @@ def _save(run: Run, fits: pd.DataFrame, results: list[LayerFit]) -> None:
         "fits": fits,
         "channel_fits": pd.concat(channels, ignore_index=True) if channels else nothing,
     }
-    run.save_fits(tables, pd.DataFrame([result.alpha for result in results]))
+    alphas = pd.DataFrame([result.alpha for result in results])
+    run.save_fits(tables, alphas, table_metadata(run.manifest))
 
 
 def fitted_families(run: Run) -> set[str]:

@@ -15,6 +15,7 @@ from probe.jobs.fitting.fit import ensure_fitted
 from probe.jobs.replacing.stand_ins import SCOPES, run_stand_ins
 from probe.store import Run, write_alphas, write_state
 from probe.store.outputs import output_file
+from probe.wording.notes import table_metadata
 
 ENDINGS = (".csv", ".json", ".safetensors")
 
@@ -63,6 +64,6 @@ def dyt_state(run: Run, scope: str = "channel") -> tuple[dict[str, np.ndarray], 
         "stand_in": names,
         "left_out": left_out,
     }
-    return arrays, metadata | {"model": model.get("name")} | {
-        key: model.get(key) for key in ("weights", "fingerprint")
-    }
+    origin = {key: model.get(key) for key in ("weights", "fingerprint")}
+    origin |= table_metadata(run.manifest)
+    return arrays, metadata | {"model": model.get("name")} | origin
