@@ -23,8 +23,10 @@ def warnings_of(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def table_metadata(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """What the files of a run's tables say beside their numbers: `warning`, where there is one."""
-    warnings = warnings_of(manifest)
+    """What the files of a run's tables say beside their numbers: `warning`, where the model gives
+    cause for one.
+    """
+    warnings = warnings_of({"model": _model(manifest)})
     return {"warning": "; ".join(warnings)} if warnings else {}
 
 
