@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from unittest import mock
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 import probe
 from probe.errors import ProbeError
 from probe.models.attention import layouts
-from support.attention_models import CASES, small_vit
+from support.attention_models import CASES, randomized, small_vit
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,38 @@ def test_a_pyramid_agrees_at_every_stage() -> None:
     table = probe.check_attention_grid(module, image_size=64)
     assert table["grid"].tolist() == ["16x16", "8x8", "4x4", "2x2"]
     assert table["agrees"].iloc[0]
+
+
+TINY = {
+    "hidden_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 3,
+    "intermediate_size": 32,
+    "image_size": 96,
+    "patch_size": 16,
+}
+TRANSFORMERS = {
+    "ViT": {},
+    "DeiT": {},
+    "Beit": {},
+    "Dinov2": {},
+    "CLIPVision": {},
+    "SiglipVision": {},
+    "Yolos": {"image_size": [96, 96], "num_detection_tokens": 13},
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_the_families_of_transformers_agree(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        transformers = pytest.importorskip("transformers")
+    config = getattr(transformers, f"{name}Config")(**{**TINY, **TRANSFORMERS[name]})
+    module = randomized(getattr(transformers, f"{name}Model")(config))
+    table = probe.check_attention_grid(module, image_size=96)
+    assert table["grid"].tolist() == ["6x6"]
+    assert table["agrees"].all()
+    assert table["largest_offset"].max() <= 0.5
 
 
 class Sideways(nn.Module):

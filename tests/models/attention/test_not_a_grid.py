@@ -54,8 +54,8 @@ def words(count: int = 64) -> Tensor:
     return torch.randint(0, 50, (2, count), generator=torch.Generator().manual_seed(0))
 
 
-def video(side: int = 64) -> Tensor:
-    return torch.randn(2, 4, 3, side, side, generator=torch.Generator().manual_seed(0))
+def video(side: int = 64, frames: int = 4) -> Tensor:
+    return torch.randn(2, frames, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def resnet(t: Any) -> dict[str, Any]:
@@ -86,8 +86,8 @@ NOWHERE: dict[str, tuple[Callable, dict, str]] = {
         "picked, shuffled",
     ),
     "frames of VideoMAE": (
-        lambda t: t.VideoMAEModel(t.VideoMAEConfig(**SMALL, image_size=64, num_frames=4)),
-        {"pixel_values": video()},
+        lambda t: t.VideoMAEModel(t.VideoMAEConfig(**SMALL, image_size=32, num_frames=8)),
+        {"pixel_values": video(32, 8)},  # four times 2x2 are 16
         "video",
     ),
     "frames of ViViT": (
@@ -101,8 +101,8 @@ NOWHERE: dict[str, tuple[Callable, dict, str]] = {
         "video",
     ),
     "text and patches of ViLT": (
-        lambda t: t.ViltModel(t.ViltConfig(**TEXT, image_size=128)),
-        {**pixels(128), "input_ids": words(35)},
+        lambda t: t.ViltModel(t.ViltConfig(**TEXT, image_size=128, patch_size=16)),
+        {**pixels(128), "input_ids": words(35)},  # with 64 patches and a class token 10x10
         "picked, shuffled",
     ),
     "text of BERT": (
