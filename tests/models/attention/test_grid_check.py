@@ -23,7 +23,7 @@ def test_every_layer_changes_first_where_the_image_was_changed(name: str) -> Non
     torch.manual_seed(0)
     table = probe.check_attention_grid(CASES[name].build(), image_size=224)
     assert table["patches"].tolist() == [9, 9]
-    assert table["agrees"].iloc[0]
+    assert table["agrees"].all()
     assert table["grid"].iloc[0] in ("14x14", "16x16")
 
 
@@ -33,7 +33,7 @@ def test_a_pyramid_agrees_at_every_stage() -> None:
     ).eval()
     table = probe.check_attention_grid(module, image_size=64)
     assert table["grid"].tolist() == ["16x16", "8x8", "4x4", "2x2"]
-    assert table["agrees"].iloc[0]
+    assert table["agrees"].all()
 
 
 TINY = {
