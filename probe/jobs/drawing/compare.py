@@ -7,6 +7,7 @@ BatchNorm exactly (R2 1) and LayerNorm not, because there each token has its own
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from probe.formatting import csv_bytes
-from probe.jobs.drawing.tables import FigureTables, NothingToDraw
+from probe.jobs.drawing.tables import FigureTables, NothingToDraw, frame_of, images, network
 from probe.jobs.figure_file import save
 from probe.jobs.fitting.fit import image_groups, uniform_rows
 from probe.plots.compare import Side, compare_grid
@@ -93,40 +94,34 @@ def compare_figure(*runs: Run) -> Figure | None:
     """Four layers of each run at equal steps of depth, one row per run; None if no run has
     samples.
     """
-    sides, warnings = [], []
+    sides = []
     for run in runs:
         tables = FigureTables(run)
         try:
             layers = tables.selected
         except NothingToDraw:
             continue
-        sides.append(
-            Side(
-                f"{tables.frame.heading}: {kinds(run)}",
-                layers,
-                tables.thin(layers),
-                tables.fits,
-                tables.fan,
-            )
-        )
-        warnings += [f"{run.path.name}: {tables.frame.warning}"] if tables.frame.warning else []
-    return compare_grid(sides, frame=Frame(warning=", ".join(warnings))) if sides else None
+        title = f"{network(run)}: {kinds(run)}"
+        sides.append(Side(title, layers, tables.thin(layers), tables.fits, tables.fan))
+    return compare_grid(sides, frame=joint_frame(runs)) if sides else None
 
 
 def scope_figure(*runs: Run) -> Figure:
     """R2 of one line for all channels beside that of a line per channel, along depth: where
     BatchNorm and LayerNorm part.
     """
-    sides = {
-        f"{i}. {FigureTables(run).frame.heading}": scope_r2(run)
-        for i, run in enumerate(runs, start=1)
-    }
+    sides = {f"{i}. {network(run)}": scope_r2(run) for i, run in enumerate(runs, start=1)}
+    return r2_by_scope(sides, frame=joint_frame(runs))
+
+
+def joint_frame(runs: Sequence[Run]) -> Frame:
+    """The images of all runs, said once where they are as many, and every warning by its run."""
     warnings = [
         f"{name}: {warning}"
         for name, run in zip(run_names(runs), runs, strict=True)
-        if (warning := FigureTables(run).frame.warning)
+        if (warning := frame_of(run).warning)
     ]
-    return r2_by_scope(sides, frame=Frame(warning=", ".join(warnings)))
+    return Frame("; ".join(dict.fromkeys(map(images, runs))), ", ".join(warnings))
 
 
 def scope_r2(run: Run) -> pd.DataFrame:

@@ -15,6 +15,8 @@ from probe.plots import Frame, Shape
 from probe.plots.points import thin
 from probe.records import Status
 from probe.store.run import Run
+from probe.wording.evidence import seen, seen_images
+from probe.wording.notes import is_random
 
 SELECTED = 4  # as figure 2 of DyT
 AT_MOST = 8  # so many layers named by the user are all taken as the selected ones
@@ -182,19 +184,22 @@ class FigureTables:
 
 
 def frame_of(run: Run) -> Frame:
-    """The heading of a run's figures."""
+    """The heading of a run's figures: model, weights and images."""
+    warning = "random weights: nothing was learned" if is_random(run.manifest) else ""
+    return Frame(", ".join(part for part in (network(run), images(run)) if part), warning)
+
+
+def network(run: Run) -> str:
+    """The model of a run and its weights."""
     model: dict[str, Any] = run.manifest.get("model") or {}
-    data: dict[str, Any] = run.manifest.get("data") or {}
-    weights = str(model.get("weights", ""))
-    images = data.get("images")
-    count = len(images) if isinstance(images, list) else images
-    parts = [
-        str(model.get("name", "")),
-        f"{weights} weights" if weights in ("pretrained", "random") else weights,
-        f"{count} images" if count else "",
-    ]
-    warning = "random weights: nothing was learned" if weights == "random" else ""
-    return Frame(", ".join(part for part in parts if part), warning)
+    name, weights = str(model.get("name", "")), str(model.get("weights", ""))
+    said = f"{weights} weights" if weights in ("pretrained", "random") else weights
+    return ", ".join(part for part in (name, said) if part)
+
+
+def images(run: Run) -> str:
+    """How many images of how many photographs; empty where none are known."""
+    return seen(run.manifest) if seen_images(run.manifest)[0] else ""
 
 
 def evenly(names: Sequence[str], count: int) -> list[str]:
