@@ -4,7 +4,8 @@ normalization layers do.
     python -m probe.training.card vit_cifar10 --log runs/train_vit/log.jsonl --command "python -m
     probe.training.bundled ..."
 
-The layer table comes from a run on the bundled photographs, so that anyone can repeat it.
+The layer table comes from a run on the bundled photographs, so that anyone can repeat it; without
+--log and --command it alone is made anew.
 """
 
 from __future__ import annotations
@@ -45,13 +46,19 @@ padding, horizontal flip.
 - Top-1 on the 10,000 test images: **{top1:.2f} %** (n = 1; no spread was measured). \
 Last training loss {loss:.3f} (label smoothing 0.1).
 
-## Normalization layers
+{layers}"""
+
+TITLE = "## Normalization layers"
+LAYERS = (
+    TITLE
+    + """
 
 {images}, all of the scikit-image wheel, `probe-norms --model bundled:{name}`.
 {explanation}
 
 {table}
 """
+)
 
 CURVES = """\
 `gain` is R2 of the fitted tanh less R2 of a line over all elements, with its 95 % jackknife \
@@ -102,11 +109,7 @@ def _cell(column: Any, value: Any) -> str:
 
 
 def card(model: Model, log: list[dict[str, Any]], command: str) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        run = capture(model, out=Path(folder) / "run")
-        fit(run)
-        alphas = run.alphas()
-        evidence = seen(run.manifest)
+    """The whole card: what the network is, how it was trained, what its layers do."""
     path = weights_path(model.name)
     return CARD.format(
         name=model.name,
@@ -120,7 +123,19 @@ def card(model: Model, log: list[dict[str, Any]], command: str) -> str:
         schedule=schedule_of(log),
         top1=log[-1]["top1"],
         loss=log[-1]["loss"],
-        images=evidence[:1].upper() + evidence[1:],
+        layers=layers_section(model),
+    )
+
+
+def layers_section(model: Model) -> str:
+    """What the layers do on all bundled photographs."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = capture(model, out=Path(folder) / "run")
+        fit(run)
+        alphas, images = run.alphas(), seen(run.manifest)
+    return LAYERS.format(
+        name=model.name,
+        images=images,
         explanation=LINES if all_affine(alphas) else CURVES,
         table=layer_table(alphas),
     )
@@ -131,13 +146,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", choices=sorted(ARCHITECTURES))
-    parser.add_argument("--log", type=Path, required=True, help="log.jsonl of the training run")
-    parser.add_argument("--command", required=True, help="the command that trained it")
+    parser.add_argument("--log", type=Path, help="log.jsonl of the training run")
+    parser.add_argument("--command", help="the command that trained it")
     options = parser.parse_args()
-    log = [json.loads(line) for line in options.log.read_text().splitlines()]
-    path = weights_path(options.name).with_suffix(".md")
-    path.write_text(card(load_model(f"bundled:{options.name}"), log, options.command))
-    print(path)
+    if (options.log is None) != (options.command is None):
+        parser.error("--log and --command go together; without both only the layers are made anew")
+    model, path = load_model(f"bundled:{options.name}"), weights_path(options.name)
+    page = path.with_suffix(".md")
+    if options.log is None:
+        before = page.read_text(encoding="utf-8").partition(TITLE)[0]
+        page.write_text(before + layers_section(model), encoding="utf-8")
+    else:
+        log = [json.loads(line) for line in options.log.read_text().splitlines()]
+        page.write_text(card(model, log, options.command), encoding="utf-8")
+
+    print(page)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ NOISE = 0.15  # standard deviation, of that of the input
 AT_MOST = 5  # wrong statuses in 100 draws
 
 
-def inputs(images: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def inputs(images: int, rng: np.random.Generator, spread: float = 0.3) -> NDArray[np.float64]:
     """x (images, TOKENS * CHANNELS): lognormal scales of images and of tokens."""
-    image = np.exp(0.3 * rng.standard_normal((images, 1, 1)))
+    image = np.exp(spread * rng.standard_normal((images, 1, 1)))
     token = np.exp(0.3 * rng.standard_normal((images, TOKENS, 1)))
     x = image * token * rng.standard_normal((images, TOKENS, CHANNELS))
     return x.reshape(images, -1)
