@@ -18,6 +18,7 @@ from probe.plots import style
 from probe.plots.names import as_drawn
 
 LINE = 0.17  # inches of a line of small text
+CHARACTER = 0.059  # in: the widest that a character of a heading is on average
 NOTEBOOK_DPI = 110
 
 
@@ -121,7 +122,7 @@ def put_heading(figure: Figure, frame: Frame, room: Room) -> float:
         figure.text(
             x,
             y / height,
-            as_drawn(frame.heading),
+            as_drawn(fitting(frame.heading, width)),
             size=style.SMALL,
             color=style.MUTED,
             va="top",
@@ -130,6 +131,18 @@ def put_heading(figure: Figure, frame: Frame, room: Room) -> float:
         )
         y -= LINE
     return float(y / height)
+
+
+def fitting(heading: str, width: float) -> str:
+    """The heading on a figure so wide (inches): of one that is too long the model's name, which
+    comes first, loses its end.
+    """
+    room = int((width - 0.2) / CHARACTER)
+    if len(heading) <= room:
+        return heading
+    name, comma, rest = heading.partition(", ")
+    kept = room - len(comma + rest) - 1
+    return f"{name[:kept]}\u2026{comma}{rest}" if kept > 0 else heading[: room - 1] + "\u2026"
 
 
 def put_legend(figure: Figure, handles: Sequence[Any], top: float, columns: int = 8) -> None:

@@ -181,3 +181,13 @@ def test_labels_keep_their_order_and_their_distance() -> None:
 def test_labels_stay_inside() -> None:
     placed = layout.spread([0.97, 0.98, 0.99], 0.1, 0.0, 1.0)
     assert max(placed) <= 1.0 + 1e-12
+
+
+def test_a_long_heading_keeps_the_images_and_loses_the_end_of_the_name() -> None:
+    rest = ", pretrained weights, 112 images of 14 photographs"
+    long = layout.fitting("timm:vit_base_patch16_224.augreg2_in21k_ft_in1k" + rest, 4.2)
+    assert long.startswith("timm:vit")
+    assert long.endswith("\u2026" + rest)
+    assert len(long) <= 4.0 / layout.CHARACTER
+    assert layout.fitting("resnet50" + rest, 4.2) == "resnet50" + rest
+    assert layout.fitting("a" * 200, 3.5).endswith("a\u2026")
