@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from probe.errors import UsageError
+from probe.jobs.capturing.capture import capture
 from probe.jobs.drawing.compare import compare, compare_figure, scope_figure, scope_r2
+from probe.jobs.fitting.fit import fit
 from probe.store.run import Run
 from support import stored_runs
+from support.captures import arrays, token_batches
 from support.stored_runs import figure_data
 
 
@@ -73,8 +78,9 @@ def test_the_figure_names_both_models_and_the_random_one(pair: tuple[Run, Run]) 
     figure = compare_figure(*pair)
     assert figure is not None
     text = figure_data.words(figure)
-    assert "vit_tiny, pretrained weights, 16 images: layer_norm 4" in text
-    assert "resnet18, random weights, 16 images: batch_norm 3" in text
+    assert "vit_tiny, pretrained weights: layer_norm 4" in text
+    assert "resnet18, random weights: batch_norm 3" in text
+    assert text.count("16 images") == 1  # as many in both runs
     assert "RESNET: RANDOM WEIGHTS" in text
     figure_data.check_legible(figure)
 
@@ -93,4 +99,25 @@ def test_r2_by_scope_shows_each_scope_of_each_run(pair: tuple[Run, Run]) -> None
     assert of_run["layer"].tolist() == pair[0].layers["layer"].tolist()[: len(of_run)]
     first = next(iter(drawn.values()))
     assert list(first) == of_run["layer_r2"].dropna().tolist()
+    assert "RESNET: RANDOM WEIGHTS" in figure_data.words(figure)
     figure_data.check_legible(figure)
+
+
+def test_a_line_per_channel_never_explains_less_of_the_same_elements(tmp_path: Path) -> None:
+    """Of a LayerNorm whose channels differ, against both lines by hand over the sampled rows."""
+    module = torch.nn.Sequential(torch.nn.LayerNorm(8))
+    spread = torch.linspace(0.2, 3, 8)
+    run = capture(module, [spread * batch for batch in token_batches()], out=tmp_path / "run")
+    fit(run)
+    (row,) = scope_r2(run).to_dict("records")
+    x, z = (each.astype(np.float64) for each in arrays(run, "0", "input", "normalized"))
+    total = ((z - z.mean()) ** 2).sum()
+    slope, offset = np.polyfit(x.ravel(), z.ravel(), 1)
+    one = ((z - slope * x - offset) ** 2).sum()
+    each = sum(
+        ((z[:, c] - np.polyval(np.polyfit(x[:, c], z[:, c], 1), x[:, c])) ** 2).sum()
+        for c in range(8)
+    )
+    assert row["layer_r2"] == pytest.approx(1 - one / total, abs=1e-6)
+    assert row["channel_r2"] == pytest.approx(1 - each / total, abs=1e-6)
+    assert row["channel_r2"] > row["layer_r2"]
