@@ -12,8 +12,8 @@ numba takes them as constants when it compiles.
 
 x is float32; `bits` is the same memory seen as int32, whose top bits are the bin (`probe.bins`). A
 kernel returns how many elements are not finite in x or z; these enter no sum. Kernels release the
-GIL and start no threads: callers run them from their own. Kernels are compiled once and cached on
-disk.
+GIL and start no threads: callers run them from their own. Kernels are compiled once and kept on
+disk (`probe.stats.kernel_cache`).
 """
 
 from __future__ import annotations
@@ -22,24 +22,23 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from probe import bins
+from probe.stats.kernel_cache import compiled
 from probe.stats.sums import CellSum, ChannelSum
 
 SHIFT, FIRST, PER_SIGN = bins.SHIFT, bins.FIRST, bins.PER_SIGN
 MAGNITUDE = 0x7FFFFFFF >> SHIFT  # of the shifted bits: all but the sign
 # Reductions may be reordered (SIMD); NaN and inf keep their meaning, so that a sum tells whether a
 # row or plane is finite.
-_compile = njit(
-    nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy"
+_compile = compiled(
+    nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy"
 )
 # Only for values known to be finite: the compiler vectorizes min and max just where it need not
 # care for NaN.
-_finite = njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
-_inline = njit(
+_finite = compiled(nogil=True, fastmath=True, error_model="numpy")
+_inline = compiled(
     nogil=True,
-    cache=True,
     fastmath={"reassoc", "contract", "nsz", "arcp"},
     error_model="numpy",
     inline="always",

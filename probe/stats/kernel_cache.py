@@ -1,0 +1,114 @@
+"""Where the compiled kernels are kept.
+
+numba looks for a folder that it can write to: `NUMBA_CACHE_DIR`, then `__pycache__` beside the
+file, then the cache of the user. Where it has none, as for a user without a home who runs an
+installation that belongs to another, it refuses to compile at all. Here a folder of the user in the
+system's place for temporary files follows, and where that fails too each process compiles them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core import config
+
+_log = logging.getLogger(__name__)
+
+NUMBA = Path()  # wherever numba keeps what it compiles
+CHOOSE = "set NUMBA_CACHE_DIR to a folder that can be written to"
+
+
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit` for functions of this package: cached where that is possible."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        folder = cache_folder()
+        with _cache_at(folder):  # numba chooses the folder when it decorates
+            return njit(cache=folder is not None, **options)(function)
+
+    return decorate
+
+
+@cache
+def cache_folder() -> Path | None:
+    """The folder for compiled kernels; NUMBA: one that numba finds by itself; None: there is none.
+
+    What is other than usual is logged, once.
+    """
+    if _numba_caches():
+        return NUMBA
+    folder = private_folder()
+    if folder is not None:
+        with _cache_at(folder):
+            if _numba_caches():
+                return folder
+    _log.warning("compiled kernels are not kept, each start compiles them anew: %s", CHOOSE)
+    return None
+
+
+def private_folder() -> Path | None:
+    """A folder for temporary files that is this user's alone, as what lies in it is run; None where
+    it cannot be made, or is not that.
+    """
+    try:
+        user = os.geteuid() if hasattr(os, "geteuid") else "user"
+        folder = Path(tempfile.gettempdir()) / f"probe-norms-kernels-{user}"
+        new = _made(folder)
+        if not _belongs_to_this_user(folder):
+            return None
+    except OSError:
+        return None
+    if new:
+        _log.warning("compiled kernels are kept in %s; for another place %s", folder, CHOOSE)
+    return folder
+
+
+def _made(folder: Path) -> bool:
+    """Is the folder a new one?"""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _belongs_to_this_user(folder: Path) -> bool:
+    status = folder.lstat()
+    if not hasattr(os, "geteuid"):  # Windows: places for temporary files belong to one user
+        return stat.S_ISDIR(status.st_mode)
+    others = stat.S_IMODE(status.st_mode) & 0o077
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not others
+
+
+def _numba_caches() -> bool:
+    """Does numba find a folder that it can write to? It says so by its refusal alone."""
+    try:
+        njit(cache=True)(_nothing)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _nothing() -> None:
+    """What is decorated to see whether that can be cached; it is never compiled."""
+
+
+@contextmanager
+def _cache_at(folder: Path | None) -> Iterator[None]:
+    """numba's folder for kernels that are decorated in this block; NUMBA and None: no other."""
+    before = config.CACHE_DIR
+    if folder not in (None, NUMBA):
+        config.CACHE_DIR = str(folder)
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before
