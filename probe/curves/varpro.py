@@ -105,19 +105,22 @@ def grid(family: Family, max_abs: float) -> Floats:
 def grid_loss(family: Family, starts: Floats, points: Points) -> Floats:
     """The loss of every problem at every start, (B, GRID, S), by matrix products: the curves are
     shared by the B problems.
+
+    One shift at a time: such products are too small for BLAS to share them out among threads, which
+    costs more than they do.
     """
-    theta = starts.reshape(-1, starts.shape[-1])
-    u = np.exp(theta[:, :1]) * points.x
-    f = family.value(u + theta[:, 1:] if family.shifted else u)
-    f = f - (f @ points.w[0])[:, None]
-    mean = np.vecdot(points.w, points.z)
-    first, cross, square = (
-        f @ points.w.T,
-        f @ (points.w * points.z).T - (f @ points.w.T) * mean,
-        (f * f) @ points.w.T,
-    )
-    variance = np.maximum(square - first * first, _TINY)
-    return (points.between - cross * cross / variance).T.reshape(len(points.w), *starts.shape[:2])
+    mean, wz = np.vecdot(points.w, points.z), points.w * points.z
+    loss = np.empty((len(points.w), *starts.shape[:2]))
+    for s in range(starts.shape[1]):
+        theta = starts[:, s]
+        u = np.exp(theta[:, :1]) * points.x
+        f = family.value(u + theta[:, 1:] if family.shifted else u)
+        f = f - (f @ points.w[0])[:, None]
+        first, square = f @ points.w.T, (f * f) @ points.w.T
+        cross = f @ wz.T - first * mean
+        variance = np.maximum(square - first * first, _TINY)
+        loss[:, :, s] = (points.between - cross * cross / variance).T
+    return loss
 
 
 def lowest_cells(loss: Floats, most: int = 4) -> NDArray[np.intp]:

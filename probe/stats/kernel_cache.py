@@ -18,12 +18,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numba
 from numba import njit
-from numba.core import config
 
 _log = logging.getLogger(__name__)
 
 NUMBA = Path()  # wherever numba keeps what it compiles
+SETTINGS: Any = numba.config  # its names come from the environment
 CHOOSE = "set NUMBA_CACHE_DIR to a folder that can be written to"
 
 
@@ -105,10 +106,10 @@ def _nothing() -> None:
 @contextmanager
 def _cache_at(folder: Path | None) -> Iterator[None]:
     """numba's folder for kernels that are decorated in this block; NUMBA and None: no other."""
-    before = config.CACHE_DIR
+    before = SETTINGS.CACHE_DIR
     if folder not in (None, NUMBA):
-        config.CACHE_DIR = str(folder)
+        SETTINGS.CACHE_DIR = str(folder)
     try:
         yield
     finally:
-        config.CACHE_DIR = before
+        SETTINGS.CACHE_DIR = before

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -39,7 +40,8 @@ def plot(
 
     kinds: names of KINDS; None: all that the run has data for (why another was left out is logged).
     layers: globs, several joined by commas or in a list; None: all, and four at equal steps of
-    depth where a figure shows a selection.
+    depth where a figure shows a selection. Of more than 60 layers s_curves shows 60: those whose
+    curve is established first, spread over depth.
     family: whose curve is drawn.
     progress: called as progress("figures", done, total, name of the next figure).
     Raises UsageError for an unknown name, ProbeError if a figure asked for by name has no data.
@@ -112,16 +114,26 @@ def _known(what: str, names: Sequence[str] | None, accepted: Collection[str]) ->
 
 
 def _s_curves(tables: FigureTables) -> Figure:
-    """Every layer."""
+    """Every layer, up to 60 of them; of more a choice, and the heading says of how many."""
     return plots.s_curve_grid(
-        tables.thin(tables.names),
+        tables.thin(tables.panels),
         tables.fits,
-        layers=tables.names,
+        layers=tables.panels,
         fan=tables.fan,
         shape=tables.shape,
-        frame=tables.frame,
+        frame=_frame_of_a_choice(tables),
         statuses=tables.statuses,
     )
+
+
+def _frame_of_a_choice(tables: FigureTables) -> plots.Frame:
+    """The heading of a figure that may leave layers out."""
+    shown, layers = len(tables.panels), len(tables.names)
+    if shown == layers:
+        return tables.frame
+    _log.info("figure s_curves shows %d of %d layers; --layers chooses which", shown, layers)
+    choice = f"{shown} of {layers} layers, established curves first"
+    return replace(tables.frame, heading=f"{tables.frame.heading}, {choice}")
 
 
 def _s_curves_selected(tables: FigureTables) -> Figure:

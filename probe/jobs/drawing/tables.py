@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ from probe.wording.notes import is_random
 
 SELECTED = 4  # as figure 2 of DyT
 AT_MOST = 8  # so many layers named by the user are all taken as the selected ones
+PANELS = 60  # of a figure or page with a panel for each layer; ResNet-50 has 53, ViT-L 49
 
 
 class NothingToDraw(Exception):
@@ -130,6 +131,16 @@ class FigureTables:
         return self.drawn if self._all_selected else evenly(self.drawn, SELECTED)
 
     @cached_property
+    def panels(self) -> list[str]:
+        """The layers with a panel of their own, in execution order: all of up to 60; of more those
+        whose curve is established, at equal steps, and of the others as many as there is room for.
+        """
+        if len(self.names) <= PANELS:
+            return self.names
+        curved = self.alphas["status"] == Status.CURVED
+        return first_of(self.names, set(self.alphas.loc[curved, "layer"]), PANELS)
+
+    @cached_property
     def selected_with_prefix(self) -> list[str]:
         """As `selected`, among the layers that see prefix tokens."""
         prefix = {str(name) for name in self.layers.loc[self.layers["prefix_tokens"] > 0, "layer"]}
@@ -206,6 +217,13 @@ def evenly(names: Sequence[str], count: int) -> list[str]:
     """`count` of the names at equal steps, first and last among them."""
     steps = np.unique(np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int))
     return [names[i] for i in steps]
+
+
+def first_of(names: Sequence[str], preferred: Collection[str], count: int) -> list[str]:
+    """`count` of the names in their order: the preferred ones at equal steps, then the others."""
+    first = evenly([name for name in names if name in preferred], count)
+    others = evenly([name for name in names if name not in preferred], count - len(first))
+    return [name for name in names if name in {*first, *others}]
 
 
 def is_prefix(position: np.ndarray, layer: Any, model_prefix: int) -> np.ndarray:

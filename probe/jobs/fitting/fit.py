@@ -223,7 +223,7 @@ def _curves(
         families=[name for name in CHANNEL_FAMILIES if name in families],
     )
     fits = told_apart(fit_profile(binned, families=families), scope.fits) + scope.fits
-    kinds = sorted(set(data.profile["tokens"]))
+    kinds = sorted(data.profile["tokens"].unique())
     for tokens in kinds if len(kinds) > 1 else ():
         fits += fit_profile(
             data.binned(tokens), families=TOKEN_FAMILIES, weightings=("population",)

@@ -12,6 +12,7 @@ from probe.jobs.reporting.figures import with_palette
 from probe.plots import fan as fans
 from probe.plots import layout, s_curve, style
 from probe.records import Progress, Status
+from probe.store.run import Run
 from probe.wording.columns import ALPHAS
 from probe.wording.phrases import Row
 
@@ -36,6 +37,17 @@ DASHED = "Dashed is the tanh that weighs the range of the input evenly, where it
 ENLARGE = "Choose a panel to enlarge it."
 
 _COLUMNS = {column.name: column for column in ALPHAS}
+
+
+def left_out(shown: Sequence[Row], rows: Sequence[Row], run: Run) -> Iterator[str]:
+    """What the page says where not every layer has a card."""
+    if len(shown) == len(rows):
+        return
+    yield (
+        f"{len(shown)} of {len(rows)} layers are shown, spread over depth, those whose curve is "
+        "established first. The table has them all; "
+        f"`probe-norms plot {run.path.name} --kind s_curves --layers NAMES` draws the others."
+    )
 
 
 def how_to_read(rows: Sequence[Row]) -> str:

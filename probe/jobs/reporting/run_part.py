@@ -5,6 +5,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from probe.html import Curve, Finding, RunPart
 from probe.html import Figure as Shown
 from probe.jobs.drawing.tables import FigureTables, frame_of
 from probe.jobs.fitting.fit import ensure_fitted
-from probe.jobs.reporting.curves import curve_cards, how_to_read
+from probe.jobs.reporting.curves import curve_cards, how_to_read, left_out
 from probe.jobs.reporting.figures import ATTENTION, NORMS, Words, whole_figures
 from probe.jobs.reporting.findings import sentences
 from probe.jobs.reporting.run_facts import facts_of, files_of, manifest_text
@@ -57,6 +58,12 @@ class ReportedRun:
         self.heads = heads_of(run)
         self._drawn, self._progress = drawn, progress
 
+    @cached_property
+    def shown(self) -> list[dict[str, Any]]:
+        """The rows of the layers that have a card."""
+        layers = set(self.tables.panels) if self.rows else set()
+        return [row for row in self.rows if row["layer"] in layers]
+
     def part(self) -> RunPart:
         """All of it; sections without content stay empty, and the page leaves them out."""
         curves = self._curves()
@@ -71,7 +78,9 @@ class ReportedRun:
             notes=tuple(self._notes()),
             layers=layer_table(f"{self.name}-table", self.rows, targets) if self.rows else None,
             curves=curves,
-            curves_note=how_to_read(self.rows),
+            curves_note=" ".join(
+                [*left_out(self.shown, self.rows, self.run), how_to_read(self.shown)]
+            ),
             figures=self._whole(NORMS) if self.rows else (),
             attention=attention_table(f"{self.name}-heads", self.heads) if self.heads else None,
             attention_figures=self._whole(ATTENTION) if self.heads else (),
@@ -113,7 +122,11 @@ class ReportedRun:
     def _curves(self) -> tuple[Curve, ...]:
         if not self.figures:
             return ()
-        return tuple(curve_cards(self.tables, self.name, self.rows, self._progress))
+        return tuple(curve_cards(self.tables, self.name, self.shown, self._progress))
+
+    def _curves_note(self) -> str:
+        """Which layers have a card, and how to read it."""
+        return " ".join([*left_out(self.shown, self.rows, self.run), how_to_read(self.shown)])
 
     def _whole(self, chosen: Mapping[str, Words]) -> tuple[Shown, ...]:
         if not self.figures:

@@ -40,7 +40,7 @@ def _table(
     return Table(
         name,
         caption,
-        tuple(_head(column, bool(targets)) for column in columns),
+        tuple(_head(column, _link(targets, rows)) for column in columns),
         tuple(
             Row(
                 tuple(_cell(column, row, targets) for column in columns), str(row.get("status", ""))
@@ -50,10 +50,18 @@ def _table(
     )
 
 
-def _head(column: Column, linked: bool) -> Head:
+def _link(targets: Mapping[str, str], rows: Sequence[Values]) -> str:
+    """Where the names of layers lead."""
+    if not targets:
+        return ""
+    where = ", where it is shown" if len(targets) < len(rows) else ""
+    return f" It leads to the S-curve of the layer{where}."
+
+
+def _head(column: Column, link: str) -> Head:
     """The header with the explanation that stands below the table."""
-    link = " It leads to the S-curve of the layer." if column.name == "layer" and linked else ""
-    return Head(column.typeset, column.help + link, number=not column.left)
+    leads = link if column.name == "layer" else ""
+    return Head(column.typeset, column.help + leads, number=not column.left)
 
 
 def _cell(column: Column, row: Values, targets: Mapping[str, str]) -> Cell:
