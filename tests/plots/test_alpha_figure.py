@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from probe import plots
@@ -82,3 +83,15 @@ def test_tables_without_columns_for_affine_layers_are_enough() -> None:
     )
     assert len(drawable(alphas)) == 2
     assert drawable(pd.DataFrame(columns=alphas.columns)).empty
+
+
+def test_a_curve_that_is_not_established_is_hollow() -> None:
+    alphas = figure_data.make(count=2).alphas.assign(status=["curved", "undetermined"])
+    figure = plots.alpha_vs_inverse_std(alphas)
+    faces = [
+        to_hex(part.get_facecolor()[0])
+        for part in figure.axes[0].collections
+        if part.get_gid() == "alpha"
+    ]
+    assert len(faces) == 2
+    assert faces.count("#ffffff") == 1

@@ -74,3 +74,12 @@ def test_many_layers_are_numbered() -> None:
     assert [t.get_text() for t in figure.axes[-1].get_xticklabels()] == [
         str(i) for i in range(0, 90, 10)
     ]
+
+
+def test_shares_of_a_curve_that_is_not_established_are_hollow() -> None:
+    alphas = figure_data.make(count=3).alphas.assign(status=["curved", "undetermined", "curved"])
+    figure = plots.extremes_by_depth(alphas)
+    hollow = [line for line in figure.axes[0].lines if line.get_gid() == "not established"]
+    assert [list(line.get_xdata()) for line in hollow] == [[1], [1]]
+    assert {line.get_markerfacecolor() for line in hollow} == {"white"}
+    assert "not established" in figure_data.words(figure)

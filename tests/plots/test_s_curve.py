@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from probe import plots
 from probe.errors import UsageError
+from probe.plots import style
 from support import figure_data
 
 
@@ -149,3 +150,21 @@ def test_leaves_no_global_state() -> None:
     panel()
     assert not plt.get_fignums()
     assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize("status", ["undetermined", "linear", "mixture"])
+def test_a_curve_that_is_not_established_is_pale_and_alone(status: str) -> None:
+    tables = figure_data.make("curved", 1)
+    ax = plots.s_curves(tables.samples, tables.fits.assign(status=status))
+    (curve,) = [line for line in ax.lines if line.get_gid() in ("population", "range")]
+    assert curve.get_color() == style.PALE_CURVE
+    assert ax.get_title("left").startswith("(\u03b1 ")
+
+
+def test_dotted_lines_stand_where_the_extreme_inputs_begin() -> None:
+    ax, tables = panel()
+    tail = tables.samples.query("stratum == 'tail'")["input"]
+    at = sorted(
+        float(np.asarray(line.get_xdata())[0]) for line in ax.lines if line.get_gid() == "threshold"
+    )
+    assert at == pytest.approx([tail[tail < 0].max(), tail[tail > 0].min()])
