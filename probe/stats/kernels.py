@@ -8,7 +8,7 @@ Every kernel reads x once and adds to accumulators that no other thread touches 
                                       candidates for the tail
 
 `CellSum` and `ChannelSum` name the last axis of cells and the rows of sums (`probe.stats.sums`);
-numba takes them as constants when it compiles.
+numba takes their values as constants when it compiles (the members themselves only from 0.68 on).
 
 x is float32; `bits` is the same memory seen as int32, whose top bits are the bin (`probe.bins`). A
 kernel returns how many elements are not finite in x or z; these enter no sum. Kernels release the
@@ -59,12 +59,12 @@ def _add(cells: Any, bits: Any, x: Any, z: Any) -> None:
     """Count one finite element in its bin."""
     cell = cells[_cell(bits)]
     x64, z64 = np.float64(x), np.float64(z)
-    cell[CellSum.COUNT] += 1.0
-    cell[CellSum.X] += x64
-    cell[CellSum.Z] += z64
-    cell[CellSum.ZZ] += z64 * z64
-    cell[CellSum.XX] += x64 * x64
-    cell[CellSum.XZ] += x64 * z64
+    cell[CellSum.COUNT.value] += 1.0
+    cell[CellSum.X.value] += x64
+    cell[CellSum.Z.value] += z64
+    cell[CellSum.ZZ.value] += z64 * z64
+    cell[CellSum.XX.value] += x64 * x64
+    cell[CellSum.XZ.value] += x64 * z64
 
 
 @_compile
@@ -109,10 +109,10 @@ def _any_outside(row: Any, low: Any, high: Any) -> Any:
 @_finite
 def _add_channels(sums: Any, row: Any, m: Any, scale: Any) -> None:
     """Add a row of finite values, normalized by its m and scale, to the sums of its channels."""
-    x_sum, x_squares = sums[ChannelSum.X], sums[ChannelSum.XX]
-    x_min, x_max = sums[ChannelSum.X_MIN], sums[ChannelSum.X_MAX]
-    z_sum, z_squares = sums[ChannelSum.Z], sums[ChannelSum.ZZ]
-    z_min, z_max = sums[ChannelSum.Z_MIN], sums[ChannelSum.Z_MAX]
+    x_sum, x_squares = sums[ChannelSum.X.value], sums[ChannelSum.XX.value]
+    x_min, x_max = sums[ChannelSum.X_MIN.value], sums[ChannelSum.X_MAX.value]
+    z_sum, z_squares = sums[ChannelSum.Z.value], sums[ChannelSum.ZZ.value]
+    z_min, z_max = sums[ChannelSum.Z_MIN.value], sums[ChannelSum.Z_MAX.value]
     for c in range(row.shape[0]):
         x = np.float64(row[c])
         z = (x - m) * scale
@@ -146,7 +146,7 @@ def token_rows(x, bits, eps, centered, kinds, low, high, cells, sums, means, sig
         for c in range(channels):
             _add(cell, row_bits[c], row[c], (np.float64(row[c]) - m) * scale)
         flagged[r] = _any_outside(row, low, high)
-    sums[ChannelSum.COUNT] += rows - bad // channels
+    sums[ChannelSum.COUNT.value] += rows - bad // channels
     return bad
 
 
@@ -171,25 +171,26 @@ def planes(x, bits, mean, scale, second, low, high, cells, sums, flagged):  # ty
             continue
         _range(plane_bits, end_bits)
         smallest, largest = np.float64(ends[0]), np.float64(ends[1])
-        z_ends = (smallest - m) * s, (largest - m) * s
-        sums[ChannelSum.X, c] += total
-        sums[ChannelSum.XX, c] += squares
-        sums[ChannelSum.X_MIN, c] = min(sums[ChannelSum.X_MIN, c], smallest)
-        sums[ChannelSum.X_MAX, c] = max(sums[ChannelSum.X_MAX, c], largest)
-        sums[ChannelSum.Z, c] += s * (total - size * m)
-        sums[ChannelSum.ZZ, c] += s * s * (squares - 2.0 * m * total + size * m * m)
-        sums[ChannelSum.Z_MIN, c] = min(sums[ChannelSum.Z_MIN, c], min(z_ends[0], z_ends[1]))
-        sums[ChannelSum.Z_MAX, c] = max(sums[ChannelSum.Z_MAX, c], max(z_ends[0], z_ends[1]))
-        sums[ChannelSum.COUNT, c] += size
+        z_one, z_other = (smallest - m) * s, (largest - m) * s
+        z_low, z_high = min(z_one, z_other), max(z_one, z_other)
+        sums[ChannelSum.X.value, c] += total
+        sums[ChannelSum.XX.value, c] += squares
+        sums[ChannelSum.X_MIN.value, c] = min(sums[ChannelSum.X_MIN.value, c], smallest)
+        sums[ChannelSum.X_MAX.value, c] = max(sums[ChannelSum.X_MAX.value, c], largest)
+        sums[ChannelSum.Z.value, c] += s * (total - size * m)
+        sums[ChannelSum.ZZ.value, c] += s * s * (squares - 2.0 * m * total + size * m * m)
+        sums[ChannelSum.Z_MIN.value, c] = min(sums[ChannelSum.Z_MIN.value, c], z_low)
+        sums[ChannelSum.Z_MAX.value, c] = max(sums[ChannelSum.Z_MAX.value, c], z_high)
+        sums[ChannelSum.COUNT.value, c] += size
         if second:
             for p in range(size):
                 _add(cells, plane_bits[p], plane[p], (np.float64(plane[p]) - m) * s)
         else:
             for p in range(size):
                 cell = cells[_cell(plane_bits[p])]
-                cell[CellSum.COUNT] += 1.0
-                cell[CellSum.X] += np.float64(plane[p])
-                cell[CellSum.Z] += (np.float64(plane[p]) - m) * s
+                cell[CellSum.COUNT.value] += 1.0
+                cell[CellSum.X.value] += np.float64(plane[p])
+                cell[CellSum.Z.value] += (np.float64(plane[p]) - m) * s
         flagged[c] = largest > high[c] or smallest < low[c]
     return bad
 
@@ -197,15 +198,15 @@ def planes(x, bits, mean, scale, second, low, high, cells, sums, flagged):  # ty
 @_inline
 def _add_one(sums: Any, c: Any, x: Any, z: Any) -> None:
     """Add one finite element to the sums of its channel."""
-    sums[ChannelSum.X, c] += x
-    sums[ChannelSum.XX, c] += x * x
-    sums[ChannelSum.X_MIN, c] = min(sums[ChannelSum.X_MIN, c], x)
-    sums[ChannelSum.X_MAX, c] = max(sums[ChannelSum.X_MAX, c], x)
-    sums[ChannelSum.Z, c] += z
-    sums[ChannelSum.ZZ, c] += z * z
-    sums[ChannelSum.Z_MIN, c] = min(sums[ChannelSum.Z_MIN, c], z)
-    sums[ChannelSum.Z_MAX, c] = max(sums[ChannelSum.Z_MAX, c], z)
-    sums[ChannelSum.COUNT, c] += 1.0
+    sums[ChannelSum.X.value, c] += x
+    sums[ChannelSum.XX.value, c] += x * x
+    sums[ChannelSum.X_MIN.value, c] = min(sums[ChannelSum.X_MIN.value, c], x)
+    sums[ChannelSum.X_MAX.value, c] = max(sums[ChannelSum.X_MAX.value, c], x)
+    sums[ChannelSum.Z.value, c] += z
+    sums[ChannelSum.ZZ.value, c] += z * z
+    sums[ChannelSum.Z_MIN.value, c] = min(sums[ChannelSum.Z_MIN.value, c], z)
+    sums[ChannelSum.Z_MAX.value, c] = max(sums[ChannelSum.Z_MAX.value, c], z)
+    sums[ChannelSum.COUNT.value, c] += 1.0
 
 
 @_compile
