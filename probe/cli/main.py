@@ -5,10 +5,13 @@ an exit code.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -28,6 +31,7 @@ from probe.cli.commands.plot import plot
 from probe.cli.commands.report import report
 from probe.cli.commands.verify import verify
 from probe.cli.failure import PROGRAM, debugging, explain, one_line
+from probe.cli.offline import hub_left_alone
 from probe.cli.terminal import reader_left
 from probe.errors import unknown
 
@@ -73,7 +77,10 @@ def execute(arguments: Sequence[str]) -> int:
     """
     command = typer.main.get_command(app)
     try:
-        with command.make_context(PROGRAM, list(arguments)) as context:
+        with (
+            hub_left_alone("--offline" in arguments),
+            command.make_context(PROGRAM, list(arguments)) as context,
+        ):
             command.invoke(context)
         code = 0
     except typer.Exit as leaving:
@@ -86,12 +93,33 @@ def say_warning(message: Any, *_details: Any, **_more: Any) -> None:
     print(f"{PROGRAM}: warning: {one_line(str(message))}", file=sys.stderr)
 
 
+@contextmanager
+def ended_like_an_interrupt() -> Iterator[None]:
+    """SIGTERM (`kill`, a batch system at its time limit) cleans up as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say so
+        yield
+        return
+    process = os.getpid()
+
+    def interrupt(number: int, _frame: Any) -> None:
+        if os.getpid() == process:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)  # a process that was forked off
+        os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of the console script: 0 done, 1 the job failed, 2 wrong usage."""
     # torch's OpenMP threads spin for a while after each operation and would take the core that the
     # statistics need
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ended_like_an_interrupt():
         warnings.showwarning = say_warning
         try:
             return execute(sys.argv[1:] if argv is None else argv)

@@ -30,6 +30,8 @@ ACCEPTED = (
     "(hfds/..., torch/..., folder/...)"
 )
 
+DATASETS = ("hfds/", "torch/", "hfids/", "tfds/", "wds/")  # how names of timm begin
+
 
 @dataclass(frozen=True)
 class FileReader:
@@ -76,13 +78,7 @@ def open_images(
     uri = os.fspath(data)
     if not os.path.lexists(path) and uri.lower().startswith("folder/"):
         path = Path(uri.split("/", 1)[1]).expanduser()
-    elif not os.path.lexists(path) and uri.split("/", 1)[0].lower() in (
-        "hfds",
-        "torch",
-        "hfids",
-        "tfds",
-        "wds",
-    ):
+    elif not os.path.lexists(path) and uri.lower().startswith(DATASETS):
         return open_dataset(uri, num_images, seed)
     if not os.path.lexists(path) and "?" in uri:
         return _with_options(uri, num_images, seed)

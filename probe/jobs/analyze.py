@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from probe.jobs.fitting.fit import fit
 from probe.jobs.replacing.export import export_alphas
 from probe.models.loading.load import Model
 from probe.records import Progress
-from probe.store import Run
+from probe.store import Run, open_run
+from probe.store.outputs import is_run
+from probe.store.replacement import whole_run
 
 
 def analyze(
@@ -36,8 +39,28 @@ def analyze(
     nothing.
     figures: False draws none, and the page has none then. report: False writes no report.html.
     progress: called as progress(stage, done, total, message); stages capture, store, fit, figures,
-    report. What is finished stays on disk if a later step fails.
+    report. What is finished stays on disk if a later step fails; with `overwrite` an old run at
+    `out` stays until the new one has everything.
     """
+    jobs = partial(_jobs, model, data, attention, figures, report, progress)
+    if not (options.get("overwrite") and is_run(out)):
+        return jobs(out=out, **options)
+    with whole_run(out, overwrite=True) as place:
+        jobs(out=place, **options)
+    return open_run(out)
+
+
+def _jobs(
+    model: str | Model | nn.Module,
+    data: Any,
+    attention: bool,
+    figures: bool,
+    report: bool,
+    progress: Progress | None,
+    *,
+    out: str | os.PathLike[str],
+    **options: Any,
+) -> Run:
     run = capture(model, data, out=out, attention=attention, progress=progress, **options)
     fit(run, progress=progress)
     export_alphas(run, run.path / "alpha.safetensors")

@@ -13,7 +13,6 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from probe import plots
-from probe.store.disk import replace_file
 
 FORMATS = ("png", "svg", "pdf")
 _METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -25,10 +24,10 @@ Put = Callable[[Path, Any], Path]  # puts bytes at a path
 def save(
     figure: Figure,
     stem: Path,
+    put: Put,
     formats: Sequence[str] = ("png", "svg"),
-    put: Put = replace_file,
 ) -> list[Path]:
-    """Writes `stem`.png, .svg, ... each in one step; `put`: that of the results of a run."""
+    """Writes `stem`.png, .svg, ...; `put`: that of the step that they belong to."""
     return [
         put(stem.with_name(f"{stem.name}.{ending}"), picture(figure, ending)) for ending in formats
     ]

@@ -25,7 +25,7 @@ from probe.jobs.inputs import open_model
 from probe.models.loading.load import Model, load_model
 from probe.models.loading.origins.names import is_architecture
 from probe.store.alphas import sorted_header
-from probe.store.disk import replace_file
+from probe.store.journal import settle
 from probe.store.outputs import output_file
 
 FILE_OPTIONS = ("num_classes",)
@@ -56,8 +56,8 @@ def model_file(
     )
 
 
-def write_model(module: nn.Module, kind: Format, metadata: Mapping[str, Any], path: Path) -> Path:
-    """Write the state dict of `module`; same content, same bytes."""
+def model_bytes(module: nn.Module, kind: Format, metadata: Mapping[str, Any]) -> bytes:
+    """The content of a file with the state dict of `module`; same content, same bytes."""
     known = {"format": kind.name, "version": str(kind.version), **metadata}
     texts = {
         key: value if isinstance(value, str) else json_bytes(value).decode().strip()
@@ -69,11 +69,12 @@ def write_model(module: nn.Module, kind: Format, metadata: Mapping[str, Any], pa
         for name, value in state
         if isinstance(value, Tensor)
     }
-    return replace_file(path, sorted_header(safetensors.torch.save(tensors, metadata=texts)))
+    return sorted_header(safetensors.torch.save(tensors, metadata=texts))
 
 
 def read_metadata(path: Path, kind: Format) -> dict[str, Any]:
     """The metadata of a file of this kind, its JSON read. Raises UsageError for any other file."""
+    settle(path.parent)
     try:
         with safetensors.safe_open(path, "np") as file:
             texts = file.metadata() or {}

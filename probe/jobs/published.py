@@ -18,14 +18,14 @@ from probe.jobs.converting.convert import convert
 from probe.jobs.drawing.compare import compare_figure, scope_figure
 from probe.jobs.drawing.draw import figure
 from probe.jobs.drawing.tables import frame_of
-from probe.jobs.figure_file import save
+from probe.jobs.figure_file import picture
 from probe.jobs.fitting.fit import fit
 from probe.jobs.inputs import open_model, shown_name
 from probe.models.loading.load import Model
 from probe.records import Progress, silent
-from probe.store.disk import replace_file
 from probe.store.outputs import output_folder
 from probe.store.run import Run
+from probe.store.step import Step
 
 VIT, RESNET = "bundled:vit_cifar10", "bundled:resnet_cifar10"
 
@@ -127,12 +127,12 @@ def published_figures(
     resnet_weights: pretrained, random or a file, of those given by name. The runs are made
     anew and not kept.
     """
-    folder, report = output_folder(out), progress or silent
+    folder = output_folder(out)
     models = [
         open_model(model, weights=weights, device=device, seed=seed, offline=offline)
         for model, weights in ((vit, vit_weights), (resnet, resnet_weights))
     ]
-    with tempfile.TemporaryDirectory() as place:
+    with Step(folder) as step, tempfile.TemporaryDirectory() as place:
         runs = [
             capture(
                 model,
@@ -148,21 +148,25 @@ def published_figures(
         ]
         for run in runs:
             fit(run, progress=progress)
-        paths = _draw(runs[0], runs[1], models[0], folder, report)
         images = frame_of(runs[0]).heading.rpartition(", ")[2]
-    page = _page([_named(model) for model in models], images, seed)
-    return [*paths, replace_file(folder / "README.md", page.encode())]
+        page = _page([_named(model) for model in models], images, seed)
+        files = {
+            **_draw(runs[0], runs[1], models[0], progress or silent),
+            "README.md": page.encode(),
+        }
+        return [step.put(folder / name, data) for name, data in files.items()]
 
 
-def _draw(vit: Run, resnet: Run, model: Model, folder: Path, report: Progress) -> list[Path]:
-    paths: list[Path] = []
+def _draw(vit: Run, resnet: Run, model: Model, report: Progress) -> dict[str, bytes]:
+    """File name -> its content."""
+    files: dict[str, bytes] = {}
     for done, (name, published) in enumerate(FIGURES.items()):
         report("figures", done, len(FIGURES), name)
         drawn = published.draw(vit, resnet, model)
         if drawn is not None:
-            paths += save(drawn, folder / name, ["png"])
+            files[f"{name}.png"] = picture(drawn)
     report("figures", len(FIGURES), len(FIGURES))
-    return paths
+    return files
 
 
 def _named(model: Model) -> str:

@@ -85,8 +85,13 @@ def _value(text: str) -> float | bool:
 def write_state(
     arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any], path: str | os.PathLike[str]
 ) -> Path:
-    """Writes named arrays (`<layer>.alpha`, `.weight`, `.bias`) as safetensors. Metadata that is no
-    string is written as JSON.
+    """Writes named arrays as `state_bytes` says them."""
+    return put(path, state_bytes(arrays, metadata))
+
+
+def state_bytes(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> bytes:
+    """Named arrays (`<layer>.alpha`, `.weight`, `.bias`) as safetensors. Metadata that is no string
+    is written as JSON.
     """
     texts = {
         key: value if isinstance(value, str) else json_bytes(value).decode().strip()
@@ -96,7 +101,7 @@ def write_state(
         name: np.ascontiguousarray(arrays[name]).reshape(np.shape(arrays[name]))
         for name in sorted(arrays)
     }
-    return put(path, sorted_header(safetensors.numpy.save(tensors, metadata=texts)))
+    return sorted_header(safetensors.numpy.save(tensors, metadata=texts))
 
 
 def sorted_header(data: bytes) -> bytes:
@@ -118,6 +123,7 @@ __all__ = [
     "parse_alphas",
     "read_alphas",
     "sorted_header",
+    "state_bytes",
     "write_alphas",
     "write_state",
 ]

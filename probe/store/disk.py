@@ -1,6 +1,4 @@
-"""Writing files so that a reader sees the old content or the new one, never half of it; and what to
-say when the disk refuses.
-"""
+"""Writing a file so that the disk has it, and what to say when the disk refuses."""
 
 from __future__ import annotations
 
@@ -19,17 +17,20 @@ FULL = frozenset(
 )
 
 
-def write_error(error: OSError, path: str | os.PathLike[str]) -> ProbeError:
-    """The one line for a write below `path` that the file system refused."""
+ELSEWHERE = "choose another place or change its permissions"
+
+
+def write_error(
+    error: OSError, path: str | os.PathLike[str], instead: str = ELSEWHERE
+) -> ProbeError:
+    """The one line for a write below `path` that the file system refused; `instead`: what to do."""
     reason = error.strerror or first_line(error)
     if error.errno in FULL:
         advice = "free some space, choose another disk, or keep less (fewer samples)"
         return ProbeError(
             f"{path}: the disk is full ({reason}; {_free(Path(path))} free): {advice}"
         )
-    return ProbeError(
-        f"{path}: cannot be written ({reason}): choose another place or change its permissions"
-    )
+    return ProbeError(f"{path}: cannot be written ({reason}): {instead}")
 
 
 def _free(path: Path) -> str:
@@ -41,12 +42,12 @@ def _free(path: Path) -> str:
 
 
 @contextmanager
-def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+def writing(path: str | os.PathLike[str], instead: str = ELSEWHERE) -> Iterator[None]:
     """Turns an OSError of the body into the one line about `path`."""
     try:
         yield
     except OSError as error:
-        raise write_error(error, path) from error
+        raise write_error(error, path, instead) from error
 
 
 def write_file(path: Path, data: Any) -> None:
@@ -62,23 +63,6 @@ def write_file(path: Path, data: Any) -> None:
         with suppress(OSError):
             path.unlink(missing_ok=True)
         raise
-
-
-def replace_file(path: str | os.PathLike[str], data: Any) -> Path:
-    """Puts `data` at `path` in one step, over whatever file was there. Raises ProbeError; then the
-    old file is untouched.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(temporary, data)
-        try:
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    return path
 
 
 def sync_folder(path: Path) -> None:

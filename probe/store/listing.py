@@ -48,8 +48,14 @@ def belongs(name: str) -> bool:
 def sources(name: str, entries: Entries) -> dict[str, str]:
     """What a result is made of, with the checksum of each: `from` in its entry."""
     of_fits = name not in (*FITTED, "alpha.json") and not name.startswith(f"{FIGURES}/{ATTENTION}")
-    made_of = {part: entries[part]["sha256"] for part in FITTED if of_fits and part in entries}
-    return {CAPTURE: capture_checksum(entries), **made_of}
+    now = generation(entries)
+    return now if of_fits else {CAPTURE: now[CAPTURE]}
+
+
+def generation(entries: Entries) -> dict[str, str]:
+    """What a run holds now, with the checksum of each: all that was captured, and its fits."""
+    fitted = {part: entries[part]["sha256"] for part in FITTED if part in entries}
+    return {CAPTURE: capture_checksum(entries), **fitted}
 
 
 def capture_checksum(entries: Entries) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 from probe.errors import ProbeError, UsageError
 from probe.formatting import json_bytes
-from probe.store.disk import replace_file
 from probe.store.files import Unsound, read_inside
 from probe.store.manifest_shape import shortened, wrong_shape
 from probe.store.schema import FORMAT, MANIFEST, VERSION
@@ -61,11 +60,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ProbeError(f"{path} is damaged: {problem}; capture the run again")
     manifest.pop(SEAL, None)
     return manifest
-
-
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Puts a manifest into a run, in one step. Raises ProbeError."""
-    replace_file(folder / MANIFEST, sealed(manifest))
 
 
 def sealed(manifest: Mapping[str, Any]) -> bytes:

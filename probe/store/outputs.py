@@ -11,7 +11,7 @@ from probe.errors import UsageError
 from probe.store.disk import writing
 from probe.store.files import Unsound, read_inside
 from probe.store.schema import CONTENTS, FORMAT, MANIFEST
-from probe.store.staging import is_aside, is_hidden
+from probe.store.staging import is_hidden, is_left_over
 
 OVERWRITE = "--overwrite (overwrite=True)"
 NO_CONTENT = (".DS_Store",)  # what a file manager leaves in a folder that is empty for people
@@ -68,14 +68,14 @@ def output_run(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     names = _contents(folder)
     if not names:
         return folder
-    if not _is_run(folder):
+    if not is_run(folder):
         raise UsageError(
             f"{path} is no run and holds other files ({_first(names)}); give a new or an empty "
             "folder"
         )
     if not overwrite:
         raise UsageError(f"{path} already holds a run; give another folder, or {OVERWRITE}")
-    foreign = [name for name in names if name not in CONTENTS and not is_aside(name)]
+    foreign = [name for name in names if name not in CONTENTS and not is_left_over(name)]
     if foreign:
         raise UsageError(
             f"{path} holds files that are no part of a run ({_first(foreign)}); move them before "
@@ -96,10 +96,11 @@ def _contents(folder: Path) -> list[str]:
         return sorted(each.name for each in folder.iterdir() if each.name not in NO_CONTENT)
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(path: str | os.PathLike[str]) -> bool:
+    """Does this folder hold a run, whole or damaged?"""
     try:
-        manifest = json.loads(read_inside(folder, MANIFEST))
-    except (Unsound, ValueError, RecursionError):
+        manifest = json.loads(read_inside(Path(path).expanduser(), MANIFEST))
+    except (OSError, Unsound, ValueError, RecursionError):
         return False
     return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import pyarrow.parquet as pq
 from probe.errors import ProbeError, UsageError, first_line, nearest
 from probe.records import STRATA
 from probe.store.alphas import alpha_bytes, parse_alphas
+from probe.store.disk import ELSEWHERE
 from probe.store.encode import table_bytes
 from probe.store.files import Unsound, read_inside
+from probe.store.journal import settle
 from probe.store.listing import capture_checksum, has_list_of_results, listed, remedy
 from probe.store.manifest import model_option, read_manifest, why_no_attention
 from probe.store.notebook_view import notebook_view
@@ -30,7 +33,7 @@ from probe.store.schema import (
     missing_columns,
     sample_name,
 )
-from probe.store.staging import is_hidden
+from probe.store.staging import bring_back, is_hidden
 
 
 def open_run(path: str | os.PathLike[str] | Run) -> Run:
@@ -41,6 +44,8 @@ def open_run(path: str | os.PathLike[str] | Run) -> Run:
         return path
     folder = Path(path).expanduser()
     try:
+        with suppress(OSError):  # what cannot be written needs nothing of it
+            bring_back(Path(os.path.realpath(folder)))
         os.stat(folder)
         problem = "" if folder.is_dir() else "is a file"
     except FileNotFoundError:
@@ -51,6 +56,7 @@ def open_run(path: str | os.PathLike[str] | Run) -> Run:
         raise UsageError(f"{path} {problem}; give the folder of a run (--out of a capture)")
     if is_hidden(folder):
         raise UsageError(f"{path} is an unfinished run: capture it again")
+    settle(folder)
     return Run(folder, read_manifest(folder))
 
 
@@ -184,9 +190,11 @@ class Run:
             for ending in (".csv", ".json"):
                 results.put(self.path / f"alpha{ending}", alpha_bytes(alphas, ending))
 
-    def results(self) -> Results:
-        """A block in which a job puts its files into the run, all of them at its end."""
-        return Results(self.path)
+    def results(self, instead: str = ELSEWHERE) -> Results:
+        """A block in which a job puts its files into the run, all of them at its end. instead: what
+        to do where the run cannot be written, which entering the block finds out.
+        """
+        return Results(self.path, instead)
 
     def _known(self, layer: str) -> str:
         names = list(self.layers["layer"])
@@ -260,6 +268,7 @@ class Run:
         try:
             return self._checked(file)
         except Unsound:
+            settle(self.path)  # waits for the job that does so right now
             self._reload()
         try:
             return self._checked(file)

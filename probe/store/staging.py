@@ -2,6 +2,7 @@
 
 `.NAME.PID-HOST-TOKEN.unfinished` is a run on its way, `.replaced` an old run that is about to go. A
 sibling of a living process, or of another machine on a shared disk, is never touched.
+`.PID-HOST-TOKEN.results` inside of a folder: see probe.store.journal.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 _PATTERN = re.compile(
@@ -19,6 +20,8 @@ _PATTERN = re.compile(
     re.DOTALL,
 )
 _ASIDE = re.compile(r"\.(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]{8}\.results")
+_OLD_ASIDE = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp", re.DOTALL)
+WAITS, WAIT = 100, 0.01  # times, seconds
 
 
 def sibling(out: Path, kind: str) -> Path:
@@ -34,23 +37,46 @@ def clean(out: Path) -> None:
     """Removes what killed writers of `out` left. An old run whose replacement never arrived moves
     back.
     """
-    for path, kind in _abandoned(out):
-        if kind == "replaced" and not out.exists():
-            path.rename(out)
-        else:
+    bring_back(out)
+    for path in _abandoned(out):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def bring_back(out: Path) -> None:
+    """Ends what a killed writer began when it gave a new run the name of an old one: the old one
+    has its name again where the new one did not get it, else it goes. A living writer in between
+    its two renames is waited for.
+    """
+    for path in _replaced(_abandoned(out)):
+        if out.exists():
             shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.rename(out)
+    for _ in range(WAITS):
+        if out.exists() or not _replaced(_siblings(out)):
+            return
+        time.sleep(WAIT)
 
 
-def _abandoned(out: Path) -> Iterator[tuple[Path, str]]:
-    for path in sorted(out.parent.iterdir()):
-        match = _PATTERN.fullmatch(path.name)
-        if (
-            match
-            and match["stem"] == _stem(out)
-            and match["host"] == _host()
-            and not _alive(int(match["pid"]))
-        ):
-            yield path, match["kind"]
+def _replaced(siblings: list[Path]) -> list[Path]:
+    return [path for path in siblings if path.name.endswith(".replaced")]
+
+
+def _abandoned(out: Path) -> list[Path]:
+    """Hidden siblings of a run that a process of this machine made, and that has ended."""
+    return [path for path in _siblings(out) if _is_dead(_PATTERN.fullmatch(path.name))]
+
+
+def _siblings(out: Path) -> list[Path]:
+    """What writers of a run have beside it, sorted."""
+    names = (name for name in os.listdir(out.parent) if name.startswith("."))
+    matches = (_PATTERN.fullmatch(name) for name in names)
+    stem = _stem(out)
+    return sorted(out.with_name(match[0]) for match in matches if match and match["stem"] == stem)
+
+
+def _is_dead(match: re.Match[str] | None) -> bool:
+    return bool(match and match["host"] == _host() and not _alive(int(match["pid"])))
 
 
 def _stem(out: Path) -> str:
@@ -77,18 +103,27 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def aside(run: Path) -> Path:
-    """A fresh hidden name inside a run, for files on their way into it."""
-    return run / f".{os.getpid()}-{_host()}-{os.urandom(4).hex()}.results"
+def aside(folder: Path) -> Path:
+    """A fresh hidden name inside a folder, for files on their way into it."""
+    return folder / f".{os.getpid()}-{_host()}-{os.urandom(4).hex()}.results"
 
 
 def is_aside(name: str) -> bool:
     return _ASIDE.fullmatch(name) is not None
 
 
-def clean_aside(run: Path) -> None:
-    """Removes what killed jobs left inside of a run."""
-    for path in sorted(run.iterdir()):
-        match = _ASIDE.fullmatch(path.name)
-        if match and match["host"] == _host() and not _alive(int(match["pid"])):
-            shutil.rmtree(path, ignore_errors=True)
+def is_left_over(name: str) -> bool:
+    """Is this a place of files on their way, also as earlier versions named them?"""
+    return is_aside(name) or _OLD_ASIDE.fullmatch(name) is not None
+
+
+def asides(folder: Path) -> list[Path]:
+    """Where jobs write, or wrote, files on their way into a folder; links are none."""
+    with os.scandir(folder) as entries:
+        names = [each.name for each in entries if is_aside(each.name) and not each.is_symlink()]
+    return [folder / name for name in sorted(names)]
+
+
+def is_abandoned(place: Path) -> bool:
+    """Did a process of this machine make this place, and end?"""
+    return _is_dead(_ASIDE.fullmatch(place.name))

@@ -110,7 +110,8 @@ def _uniform(
     """The number of uniform rows: in all channels the same, and as planned. moments: those of the
     layer, by channel.
 
-    Skipped images may cost rows, as these are drawn before it is known which images can be read.
+    Skipped images may cost rows, as these are drawn before it is known which images can be read;
+    and so may batches that skip the layer.
     """
     found = (
         samples[samples["stratum"] == "uniform"]
@@ -126,7 +127,8 @@ def _uniform(
         )
         return
     too_many = bool((found > due).any())
-    too_few = bool((found < due).any()) and _wanted(manifest) is not None and not _skipped(manifest)
+    may_be_few = _skipped(manifest) or _missed(layer, moments, manifest)
+    too_few = bool((found < due).any()) and _wanted(manifest) is not None and not may_be_few
     if too_many or too_few:
         yield f"layer {layer}: {found.max()} uniform samples in each channel, {due.max()} are due"
 
@@ -135,6 +137,14 @@ def _skipped(manifest: dict[str, Any]) -> bool:
     """Were there images that could not be read?"""
     data = manifest.get("data")
     return bool(data.get("skipped")) if isinstance(data, dict) else False
+
+
+def _missed(layer: str, moments: pd.DataFrame, manifest: dict[str, Any]) -> bool:
+    """Was the layer called at fewer positions than it has in all images together?"""
+    records = {record["layer"]: record for record in manifest.get("layers", ())}
+    positions = records.get(layer, {}).get("positions") or 0
+    images = manifest.get("images_seen")
+    return isinstance(images, int) and bool((moments["count"] < positions * images).any())
 
 
 def _wanted(manifest: dict[str, Any]) -> int | None:

@@ -129,7 +129,7 @@ class RunWriter:
             write_file(temporary / MANIFEST, sealed({**head, **manifest, **head, "files": files}))
             sync_folder(temporary)
             output_run(self.out, self.overwrite)  # somebody else may have been faster
-            _swap(temporary, self._target)
+            swap(temporary, self._target)
             sync_folder(self._target.parent)
         self._temporary = None
         return self._target
@@ -155,7 +155,7 @@ class RunWriter:
             self._claimed.add(what)
 
 
-def _swap(new: Path, target: Path) -> None:
+def swap(new: Path, target: Path) -> None:
     """Gives `new` the name `target`. An old run there stays until the new one has its name."""
     if not target.exists():
         new.rename(target)

@@ -49,6 +49,8 @@ WORKING = {
 REFUSED = {
     "timm weights": ["capture", "--model", "test_vit", *SMALL, *CAPTURED],
     "torchvision weights": ["capture", "--model", "torchvision:vgg11", *SMALL, *CAPTURED],
+    "hub data set": ["capture", *MODEL, *SMALL, *CAPTURED, "--data", "hfds/nobody/nothing"],
+    "stream of the hub": ["capture", *MODEL, *SMALL, *CAPTURED, "--data", "hfids/nobody/nothing"],
     "hub model": ["capture", "--model", "hf-hub:nobody/nothing", *SMALL, *CAPTURED],
 }
 

@@ -117,9 +117,10 @@ def test_results_that_find_no_room_are_a_failure(line: str) -> None:
     )
 
 
-def test_an_interrupt_is_one_line() -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_is_one_line(name: str) -> None:
     job = (
-        "import os, signal; module.analyze = lambda *a, **o: os.kill(os.getpid(), signal.SIGINT) "
+        f"import os, signal; module.analyze = lambda *a, **o: os.kill(os.getpid(), signal.{name}) "
         "or __import__('time').sleep(9)"
     )
     done = fake(job, "-q")

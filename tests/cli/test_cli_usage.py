@@ -26,8 +26,8 @@ WRONG = {
     "--out --json": "--out --json: needs a value before --json",
     "--sampels 3": "option --sampels is unknown (did you mean --samples?); see probe-norms --help",
     "fit runs/a --model x": (
-        "option --model is unknown (accepted: --families, --quiet, --json, --help); see "
-        "probe-norms fit --help"
+        "option --model is unknown (accepted: --families, --out, --overwrite, --quiet, --json, "
+        "--help); see probe-norms fit --help"
     ),
     "-x": "option -x is unknown (accepted: --model, ",
     "fitt runs/a": "command 'fitt' is unknown (did you mean fit?); known: capture, layers, "

@@ -157,6 +157,8 @@ def test_malformed_metadata_is_one_line_that_names_the_entry(
         {"kind": "list", "location": "torch/cifar10"},
         {"kind": "paths", "images": None},
         {"kind": "dataset"},
+        {"kind": "dataset", "location": "hfds/somebody/data", "split": "test", "identity": "x"},
+        {"kind": "parquet", "location": "hfds/somebody/data", "identity": "x"},
         {"kind": "parquet"},
         {"kind": "folder", "location": "\0"},
         {"kind": "folder", "location": ".", "chosen": "x"},

@@ -15,7 +15,6 @@ import pytest
 
 from probe.errors import ProbeError, UsageError
 from probe.store import open_run, verify_run, write_alphas, write_state
-from probe.store import results as results_module
 from probe.store.results import Results, figures_folder, put
 from probe.store.schema import TABLES
 from support.manifests import change_manifest
@@ -99,22 +98,52 @@ def test_an_error_within_a_job_leaves_the_run_as_it_was(
     assert after == before
 
 
-def test_a_job_that_ends_between_its_files_and_the_list_is_seen_by_every_reader(
+def test_an_interrupt_between_the_files_of_a_job_waits_for_the_last(
     run_path: Path, alphas: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit(run_path, alphas)
+    replace, renamed = Path.replace, []
 
-    def killed(*_given: object) -> None:
-        raise KeyboardInterrupt
+    def interrupted(self: Path, target: Path) -> Path:
+        renamed.append(target)
+        if len(renamed) == 2:
+            raise KeyboardInterrupt
+        return replace(self, target)
 
-    monkeypatch.setattr(results_module, "write_manifest", killed)
+    monkeypatch.setattr(Path, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(run_path, alphas, alpha=2.0)
     monkeypatch.undo()
+    assert len(renamed) > 2
+    assert of_results(run_path) == []
+    assert set(open_run(run_path).alphas()["alpha"]) == {2.0}
+
+
+def test_a_list_that_does_not_know_its_files_is_seen_by_every_reader(
+    run_path: Path, alphas: pd.DataFrame
+) -> None:
+    fit(run_path, alphas)
+    before = (run_path / "manifest.json").read_bytes()
+    fit(run_path, alphas, alpha=2.0)
+    (run_path / "manifest.json").write_bytes(before)
     with pytest.raises(ProbeError, match=r"alpha\.csv: the content changed .*probe-norms fit"):
         open_run(run_path).alphas()
     assert any(line.startswith("alpha.csv: the content changed") for line in verify_run(run_path))
     fit(run_path, alphas, alpha=2.0)
+    assert of_results(run_path) == []
+
+
+def test_a_job_whose_run_is_fitted_again_meanwhile_writes_nothing(
+    run_path: Path, alphas: pd.DataFrame
+) -> None:
+    fit(run_path, alphas)
+    with (
+        pytest.raises(ProbeError, match="fitted again by another job meanwhile: nothing was"),
+        Results(run_path) as results,
+    ):
+        results.put(run_path / "report.html", b"of the old fits")
+        fit(run_path, alphas, alpha=2.0)
+    assert not (run_path / "report.html").exists()
     assert of_results(run_path) == []
 
 

@@ -193,6 +193,20 @@ def test_skipped_images_may_cost_uniform_samples(tmp_path: Path, kit) -> None:
     ]
 
 
+def test_a_layer_that_batches_skip_may_have_few_uniform_samples(tmp_path: Path, kit) -> None:
+    def shorten(rows: dict[str, Any]) -> dict[str, Any]:
+        rows["uniform"] = {name: array[:-1] for name, array in rows["uniform"].items()}
+        return rows
+
+    path = write(tmp_path / "run", kit, samples=shorten)
+    change_manifest(path, lambda manifest: manifest.update(images_seen=21))  # it saw 20
+    assert verify_run(path) == []
+    change_manifest(path, lambda manifest: manifest.update(images_seen=20))
+    assert verify_run(path) == [
+        "layer blocks.0.norm1: 31 uniform samples in each channel, 32 are due"
+    ]
+
+
 def as_an_older_version_wrote_it(path: Path) -> None:
     """The profile without its second moments of the input, and a manifest that knows this file."""
     table = pq.read_table(path / "profile.parquet").drop_columns(["sum_input_sq", "sum_product"])

@@ -20,8 +20,24 @@ Families = Annotated[
 ]
 
 
+Out = Annotated[
+    str | None,
+    opt.text_option(
+        "--out",
+        "DIR",
+        "Directory of a copy of the run that holds the fits, where RUN cannot be written.  "
+        "[default: RUN]",
+    ),
+]
+
+
 def fit(
-    run: opt.Run, families: Families = None, quiet: opt.Quiet = False, json: opt.Json = False
+    run: opt.Run,
+    families: Families = None,
+    out: Out = None,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
+    json: opt.Json = False,
 ) -> None:
     """Fit the curves to a run again; the model is not needed."""
     from probe.cli.progress import progress_bar
@@ -31,8 +47,13 @@ def fit(
         from probe.jobs.fitting.fit import fit as job
         from probe.store.run import open_run
 
-        opened = open_run(run)
         fits = job(
-            opened, families=list(families) if families else None, save=True, progress=progress
+            open_run(run),
+            families=list(families) if families else None,
+            save=True,
+            progress=progress,
+            out=out,
+            overwrite=overwrite,
         )
-    show_fits(opened, fits, json)
+        fitted = open_run(out or run)
+    show_fits(fitted, fits, json)

@@ -13,6 +13,7 @@ import glob
 import itertools
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pandas as pd
@@ -20,11 +21,12 @@ from torch import Tensor, nn
 
 from probe.curves import StandIn
 from probe.errors import UsageError, unknown
-from probe.jobs.converting.curves import conversion_curves
+from probe.jobs.converting.curves import check_choice, conversion_curves
 from probe.jobs.converting.eval_data import EvalData, read_eval_data
 from probe.jobs.converting.evaluate import Comparison, activate
 from probe.jobs.converting.result import BESIDE, Conversion, write
 from probe.jobs.converting.table import choose, layer_rows, measured, passes
+from probe.jobs.fitting.fit import ensure_fitted
 from probe.jobs.inputs import check_images
 from probe.jobs.model_file import model_file
 from probe.jobs.reopen import run_model
@@ -35,6 +37,7 @@ from probe.models.replacing.curve_norms import curve_norms, fitted_family
 from probe.models.replacing.swap import ModuleSlot, Swap, swap
 from probe.records import Progress, silent
 from probe.store import Run, open_run
+from probe.store.results import step_into
 
 
 def convert(
@@ -86,48 +89,51 @@ def convert(
     target = None if out is None else model_file(out, overwrite, beside=BESIDE)
     run = open_run(run)
     select(run.layers["layer"], layers, f"layers of run {run.path}")
-    stand_ins, left_out = conversion_curves(
-        run,
-        fitted_family(to, scope),
-        layers=layers,
-        scope=scope,
-        curves=curves,
-        progress=report,
-    )
+    check_choice(scope, curves)
     loaded = run_model(run, model, weights=weights, device=device, offline=offline)
-    compared = read_eval_data(
-        loaded,
-        data,
-        run,
-        num_images=num_images,
-        batch_size=batch_size,
-        workers=workers,
-        seed=seed,
-        transform=transform,
-        progress=report,
-    )
-    trial = swap(
-        loaded.module, to, layers=layers, init="fitted", stand_ins=stand_ins, left_out=left_out
-    )
-    rows = layer_rows(run, trial, layers, stand_ins, left_out)
-    table, comparison = _measure(loaded, rows, trial, compared, tolerance, report)
-    chosen = table.loc[table["replaced"], "layer"].tolist()
-    swapped = _swap_only(loaded.module, to, chosen, stand_ins) if chosen else None
-    result = Conversion(
-        table=table,
-        model=dataclasses.replace(loaded, fingerprint=fingerprint(loaded.module)),
-        swap=swapped,
-        score=comparison.score(chosen),
-        accuracy=comparison.accuracy,
-        images=compared.images,
-        data=compared.description,
-        asked={"norm": to, "scope": scope, "curves": curves},
-        tolerance=tolerance,
-        notes=_notes(compared, comparison, tolerance),
-    )
-    if target is not None and swapped is not None:
-        result.files.extend(write(result, loaded, target))
-    return result
+    ensure_fitted(run, progress)
+    with nullcontext() if target is None else step_into(target, [run.path]) as step:
+        stand_ins, left_out = conversion_curves(
+            run,
+            fitted_family(to, scope),
+            layers=layers,
+            scope=scope,
+            curves=curves,
+            progress=report,
+        )
+        compared = read_eval_data(
+            loaded,
+            data,
+            run,
+            num_images=num_images,
+            batch_size=batch_size,
+            workers=workers,
+            seed=seed,
+            transform=transform,
+            progress=report,
+        )
+        trial = swap(
+            loaded.module, to, layers=layers, init="fitted", stand_ins=stand_ins, left_out=left_out
+        )
+        rows = layer_rows(run, trial, layers, stand_ins, left_out)
+        table, comparison = _measure(loaded, rows, trial, compared, tolerance, report)
+        chosen = table.loc[table["replaced"], "layer"].tolist()
+        swapped = _swap_only(loaded.module, to, chosen, stand_ins) if chosen else None
+        result = Conversion(
+            table=table,
+            model=dataclasses.replace(loaded, fingerprint=fingerprint(loaded.module)),
+            swap=swapped,
+            score=comparison.score(chosen),
+            accuracy=comparison.accuracy,
+            images=compared.images,
+            data=compared.description,
+            asked={"norm": to, "scope": scope, "curves": curves},
+            tolerance=tolerance,
+            notes=_notes(compared, comparison, tolerance),
+        )
+        if target is not None and step is not None and swapped is not None:
+            result.files.extend(write(result, loaded, target, step.put))
+        return result
 
 
 def _check(to: str, tolerance: float | None) -> None:

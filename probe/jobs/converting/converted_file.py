@@ -22,7 +22,7 @@ from torch import nn
 
 from probe.curves import StandIn
 from probe.errors import UsageError
-from probe.jobs.model_file import Format, constructor_options, original, read_metadata, write_model
+from probe.jobs.model_file import Format, constructor_options, model_bytes, original, read_metadata
 from probe.models.loading.load import Model, resolve_device
 from probe.models.loading.origins.common import load_exactly
 from probe.models.loading.weights import fingerprint
@@ -33,13 +33,9 @@ from probe.models.replacing.swap import swap
 CONVERTED = Format("probe-convert", 1, "converted", ("layers", "left_out", "options", "measured"))
 
 
-def save_converted(model: Model, metadata: Mapping[str, Any], path: Path) -> Path:
-    """Write the state dict of a converted model; `metadata` says how to build it (see the
-    module).
-    """
-    return write_model(
-        model.module, CONVERTED, {**metadata, "options": constructor_options(model)}, path
-    )
+def converted_bytes(model: Model, metadata: Mapping[str, Any]) -> bytes:
+    """The file of a converted model; `metadata` says how to build it (see the module)."""
+    return model_bytes(model.module, CONVERTED, {**metadata, "options": constructor_options(model)})
 
 
 def load_converted(

@@ -32,12 +32,17 @@ def conversion_curves(
 
     family: of probe.curves.FAMILIES. Raises UsageError for an unknown scope or choice of curves.
     """
-    for option, value, accepted in (("--scope", scope, SCOPES), ("--curves", curves, CURVES)):
-        if value not in accepted:
-            raise unknown(option, value, accepted)
+    check_choice(scope, curves)
     ensure_fitted(run, progress)
     stand_ins, left_out = run_stand_ins(run, scope, family, curves=curves)
     return _of_layers(stand_ins, layers), _of_layers(left_out, layers)
+
+
+def check_choice(scope: str, curves: str) -> None:
+    """Raises UsageError for an unknown scope or choice of curves."""
+    for option, value, accepted in (("--scope", scope, SCOPES), ("--curves", curves, CURVES)):
+        if value not in accepted:
+            raise unknown(option, value, accepted)
 
 
 def _of_layers(by_layer: Mapping[str, Any], layers: Patterns) -> dict[str, Any]:

@@ -135,8 +135,11 @@ def _reopened(described: dict[str, Any], plan: dict[str, Any]) -> ImageSource:
     if kind == "paths":
         return open_images(list(described.get("images") or [])[:chosen])
     if kind == "dataset":
-        return open_images(f"{described['location']}?split={described['split']}", chosen, seed)
+        # it may be on the hub, under a name that a stranger chose
+        raise UsageError("they are a data set, which is opened where --eval names it")
     if kind == "parquet":
+        if not os.path.lexists(os.path.expanduser(str(described["location"]))):
+            raise UsageError("they are not where they were")
         options = {"split": "split", "input_key": "column", "target_key": "labels"}
         query = {option: described[key] for option, key in options.items() if described.get(key)}
         return open_images(f"{described['location']}?{urlencode(query)}", chosen, seed)

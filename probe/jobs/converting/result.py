@@ -12,13 +12,12 @@ from pathlib import Path
 import pandas as pd
 
 from probe.formatting import csv_bytes
-from probe.jobs.converting.converted_file import save_converted
+from probe.jobs.converting.converted_file import converted_bytes
 from probe.jobs.converting.evaluate import Score
-from probe.jobs.figure_file import save
+from probe.jobs.figure_file import Put, save
 from probe.jobs.inputs import shown_name
 from probe.models.loading.load import Model
 from probe.models.replacing.swap import Swap
-from probe.store.disk import replace_file
 
 BESIDE = (".csv", ".png", ".svg")  # endings of the files beside the model
 
@@ -47,9 +46,9 @@ class Conversion:
     files: list[Path] = field(default_factory=list)
 
 
-def write(result: Conversion, original: Model, path: Path) -> list[Path]:
+def write(result: Conversion, original: Model, path: Path, put: Put) -> list[Path]:
     """The converted model as `path`, its table and its figure. original: what the model said of
-    itself before.
+    itself before; put: that of the step in which they are written.
     """
     # matplotlib takes its time, and --out may not be given
     from probe.plots.convert import conversion_by_depth
@@ -58,8 +57,8 @@ def write(result: Conversion, original: Model, path: Path) -> list[Path]:
     table = result.table
     rows = csv_bytes(table)
     files = [
-        save_converted(result.model, _metadata(result, original), path),
-        replace_file(path.with_suffix(".csv"), rows),
+        put(path, converted_bytes(result.model, _metadata(result, original))),
+        put(path.with_suffix(".csv"), rows),
     ]
     heading = (
         f"{shown_name(original)}, {result.asked['norm']}, scope {result.asked['scope']}, "
@@ -67,7 +66,7 @@ def write(result: Conversion, original: Model, path: Path) -> list[Path]:
     )
     random = "random weights: nothing was learned" if original.weights == "random" else ""
     figure = conversion_by_depth(table, accuracy=result.accuracy, frame=Frame(heading, random))
-    return files + save(figure, path.with_suffix(""))
+    return files + save(figure, path.with_suffix(""), put)
 
 
 def _metadata(result: Conversion, original: Model) -> Mapping[str, object]:

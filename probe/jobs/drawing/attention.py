@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -28,9 +29,9 @@ from probe.layer_names import Patterns, select
 from probe.models.attention import AttentionMap, attention_maps
 from probe.models.loading.load import Model
 from probe.stats.rollout import attention_rollout
-from probe.store.disk import replace_file
 from probe.store.outputs import output_folder
 from probe.store.run import Run, open_run, run_names
+from probe.store.step import Step
 
 SELECTED = 4  # layers whose maps are drawn where none are named
 
@@ -56,16 +57,17 @@ def draw_runs(runs: Sequence[Run | str | Path], out: str | Path) -> list[Path]:
         f"{name}: {frame.warning}" for name, frame in frames.items() if frame.warning
     )
     heading = next(iter(frames.values())).heading if len(frames) == 1 else ""
-    figure = plots.attention_distance(tables, frame=plots.Frame(heading, warning))
-    folder = output_folder(out)
     rows = b"".join(
         csv_bytes(table.assign(run=name), header=index == 0)
         for index, (name, table) in enumerate(tables.items())
     )
-    return [
-        replace_file(folder / "attention.csv", rows),
-        *save(figure, folder / "attention_distance"),
-    ]
+    folder = output_folder(out)
+    with Step(folder) as step:
+        figure = plots.attention_distance(tables, frame=plots.Frame(heading, warning))
+        return [
+            step.put(folder / "attention.csv", rows),
+            *save(figure, folder / "attention_distance", step.put),
+        ]
 
 
 def draw_attention(
@@ -102,18 +104,22 @@ def draw_attention(
     picture, frame = _picture(inputs[0], loaded.transform), _frame(loaded, image)
     folder = output_folder(out)
     drawn = Drawn([], {})
-    for one in chosen:
-        reason = _not_drawable(one)
-        if reason:
-            drawn.left_out[one.layer] = reason
-            continue
-        patch = query or (one.grid[0] // 2, one.grid[1] // 2)
-        heading = plots.Frame(f"{frame.heading}, {one.layer}", frame.warning)
-        figure = plots.attention_maps(picture, one.probabilities, one.grid, patch, frame=heading)
-        drawn.paths.extend(
-            save(figure, folder / f"attention_map_{re.sub(r'[^A-Za-z0-9._-]', '_', one.layer)}")
-        )
-    _rollout(drawn, found, picture, query, frame, folder)
+    with Step(folder) as step:
+        for one in chosen:
+            reason = _not_drawable(one)
+            if reason:
+                drawn.left_out[one.layer] = reason
+                continue
+            patch = query or (one.grid[0] // 2, one.grid[1] // 2)
+            heading = plots.Frame(f"{frame.heading}, {one.layer}", frame.warning)
+            figure = plots.attention_maps(
+                picture, one.probabilities, one.grid, patch, frame=heading
+            )
+            name = f"attention_map_{re.sub(r'[^A-Za-z0-9._-]', '_', one.layer)}"
+            drawn.paths.extend(save(figure, folder / name, step.put))
+        rollout = _rollout(drawn, found, picture, query, frame)
+        if rollout is not None:
+            drawn.paths.extend(save(rollout, folder / "attention_rollout", step.put))
     if not drawn.paths:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in drawn.left_out.items())
         raise ProbeError(f"no attention map of {shown_name(loaded)} can be drawn: {reasons}")
@@ -126,20 +132,18 @@ def _rollout(
     picture: NDArray[np.float32],
     query: tuple[int, int] | None,
     frame: plots.Frame,
-    folder: Path,
-) -> None:
+) -> Figure | None:
     reasons = {one.layer: reason for one in found if (reason := _not_drawable(one))}
     if reasons:
         layer, reason = next(iter(reasons.items()))
         drawn.left_out["rollout"] = f"it goes through all layers, and {layer} has {reason}"
-        return
+        return None
     try:
         shares = attention_rollout([one.probabilities for one in found])
     except UsageError as reason:
         drawn.left_out["rollout"] = str(reason)
-        return
-    figure = plots.rollout(picture, shares, found[-1].grid, query, frame=frame)
-    drawn.paths.extend(save(figure, folder / "attention_rollout"))
+        return None
+    return plots.rollout(picture, shares, found[-1].grid, query, frame=frame)
 
 
 def _not_drawable(one: AttentionMap) -> str:

@@ -24,9 +24,9 @@ from probe.plots.compare import Side, compare_grid
 from probe.plots.layout import Frame
 from probe.plots.lines import r2_by_scope
 from probe.records import Status, main_fits
-from probe.store.disk import replace_file
 from probe.store.outputs import output_folder
 from probe.store.run import Run, open_run, run_names
+from probe.store.step import Step
 
 
 def compare(
@@ -38,17 +38,22 @@ def compare(
     Both runs must be fitted and exported (UsageError says how otherwise).
     """
     runs = [open_run(run_a), open_run(run_b)]
-    table = pd.DataFrame(
-        [{"run": name} | key_numbers(run) for name, run in zip(run_names(runs), runs, strict=True)]
-    )
-    if out is not None:
-        folder = output_folder(out)
-        replace_file(folder / "compare.csv", csv_bytes(table))
+    if out is None:
+        return _compared(runs)
+    folder = output_folder(out)
+    with Step(folder, [run.path for run in runs]) as step:
+        table = _compared(runs)
+        step.put(folder / "compare.csv", csv_bytes(table))
         figure = compare_figure(*runs)
         if figure is not None:
-            save(figure, folder / "compare")
-        save(scope_figure(*runs), folder / "r2_by_scope")
+            save(figure, folder / "compare", step.put)
+        save(scope_figure(*runs), folder / "r2_by_scope", step.put)
     return table
+
+
+def _compared(runs: Sequence[Run]) -> pd.DataFrame:
+    named = zip(run_names(runs), runs, strict=True)
+    return pd.DataFrame([{"run": name} | key_numbers(run) for name, run in named])
 
 
 def key_numbers(run: Run) -> dict[str, Any]:

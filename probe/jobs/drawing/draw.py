@@ -21,7 +21,7 @@ from probe.plots.alpha import drawable
 from probe.plots.families import layer_fits
 from probe.records import Progress, silent
 from probe.store.outputs import output_folder
-from probe.store.results import figures_folder
+from probe.store.results import figures_folder, step_into
 from probe.store.run import Run, open_run
 
 _log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def plot(
     tables = FigureTables(run, layers, plots.Shape(family, family_of(family).value))
     folder = figures_folder(run.path) if out is None else output_folder(out)
     paths: list[Path] = []
-    with run.results() as results:
+    with step_into(folder / "figure.png", [run.path], "give --out DIR") as step:
         for done, kind in enumerate(chosen):
             report("figures", done, len(chosen), kind)
             try:
@@ -69,7 +69,7 @@ def plot(
                     ) from None
                 _log.info("figure %s left out: %s", kind, reason)
                 continue
-            paths += save(figure, folder / kind, endings, results.put)
+            paths += save(figure, folder / kind, step.put, endings)
     report("figures", len(chosen), len(chosen), "")
     return paths
 

@@ -4,6 +4,7 @@ alphas out.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from probe.errors import ProbeError, unknown
 from probe.jobs.fitting.tables import alpha_row, channel_rows
 from probe.records import GROUPS, Fit, Progress, Status, main_fits, silent
 from probe.store import Run, open_run
+from probe.store.replacement import copy_captured, whole_run
 from probe.store.schema import TABLES
 from probe.wording.evidence import seen_images
 from probe.wording.notes import table_metadata
@@ -67,6 +69,9 @@ def fit(
     families: Sequence[str] | None = None,
     save: bool = True,
     progress: Progress | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
 ) -> pd.DataFrame:
     """Fit every family to every layer. Returns one row per layer, family, scope, weighting and
     token kind.
@@ -75,8 +80,30 @@ def fit(
     and alphas rest on them. Families that the run was fitted with before stay.
     save: write fits, channel fits and the alpha table (CSV, JSON) into the run.
     progress: called as progress("fit", layers done, layers, name of the layer).
+    out: a folder for a copy of the run that holds the fits, in place of the run itself, which may
+    lie where nothing can be written; overwrite: over a run that is there.
+
+    Raises ProbeError, before the work, where the run cannot be written.
     """
-    run, report = open_run(run), progress or silent
+    run = open_run(run)
+    if out is not None:
+        names = None if families is None else _families(families, fitted_families(run))
+        with whole_run(out, overwrite) as place:
+            copy_captured(run, place)
+            return fit(open_run(place), names, progress=progress)
+    if save:
+        with run.results(f"`probe-norms fit {run.path} --out DIR` fits a copy of it"):
+            pass
+    frame, results = _fit_layers(run, families, progress or silent)
+    if save:
+        _save(run, frame, results)
+    return frame
+
+
+def _fit_layers(
+    run: Run, families: Sequence[str] | None, report: Progress
+) -> tuple[pd.DataFrame, list[LayerFit]]:
+    """One row per layer, family, scope, weighting and token kind; and the same by layer."""
     chosen = _families(families, fitted_families(run))
     layers = run.layers.to_dict("records")
     moments, profiles, groups = by_layer(run.moments()), by_layer(run.profile()), image_groups(run)
@@ -98,11 +125,8 @@ def fit(
         for result in results
         for row in result.fits
     ]
-    frame = pd.DataFrame(rows)
-    if save:
-        _save(run, frame, results)
     report("fit", len(layers), len(layers))
-    return frame
+    return pd.DataFrame(rows), results
 
 
 def ensure_fitted(run: Run | str | Path, progress: Progress | None = None) -> Run:

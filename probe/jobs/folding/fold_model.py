@@ -25,6 +25,7 @@ from probe.models.folding.fold import Fold, fold
 from probe.models.loading.load import Model
 from probe.models.reading.layers import affine_of, channels_of, norm_modules
 from probe.records import Progress, silent
+from probe.store.step import check_folder
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def fold_model(
     if repeats < 1:
         raise UsageError(f"--repeats {repeats}: must be at least 1")
     report = progress or silent
+    check_folder(path.parent)
     check_layers(model, layers, weights, seed=seed, offline=offline)
     loaded = open_model(model, weights=weights, device=device, seed=seed, offline=offline)
     inputs = _inputs(loaded, data, num_images, seed)

@@ -20,15 +20,16 @@ from probe.errors import UsageError
 from probe.jobs.model_file import (
     Format,
     constructor_options,
+    model_bytes,
     model_file,
     original,
     read_metadata,
-    write_model,
 )
 from probe.models.folding.edits import Edits
 from probe.models.folding.fold import Fold, mark_folded
 from probe.models.loading.load import Model, resolve_device
 from probe.models.loading.weights import fingerprint, mismatch
+from probe.store.results import put
 
 FOLDED = Format("probe-fold", 1, "folded", ("options", "removed", "biases", "folded"))
 
@@ -48,7 +49,7 @@ def save_folded(
     known["folded"] = [
         {"layer": one.layer, "into": one.into, "direction": one.direction} for one in moved
     ]
-    return write_model(fold.module, FOLDED, known, path)
+    return put(path, model_bytes(fold.module, FOLDED, known))
 
 
 def load_folded(

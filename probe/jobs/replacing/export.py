@@ -13,8 +13,10 @@ import numpy as np
 from probe.errors import unknown
 from probe.jobs.fitting.fit import ensure_fitted
 from probe.jobs.replacing.stand_ins import SCOPES, run_stand_ins
-from probe.store import Run, write_alphas, write_state
+from probe.store import Run
+from probe.store.alphas import alpha_bytes, state_bytes
 from probe.store.outputs import output_file
+from probe.store.results import step_into
 from probe.wording.notes import table_metadata
 
 ENDINGS = (".csv", ".json", ".safetensors")
@@ -35,10 +37,10 @@ def export_alphas(run: Run | str, path: str | os.PathLike[str], scope: str = "ch
         raise unknown("--scope", scope, SCOPES)
     path = output_file(path, "alpha.csv", endings=ENDINGS, option="--to")
     run = ensure_fitted(run)
-    if path.suffix != ".safetensors":
-        return write_alphas(run.alphas(), path)
-    arrays, metadata = dyt_state(run, scope)
-    return write_state(arrays, metadata, path)
+    with step_into(path, [run.path], "give another --to FILE") as step:
+        if path.suffix != ".safetensors":
+            return step.put(path, alpha_bytes(run.alphas(), path.suffix))
+        return step.put(path, state_bytes(*dyt_state(run, scope)))
 
 
 def dyt_state(run: Run, scope: str = "channel") -> tuple[dict[str, np.ndarray], dict[str, Any]]:

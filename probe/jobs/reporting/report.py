@@ -12,11 +12,12 @@ from pathlib import Path
 
 from probe.errors import UsageError
 from probe.html import Page, render
+from probe.jobs.fitting.fit import ensure_fitted
 from probe.jobs.reporting.comparison import comparison
 from probe.jobs.reporting.run_part import ReportedRun
 from probe.records import Progress, silent
 from probe.store.outputs import output_file
-from probe.store.results import put
+from probe.store.results import step_into
 from probe.store.run import Run, open_run, run_names
 
 NAME = "report.html"
@@ -39,7 +40,10 @@ def report(
     if out is None:
         return [write_report(run, progress=progress) for run in opened]
     target = output_file(out, NAME)
-    return [put(target, _page(opened, progress or silent).encode())]
+    for run in opened:
+        _ensure_fitted(run, progress)
+    with step_into(target, [run.path for run in opened]) as step:
+        return [step.put(target, _page(opened, progress or silent).encode())]
 
 
 def write_report(
@@ -48,10 +52,17 @@ def write_report(
     """Writes the report into `run`. `figures`: False leaves out all pictures; `drawn`: PNGs that
     were just drawn from its tables.
     """
+    _ensure_fitted(run, progress)
     by_kind = {path.stem: path for path in drawn if path.suffix == ".png"}
-    reported = ReportedRun(run, "run", by_kind, progress or silent, figures=figures)
-    page = Page(reported.title, (reported.part(),))
-    return put(run.path / NAME, render(page).encode())
+    with run.results("give --out FILE") as results:
+        reported = ReportedRun(run, "run", by_kind, progress or silent, figures=figures)
+        page = Page(reported.title, (reported.part(),))
+        return results.put(run.path / NAME, render(page).encode())
+
+
+def _ensure_fitted(run: Run, progress: Progress | None) -> None:
+    if not run.attention_only:
+        ensure_fitted(run, progress)
 
 
 def _page(runs: Sequence[Run], progress: Progress) -> str:

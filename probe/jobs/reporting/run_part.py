@@ -13,7 +13,6 @@ from probe.formatting import records
 from probe.html import Curve, Finding, RunPart
 from probe.html import Figure as Shown
 from probe.jobs.drawing.tables import FigureTables, frame_of
-from probe.jobs.fitting.fit import ensure_fitted
 from probe.jobs.reporting.curves import curve_cards, how_to_read, left_out
 from probe.jobs.reporting.figures import ATTENTION, NORMS, Words, whole_figures
 from probe.jobs.reporting.findings import sentences
@@ -36,7 +35,7 @@ class ReportedRun:
         page = Page(reported.title, (reported.part(),))
 
     `name`: prefix of its ids on the page. `drawn`: whole figures that were just drawn from its
-    tables, by their kind. A run without fits is fitted first.
+    tables, by their kind.
     """
 
     def __init__(
@@ -48,8 +47,6 @@ class ReportedRun:
         title: str = "",
         figures: bool = True,
     ) -> None:
-        if not run.attention_only:
-            ensure_fitted(run, progress)
         self.run, self.name, self.figures = run, name, figures
         self.title = title or model_title(run)
         self.tables = FigureTables(run)

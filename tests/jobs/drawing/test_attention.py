@@ -67,9 +67,9 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> dict:
     kept: dict = {}
     save = attention_figures.save
 
-    def keep(figure, stem):
+    def keep(figure, stem, put):
         kept[stem.name] = figure
-        return save(figure, stem, ("svg",))
+        return save(figure, stem, put, ("svg",))
 
     monkeypatch.setattr(attention_figures, "save", keep)
     return kept
