@@ -1,6 +1,5 @@
 """A writer that is killed at any of its operations on files leaves the old files or the new ones,
 never some of each; whoever comes next removes what it left, and can go on.
-
 """
 
 from __future__ import annotations
