@@ -18,7 +18,7 @@ from probe.curves.families import (
     family_of,
     predict,
 )
-from probe.curves.pooled import pooled_line
+from probe.curves.pooled import pooled_line, sampled_ceiling, sampled_median_abs
 from probe.curves.profile_fit import WEIGHTINGS, fit_profile
 from probe.curves.selection import (
     interval,
@@ -50,6 +50,8 @@ __all__ = [
     "median_abs",
     "pooled_line",
     "predict",
+    "sampled_ceiling",
+    "sampled_median_abs",
     "saturation",
     "share_outside",
     "sources_to_decide",

@@ -13,19 +13,43 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.curves.binned import BinnedMap
+from probe.bins import bin_of
 from probe.records import Fit, Status
 
 Floats = NDArray[np.float64]
 
 
+def sampled_median_abs(x: NDArray[np.floating]) -> float:
+    """Median of |x| over sampled elements (any shape); NaN without any."""
+    return float(np.median(np.abs(x))) if x.size else math.nan
+
+
+def sampled_ceiling(x: NDArray[np.floating], z: NDArray[np.floating]) -> float:
+    """Share of the variance of z that any one curve of x could explain, from sampled elements x, z
+    (any shape): that between bins of x, less what chance gives so many bins. NaN where z does not
+    vary.
+    """
+    if not x.size:
+        return math.nan
+    bins, column = np.unique(bin_of(x).ravel(), return_inverse=True)
+    values = z.ravel().astype(np.float64)
+    count = np.bincount(column)
+    means = np.bincount(column, values) / np.maximum(count, 1)
+    total = float(((values - values.mean()) ** 2).sum())
+    free = len(values) - len(bins)
+    if total <= 0 or free <= 0:
+        return math.nan
+    between = float(count @ (means - values.mean()) ** 2)
+    return (between - (len(bins) - 1) * (total - between) / free) / total
+
+
 def pooled_line(
-    count: Floats, mean: Floats, var: Floats, slope: Floats, offset: Floats, binned: BinnedMap
+    count: Floats, mean: Floats, var: Floats, slope: Floats, offset: Floats, ceiling: float
 ) -> Fit:
     """Least squares of z on x over every element, from per-channel count, mean and variance of x,
     slope and offset, each (C,).
 
-    status `affine`; the ceiling is the between-bin share of the variance of z.
+    status `affine`; ceiling: what one curve could explain at most, see `sampled_ceiling`.
     """
     n = count.sum()
     w = count / max(n, 1)
@@ -34,8 +58,6 @@ def pooled_line(
     xx, xz, zz = w @ (var + dx * dx), w @ (slope * var + dx * dz), w @ (slope**2 * var + dz * dz)
     if not (xx > 0 and zz > 0 and math.isfinite(xz)):
         return Fit("linear", "layer", "population", Status.AFFINE, count=int(n))
-    means = binned.sum_z.sum(axis=0) / binned.total
-    ceiling = float(binned.total @ (means - w @ z_mean) ** 2 / n / zz)
     r2 = float(xz * xz / (xx * zz))
     rise = float(xz / xx)
     return Fit(
@@ -46,7 +68,7 @@ def pooled_line(
         beta=float(w @ z_mean - rise * (w @ mean)),
         slope=rise,
         r2=r2,
-        r2_ceiling=max(ceiling, r2),
+        r2_ceiling=max(ceiling, r2) if math.isfinite(ceiling) else r2,
         linear_r2=r2,
         gain=0.0,
         rmse=math.sqrt(max(zz * (1 - r2), 0)),

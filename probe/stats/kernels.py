@@ -151,12 +151,11 @@ def token_rows(x, bits, eps, centered, kinds, low, high, cells, sums, means, sig
 
 
 @_compile
-def planes(x, bits, mean, scale, second, low, high, cells, sums, flagged):  # type: ignore[no-untyped-def]
+def planes(x, bits, mean, scale, binned, low, high, cells, sums, flagged):  # type: ignore[no-untyped-def]
     """Channel planes (C, P) of one image: z = (x - mean_c) * scale_c (BatchNorm, InstanceNorm,
     GroupNorm).
 
-    Without `second`, the cells get count, sum x and sum z only: where every channel is a line, its
-    moments say the rest.
+    Without `binned` nothing enters the cells: where every channel is a line, its moments say all.
     """
     channels, size = x.shape
     bad = 0
@@ -182,15 +181,9 @@ def planes(x, bits, mean, scale, second, low, high, cells, sums, flagged):  # ty
         sums[ChannelSum.Z_MIN.value, c] = min(sums[ChannelSum.Z_MIN.value, c], z_low)
         sums[ChannelSum.Z_MAX.value, c] = max(sums[ChannelSum.Z_MAX.value, c], z_high)
         sums[ChannelSum.COUNT.value, c] += size
-        if second:
+        if binned:
             for p in range(size):
                 _add(cells, plane_bits[p], plane[p], (np.float64(plane[p]) - m) * s)
-        else:
-            for p in range(size):
-                cell = cells[_cell(plane_bits[p])]
-                cell[CellSum.COUNT.value] += 1.0
-                cell[CellSum.X.value] += np.float64(plane[p])
-                cell[CellSum.Z.value] += (np.float64(plane[p]) - m) * s
         flagged[c] = largest > high[c] or smallest < low[c]
     return bad
 

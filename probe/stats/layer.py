@@ -16,7 +16,7 @@ from probe.records import Plan
 from probe.stats.batch_summary import Bounds
 from probe.stats.lookup import NormalizedLookup
 from probe.stats.moments import Moments
-from probe.stats.observed import Observed, PlaneNorm, rows_of
+from probe.stats.observed import Observed, PlaneNorm, is_line, rows_of
 from probe.stats.profile import Profile
 from probe.stats.samples import CandidateRows, RowChoice, SampleBuffer
 from probe.stats.summary import summarize
@@ -59,7 +59,8 @@ class LayerStatistics:
         self.not_finite += summary.not_finite
         self.positions = max(self.positions, observed.positions)
         self.prefix_tokens = max(self.prefix_tokens, int(observed.kinds.sum()))
-        if self.line is None and isinstance(observed.norm, PlaneNorm) and observed.norm.fixed:
+        if self.line is None and is_line(observed):
+            assert isinstance(observed.norm, PlaneNorm)
             self.line = observed.norm.mean[0].cpu().numpy(), observed.norm.scale[0].cpu().numpy()
         lookup = NormalizedLookup(observed, summary)
         self.tail.resolve(lookup.elements)

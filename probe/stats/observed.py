@@ -82,6 +82,11 @@ class Observed:
         return replace(self, x=x, y=y, norm=GivenNorm(z), channels_last=True)
 
 
+def is_line(observed: Observed) -> bool:
+    """Is each channel one line, the same for every image? Its moments then say all of its map."""
+    return isinstance(observed.norm, PlaneNorm) and observed.norm.fixed
+
+
 def rows_of(
     tensor: Tensor, images: NDArray[np.int64], positions: NDArray[np.int64], channels_last: bool
 ) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 Per token kind, jackknife group of the image and bin of the input (`probe.bins`): the count and the
 sums of x, z, z^2, x^2 and x z (x the input, z normalized; `CellSum`). With these second moments a
 least-squares fit on the cells is a fit on every element: the curve is only taken as straight inside
-a bin.
+a bin. A layer whose channels are fixed lines has no profile: their moments say all of its map.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> Batch
     if isinstance(observed.norm, PlaneNorm):
         if not observed.channels_last and observed.valid is None:
             return _summarize_planes(observed, observed.norm, profile, extremes)
+        profile = Profile() if observed.norm.fixed else profile  # lines have none
         observed = observed.as_given_rows()
     assert not isinstance(observed.norm, PlaneNorm)
     return _summarize_rows(observed, observed.norm, profile, extremes)
@@ -49,14 +50,14 @@ def _summarize_planes(
 ) -> BatchSummary:
     x = _float32(observed.x)
     images, channels, _ = x.shape
-    bits, second = x.view(np.int32), not norm.fixed
+    bits, binned = x.view(np.int32), not norm.fixed
     mean, scale = (_float32(t.expand(images, channels)) for t in (norm.mean, norm.scale))
     sums, flagged = no_sums(images, channels), np.zeros((images, channels), np.uint8)
     bounds = extremes.bounds
 
     def task(b: int, cells: NDArray[np.float64]) -> int:
         into = (cells[0], sums[b], flagged[b])
-        return int(kernels.planes(x[b], bits[b], mean[b], scale[b], second, *bounds, *into))
+        return int(kernels.planes(x[b], bits[b], mean[b], scale[b], binned, *bounds, *into))
 
     not_finite = _run(task, observed, profile)
     if flagged.any():

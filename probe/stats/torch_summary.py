@@ -12,13 +12,14 @@ from torch import Tensor
 
 from probe.bins import CELLS, FIRST, PER_SIGN, SHIFT
 from probe.stats.batch_summary import BatchSummary, Extremes
-from probe.stats.observed import GivenNorm, Observed, TokenNorm
+from probe.stats.observed import GivenNorm, Observed, TokenNorm, is_line
 from probe.stats.profile import Profile
 from probe.stats.sums import INPUT_ROWS, NORMALIZED_ROWS, CellSum, ChannelSum
 
 
 def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> BatchSummary:
     """One batch on the device of its tensors; see `summary.summarize`."""
+    binned = not is_line(observed)
     observed = observed.as_given_rows()
     x = observed.x.detach().float()
     z, means, sigmas = _normalized(x, observed)
@@ -30,7 +31,8 @@ def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> Batch
         means, sigmas = (
             None if t is None else t.masked_fill(~valid[..., 0], torch.nan) for t in (means, sigmas)
         )
-    _add_to_profile(profile, observed, x, z, kept)
+    if binned:
+        _add_to_profile(profile, observed, x, z, kept)
     sums = _sums(x, z, kept).cpu().numpy()
     extremes.start(sums)
     _collect_extremes(x, kept, extremes)

@@ -21,7 +21,6 @@ PROFILE_SUMS = {
     "sum_input_sq": CellSum.XX,
     "sum_product": CellSum.XZ,
 }
-SECOND_MOMENTS = [CellSum.ZZ, CellSum.XX, CellSum.XZ]
 
 
 def moments_columns(
@@ -52,12 +51,10 @@ def moments_columns(
 
 
 def profile_columns(layer: Layer, statistics: LayerStatistics) -> pa.Table:
-    """One row per non-empty cell; without second moments for an affine layer, whose channels are
-    lines.
-    """
+    """One row per non-empty cell; none of an affine layer, whose channels are lines."""
     kind, group, index, cells = statistics.profile.rows()
     if layer.affine:
-        cells[:, SECOND_MOMENTS] = np.nan
+        kind, group, index, cells = kind[:0], group[:0], index[:0], cells[:0]
     tokens = pa.DictionaryArray.from_arrays(kind.astype(np.int8), pa.array(TOKENS))
     columns = {
         "tokens": tokens.cast(pa.string()),

@@ -22,7 +22,10 @@ from probe.curves import (
     fit_channels,
     fit_profile,
     is_mixture,
+    median_abs,
     pooled_line,
+    sampled_ceiling,
+    sampled_median_abs,
     sources_to_decide,
 )
 from probe.errors import ProbeError, unknown
@@ -53,13 +56,14 @@ class LayerData:
     """What a run holds of one layer that was captured."""
 
     moments: pd.DataFrame
-    profile: pd.DataFrame
+    profile: pd.DataFrame | None  # None: affine per channel
     x: NDArray[np.float32]  # (N, C) input of the uniform rows
     z: NDArray[np.float32]  # (N, C) normalized
     groups: NDArray[np.int64]  # (N,) jackknife group
 
     def binned(self, tokens: str = "all") -> BinnedMap:
         """The map in bins; `tokens`: all, patch or prefix."""
+        assert self.profile is not None
         low, high = float(self.moments["min_input"].min()), float(self.moments["max_input"].max())
         return BinnedMap.from_frame(self.profile, low, high, tokens)
 
@@ -112,8 +116,10 @@ def _fit_layers(
     for done, layer in enumerate(layers):
         name = layer["layer"]
         report("fit", done, len(layers), name)
-        if layer["status"] == Status.CAPTURED and name in moments and name in profiles:
-            data = LayerData(moments[name], profiles[name], *uniform_rows(run, name, groups))
+        seen = name in moments and (layer["affine"] or name in profiles)
+        if layer["status"] == Status.CAPTURED and seen:
+            sampled = uniform_rows(run, name, groups)
+            data = LayerData(moments[name], profiles.get(name), *sampled)
             result = _fit_layer(layer, data, chosen)
         else:
             result = _without_fit(layer, chosen, moments.get(name))
@@ -202,9 +208,10 @@ def uniform_rows(
 
 
 def _fit_layer(layer: dict[str, Any], data: LayerData, families: list[str]) -> LayerFit:
-    binned = data.binned()
-    fits, scope = _lines(data, binned) if layer["affine"] else _curves(data, binned, families)
-    channels = channel_rows(layer["layer"], data.moments, scope, binned, data.x, fits)
+    binned = None if layer["affine"] else data.binned()
+    fits, scope = _lines(data) if binned is None else _curves(data, binned, families)
+    middle = median_abs(binned) if binned is not None else sampled_median_abs(data.x)
+    channels = channel_rows(layer["layer"], data.moments, scope, middle, data.x, fits)
     return LayerFit(fits, alpha_row(layer, fits, data.moments, binned, channels), channels)
 
 
@@ -223,7 +230,7 @@ def _without_fit(
     return LayerFit(fits, alpha_row(layer, fits, moments))
 
 
-def _lines(data: LayerData, binned: BinnedMap) -> tuple[list[Fit], ChannelScope]:
+def _lines(data: LayerData) -> tuple[list[Fit], ChannelScope]:
     """A layer that is affine per channel: the line over all channels, and one for each. No family
     says more.
     """
@@ -232,7 +239,8 @@ def _lines(data: LayerData, binned: BinnedMap) -> tuple[list[Fit], ChannelScope]
         data.moments[name].to_numpy()
         for name in ("count", "mean_input", "var_input", "slope", "offset")
     )
-    pooled = pooled_line(count, mean, var, slope, offset, binned)
+    ceiling = sampled_ceiling(data.x, data.z)
+    pooled = pooled_line(count, mean, var, slope, offset, ceiling)
     return [pooled, *(replace(row, status=Status.AFFINE, alpha=None) for row in scope.fits)], scope
 
 
@@ -247,6 +255,7 @@ def _curves(
         families=[name for name in CHANNEL_FAMILIES if name in families],
     )
     fits = told_apart(fit_profile(binned, families=families), scope.fits) + scope.fits
+    assert data.profile is not None
     kinds = sorted(data.profile["tokens"].unique())
     for tokens in kinds if len(kinds) > 1 else ():
         fits += fit_profile(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probe.curves import FAMILIES, BinnedMap, ChannelScope, beyond_linear, median_abs, saturation
+from probe.curves import FAMILIES, BinnedMap, ChannelScope, beyond_linear, saturation
 from probe.records import Fit, Status, main_fits
 
 # |x| above both: this, and this times the layer's median |x| (Sun et al. 2024, arXiv 2402.17762)
@@ -36,12 +36,12 @@ def channel_rows(
     layer: str,
     moments: pd.DataFrame,
     scope: ChannelScope,
-    binned: BinnedMap,
+    median_x: float,
     x: NDArray[np.float32],
     fits: Sequence[Fit],
 ) -> pd.DataFrame:
     """CHANNEL_FITS of one layer: tanh at the layer's one alpha, the line, extremes and massive
-    channels. x (N, C): uniform rows.
+    channels. median_x: median of |x| of the layer. x (N, C): uniform rows.
     """
     missing = np.full(len(moments), np.nan)
     curve = find(scope.fits, "tanh", "channel")
@@ -65,7 +65,7 @@ def channel_rows(
         "offset": offset,
         "extremes": _extremes(x, find(fits, "tanh", "layer"), missing),
         "max_abs_input": largest,
-        "massive": (largest > MASSIVE[0]) & (largest > MASSIVE[1] * median_abs(binned)),
+        "massive": (largest > MASSIVE[0]) & (largest > MASSIVE[1] * median_x),
     }
     return pd.DataFrame(columns)
 

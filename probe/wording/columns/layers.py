@@ -159,7 +159,7 @@ ALPHAS = (
     ),
     Column(
         "r2_ceiling",
-        "R2 of the best element-wise curve there could be.",
+        "R2 of the best element-wise curve there could be; of affine layers from the sampled rows.",
         "R2",
         title="ceiling",
         format=r_squared,
