@@ -70,8 +70,8 @@ COMMANDS = {
     "report": "report run",  # of the fits that came after the old one
     "compare --out": "compare run run --out out",
     "convert": "convert run --to dyt --model net.py:make --out out/c.safetensors --overwrite",
-    "fold": "fold --model net.py:make --num-images 2 --repeats 1 --out out/f.safetensors "
-    "--overwrite",
+    "fold": "fold --model bundled:resnet_cifar10 --num-images 2 --repeats 1 --overwrite "
+    "--out out/f.safetensors",
 }
 OUTCOMES = ("old", "new", "neither")
 RANDOM_KILLS = 20
