@@ -170,6 +170,7 @@ def timms(tmp_path: Path) -> Path:
     import timm
     from timm.models import save_for_hf
 
+    torch.manual_seed(173)  # not the seed that random weights are drawn with
     module = timm.create_model("test_resnet", num_classes=7)
     save_for_hf(module, str(tmp_path / "mine"), safe_serialization=True)
     return tmp_path / "mine"
