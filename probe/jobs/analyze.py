@@ -14,6 +14,8 @@ from probe.jobs.replacing.export import export_alphas
 from probe.models.loading.load import Model
 from probe.records import Progress
 from probe.store import Run
+from probe.store.listing import FITTED
+from probe.store.sound import are_sound
 
 
 def analyze(
@@ -24,6 +26,7 @@ def analyze(
     attention: bool = True,
     figures: bool = True,
     report: bool = True,
+    resume: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> Run:
@@ -35,20 +38,31 @@ def analyze(
     attention: False leaves out how far the attention heads look; a model without attention needs
     nothing.
     figures: False draws none, and the page has none then. report: False writes no report.html.
+    resume: as `capture` takes it; and of a job that was interrupted later, what is there and sound
+    is not made again.
     progress: called as progress(stage, done, total, message); stages capture, store, fit, figures,
     report. What is finished stays on disk if a later step fails.
     """
-    run = capture(model, data, out=out, attention=attention, progress=progress, **options)
-    fit(run, progress=progress)
-    export_alphas(run, run.path / "alpha.safetensors")
+    run = capture(
+        model, data, out=out, attention=attention, resume=resume, progress=progress, **options
+    )
+
+    def there(*names: str) -> bool:
+        return resume and are_sound(run.path, names)
+
+    if not there(*FITTED, "alpha.json"):
+        fit(run, progress=progress)
+    if not there("alpha.safetensors"):
+        export_alphas(run, run.path / "alpha.safetensors")
     drawn: list[Path] = []
     if figures:
         # matplotlib and seaborn take their time, which then runs under the progress bar
-        from probe.jobs.drawing.draw import plot
+        from probe.jobs.drawing.draw import plot, plot_missing
 
-        drawn = plot(run, progress=progress)
-    if report:
+        drawn = (plot_missing if resume else plot)(run, progress=progress)
+    if report and (drawn or not there("report.html")):
         from probe.jobs.reporting.report import write_report
 
+        # of figures that were there already, the page draws its own pictures
         write_report(run, figures=figures, drawn=drawn, progress=progress)
     return run

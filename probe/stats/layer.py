@@ -19,6 +19,7 @@ from probe.stats.moments import Moments
 from probe.stats.observed import Observed, PlaneNorm, rows_of
 from probe.stats.profile import Profile
 from probe.stats.samples import CandidateRows, RowChoice, SampleBuffer
+from probe.stats.state import State, fitting, put_under, taken_from
 from probe.stats.summary import summarize
 from probe.stats.sums import ChannelSum
 from probe.stats.tail import ELEMENT, Tail
@@ -106,6 +107,27 @@ class LayerStatistics:
         self.prefix_tokens = max(self.prefix_tokens, other.prefix_tokens)
         self.line = other.line if self.line is None else self.line
 
+    def state(self) -> State:
+        """All that was kept, as arrays."""
+        counts = (self.not_finite, self.positions, self.prefix_tokens)
+        state: State = {"counts": np.array(counts, np.int64)}
+        for name in _PARTS:
+            state |= put_under(name, getattr(self, name).state())
+        if self.line is not None:
+            state |= {"mean": self.line[0], "scale": self.line[1]}
+        return state
+
+    def restore(self, state: State) -> None:
+        """Become what `state` was taken of. Raises KeyError, ValueError or IndexError for one of
+        another layer or plan.
+        """
+        for name in _PARTS:
+            getattr(self, name).restore(taken_from(name, state))
+        self.not_finite, self.positions, self.prefix_tokens = state["counts"].tolist()
+        if "mean" in state:
+            like = np.empty(len(self.moments.count), np.float32)
+            self.line = fitting(state["mean"], like), fitting(state["scale"], like)
+
     def rows(self, buffer: SampleBuffer) -> SampledRows:
         """The rows kept in `buffer` (`uniform` or `prefix`)."""
         image, position, columns = buffer.rows()
@@ -131,6 +153,9 @@ class SampledRows:
     output: NDArray[np.float32]
     mean: NDArray[np.float32] | None  # (n,) of the token, LayerNorm and RMSNorm only
     sigma: NDArray[np.float32] | None
+
+
+_PARTS = ("moments", "profile", "scale", "uniform", "prefix", "tail")
 
 
 class _TailCollector:

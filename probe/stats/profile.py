@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.bins import CELLS, PER_SIGN, folded
-from probe.records import GROUPS
+from probe.records import GROUPS, TOKENS
+from probe.stats.state import State, fitting
 from probe.stats.sums import CellSum
 
 
@@ -34,6 +35,21 @@ class Profile:
     def merge(self, other: Profile) -> None:
         self.grow(len(other.cells))
         self.cells[: len(other.cells)] += other.cells
+
+    def state(self) -> State:
+        """The cells that hold anything, one in ten of them or fewer, by their place."""
+        flat = self.cells.reshape(-1, len(CellSum))
+        place = np.flatnonzero(flat[:, CellSum.COUNT])
+        return {"kinds": np.array(len(self.cells)), "place": place, "cells": flat[place]}
+
+    def restore(self, state: State) -> None:
+        """Raises ValueError or IndexError for a state that is none."""
+        kinds = int(state["kinds"])
+        if not 1 <= kinds <= len(TOKENS):
+            raise ValueError(f"{kinds} kinds of tokens")
+        self.cells = np.zeros((kinds, *self.cells.shape[1:]))
+        flat, place = self.cells.reshape(-1, len(CellSum)), state["place"]
+        flat[place] = fitting(state["cells"], flat[place])
 
     def rows(
         self,

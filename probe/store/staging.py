@@ -23,7 +23,7 @@ _ASIDE = re.compile(r"\.(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]{8}\.results"
 
 def sibling(out: Path, kind: str) -> Path:
     """A fresh hidden name beside `out`; kind is `unfinished` or `replaced`."""
-    return out.with_name(f".{_stem(out)}.{os.getpid()}-{_host()}-{os.urandom(4).hex()}.{kind}")
+    return out.with_name(f".{stem(out)}.{os.getpid()}-{_host()}-{os.urandom(4).hex()}.{kind}")
 
 
 def is_hidden(path: Path) -> bool:
@@ -46,14 +46,14 @@ def _abandoned(out: Path) -> Iterator[tuple[Path, str]]:
         match = _PATTERN.fullmatch(path.name)
         if (
             match
-            and match["stem"] == _stem(out)
+            and match["stem"] == stem(out)
             and match["host"] == _host()
             and not _alive(int(match["pid"]))
         ):
             yield path, match["kind"]
 
 
-def _stem(out: Path) -> str:
+def stem(out: Path) -> str:
     """The name of the run, cut to what leaves room for the rest in a file name."""
     if len(os.fsencode(out.name)) <= 100:
         return out.name

@@ -21,10 +21,12 @@ from torch import Tensor, nn
 
 from probe.engines import find_engine
 from probe.errors import ProbeError
-from probe.jobs.capturing.capture import run_stream, times, write_attention
+from probe.jobs.capturing.capture import run_stream, times
 from probe.jobs.capturing.forward import forward, input_size
 from probe.jobs.capturing.manifest import attention_manifest, attention_record
+from probe.jobs.capturing.resume import interrupted
 from probe.jobs.capturing.tables import attention_columns
+from probe.jobs.capturing.write_run import write_attention
 from probe.jobs.inputs import (
     Inputs,
     Mask,
@@ -40,6 +42,7 @@ from probe.models.reading.exclusive import alone
 from probe.models.reading.unchanged import unchanged
 from probe.records import Progress, silent
 from probe.store import RunWriter
+from probe.store.checkpoint import Checkpoint
 from probe.wording.notes import table_metadata
 
 
@@ -84,7 +87,11 @@ def attention_distance(
     """
     check_images(num_images)
     with ExitStack() as stack:
-        writer = stack.enter_context(RunWriter(Path(out), overwrite)) if out is not None else None
+        writer = None
+        if out is not None:
+            checkpoint = stack.enter_context(Checkpoint(out))
+            interrupted(checkpoint, resume=False, overwrite=overwrite)
+            writer = stack.enter_context(RunWriter(Path(out), overwrite))
         loaded = open_model(
             model, weights=weights, device=device, dtype=dtype, seed=seed, offline=offline
         )
@@ -101,7 +108,7 @@ def attention_distance(
             mask=mask,
             transform=transform,
         )
-        started, began = datetime.now(UTC), time.perf_counter()
+        started, began = datetime.now(UTC).isoformat(), time.perf_counter()
         overrides = {"prefix_tokens": prefix_tokens, "patch_size": patch_size, "grid": grid}
         make_worker = partial(AttentionWorker, loaded, overrides)
         report = progress or silent
@@ -115,6 +122,7 @@ def attention_distance(
                 "attention": write_attention(writer, worker.probe, overrides),
             }
             writer.finish(manifest | seen | {"times": times(started, seconds, worker.images)})
+            checkpoint.remove()
     return table
 
 

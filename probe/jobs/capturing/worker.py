@@ -4,6 +4,7 @@ call.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from probe.stats.execution_order import ExecutionOrder
 from probe.stats.layer import LayerStatistics
 from probe.stats.observed import Observed
 from probe.stats.samples import RowChoice
+from probe.stats.state import State, put_under, taken_from
 
 CapturedLayers = list[tuple[Layer, LayerStatistics | None]]  # None: never called
 
@@ -125,6 +127,40 @@ class Worker:
         if other._counted is not None and _earlier(other._counted, self._counted):
             self.functional, self._counted = other.functional, other._counted
         self.images += other.images
+
+    def state(self) -> tuple[dict[str, Any], State]:
+        """What was seen: facts for JSON, and arrays. A worker that is made of them goes on as this
+        one would, to the bit.
+        """
+        channels = {key: len(each.moments.count) for key, each in self._statistics.items()}
+        facts = {
+            "images": self.images,
+            "functional": self.functional,
+            "counted": self._counted,
+            "order": self._order.state(),
+            "layers": [[*key, channels[key]] for key in self._statistics],
+        }
+        arrays: State = {}
+        for number, statistics in enumerate(self._statistics.values()):
+            arrays |= put_under(str(number), statistics.state())
+        if self.attention is not None:
+            facts["attention"], read = self.attention.state()
+            arrays |= put_under("attention", read)
+        return facts, arrays
+
+    def restore(self, facts: Mapping[str, Any], arrays: State) -> None:
+        """Go on from what another worker of the same model and plan saw. Raises KeyError,
+        ValueError, TypeError or IndexError for anything else.
+        """
+        self.images, self.functional = int(facts["images"]), dict(facts["functional"])
+        self._counted = facts["counted"]
+        self._order.restore(facts["order"])
+        for number, (name, call, channels) in enumerate(facts["layers"]):
+            statistics = LayerStatistics(self._plan, channels)
+            statistics.restore(taken_from(str(number), arrays))
+            self._statistics[name, call] = statistics
+        if self.attention is not None:
+            self.attention.restore(facts["attention"], taken_from("attention", arrays))
 
     def layers(self, chosen: list[Layer]) -> CapturedLayers:
         """Layers in execution order, then those never called. A module called k times is k layers

@@ -23,6 +23,8 @@ from probe.records import Progress, silent
 from probe.store.outputs import output_folder
 from probe.store.results import figures_folder
 from probe.store.run import Run, open_run
+from probe.store.schema import FIGURES
+from probe.store.sound import are_sound
 
 _log = logging.getLogger(__name__)
 
@@ -53,17 +55,44 @@ def plot(
         else _known("figure", kinds, KINDS)
     )
     endings = _known("format", formats, FORMATS)
-    report = progress or silent
     tables = FigureTables(run, layers, plots.Shape(family, family_of(family).value))
     folder = figures_folder(run.path) if out is None else output_folder(out)
-    paths: list[Path] = []
+    return _write(tables, chosen, folder, endings, progress or silent, must=kinds is not None)
+
+
+def plot_missing(run: Run | str | Path, progress: Progress | None = None) -> list[Path]:
+    """Draws what `plot` would draw, but for the figures that are there and sound; returns the paths
+    of those that were drawn.
+    """
+    run = open_run(run)
+    names = ATTENTION_KINDS if run.attention_only else KINDS
+    missing = [
+        kind
+        for kind in names
+        if not are_sound(run.path, [f"{FIGURES}/{kind}.{ending}" for ending in FORMATS])
+    ]
+    tables = FigureTables(run, None, plots.Shape("tanh", family_of("tanh").value))
+    folder = figures_folder(run.path)
+    return _write(tables, missing, folder, list(FORMATS), progress or silent, must=False)
+
+
+def _write(
+    tables: FigureTables,
+    chosen: Sequence[str],
+    folder: Path,
+    endings: Sequence[str],
+    report: Progress,
+    must: bool,
+) -> list[Path]:
+    """must: a figure without data is an error, else it is left out."""
+    run, paths = tables.run, []
     with run.results() as results:
         for done, kind in enumerate(chosen):
             report("figures", done, len(chosen), kind)
             try:
                 figure = _figure(kind, tables)
             except NothingToDraw as reason:
-                if kinds is not None:
+                if must:
                     raise ProbeError(
                         f"figure {kind} of {run.path} cannot be drawn: {reason}"
                     ) from None

@@ -7,6 +7,7 @@ over images.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from probe.models.reading.layers import unwrapped
 from probe.stats.attention import VALUES, Geometry, HeadSums, attention_sums
 from probe.stats.attention_scores import Scores
 from probe.stats.execution_order import ExecutionOrder
+from probe.stats.state import State, put_under, taken_from
 
 Key = tuple[str, int]  # module path, call in a forward pass
 
@@ -106,6 +108,32 @@ class AttentionProbe:
         self._order.merge(other._order)
         self._passes += other._passes
         self._watch.merge(other._watch)
+
+    def state(self) -> tuple[dict[str, Any], State]:
+        """What was read: facts for JSON, and arrays."""
+        layers = [[*key, geometry.facts()] for key, (geometry, _) in self._layers.items()]
+        facts = {
+            "layers": layers,
+            "order": self._order.state(),
+            "passes": self._passes,
+            "changed_grids": self._changed_grids,
+            "watch": self._watch.state(),
+        }
+        arrays: State = {}
+        for number, (_, sums) in enumerate(self._layers.values()):
+            arrays |= put_under(str(number), sums.state())
+        return facts, arrays
+
+    def restore(self, facts: Mapping[str, Any], arrays: State) -> None:
+        """Go on from what another probe of the same model read."""
+        for number, (path, call, geometry) in enumerate(facts["layers"]):
+            state = taken_from(str(number), arrays)
+            sums = HeadSums(len(state["images"]))
+            sums.restore(state)
+            self._layers[path, call] = Geometry.from_facts(geometry), sums
+        self._order.restore(facts["order"])
+        self._passes, self._changed_grids = facts["passes"], dict(facts["changed_grids"])
+        self._watch.restore(facts["watch"])
 
     def __getstate__(self) -> dict[str, Any]:
         """What was read; it can be merged, but watches no model."""
