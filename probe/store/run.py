@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from probe.errors import ProbeError, UsageError, first_line, nearest
+from probe.paths import user_path
 from probe.records import STRATA
 from probe.store.alphas import alpha_bytes, parse_alphas
 from probe.store.encode import table_bytes
@@ -39,7 +40,7 @@ def open_run(path: str | os.PathLike[str] | Run) -> Run:
     """
     if isinstance(path, Run):
         return path
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     try:
         os.stat(folder)
         problem = "" if folder.is_dir() else "is a file"

@@ -166,7 +166,9 @@ def capture(
         job |= {"overwrite": overwrite}
         keeper = stack.enter_context(Keeper(kept, job, loaded.module, stream, saved))
         make_worker = partial(Worker, loaded, plan, layers, cast, overrides if attention else None)
-        worker = run_stream(run_batches, make_worker, stream, report, keeper=keeper)
+        worker = run_stream(
+            run_batches, make_worker, stream, report, keeper=keeper if kept else None
+        )
         seconds = keeper.seconds
         records = write_layers(writer, loaded.module, worker.layers(chosen), report)
         seen = {

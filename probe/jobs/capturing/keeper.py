@@ -68,7 +68,7 @@ class Keeper:
         self._random: State = {}
         # images of the last state written here, and of the one gone on from
         self._written, self._before = 0, self.images
-        self._buffers = {name: _version(value) for name, value in module.named_buffers()}
+        self._buffers = {name: value.detach().clone() for name, value in module.named_buffers()}
 
     @property
     def seconds(self) -> float:
@@ -152,12 +152,13 @@ class Keeper:
             raise self._checkpoint.unusable(error) from None
 
     def _moved(self) -> State:
-        """Buffers that the model has moved since the start, as a model in train mode does."""
-        now = dict(self._module.named_buffers())
+        """Buffers that the model has moved since the start, as a model in train mode does. Their
+        values are compared: batch norm moves them without counting that as a change.
+        """
         return {
             name: _bytes(value)
-            for name, value in now.items()
-            if self._buffers.get(name) != _version(value)
+            for name, value in self._module.named_buffers()
+            if name not in self._buffers or not torch.equal(self._buffers[name], value)
         }
 
     def _put_back(self, buffers: State) -> None:
@@ -171,11 +172,6 @@ class Keeper:
 def images_done(images: int, planned: int | None) -> str:
     """`37 of 128 images are done`."""
     return f"{images}{f' of {planned}' if planned else ''} images are done"
-
-
-def _version(value: Tensor) -> tuple[int, int]:
-    """Another one after any change of the tensor in place, or by another tensor."""
-    return id(value), -1 if value.is_inference() else value._version
 
 
 def _bytes(value: Tensor) -> NDArray[np.uint8]:

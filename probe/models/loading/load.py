@@ -22,6 +22,7 @@ from probe.models.loading.origins.names import ACCEPTED
 from probe.models.loading.origins.python_file import is_file_name
 from probe.models.loading.origins.timm_folders import prefix_of
 from probe.models.loading.weights import fingerprint
+from probe.paths import user_path
 
 AS_GIVEN = "as given"  # the weights of a module that somebody else made
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -144,7 +145,7 @@ def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
 def _resolve_weights(weights: str | os.PathLike[str]) -> tuple[str, Path | None]:
     if weights in ("pretrained", "random"):
         return str(weights), None
-    path = Path(weights).expanduser()
+    path = user_path(weights)
     if not path.is_file():
         raise UsageError(
             f"weights {os.fspath(weights)!r} is not a file; accepted: pretrained, random, or a "
