@@ -15,7 +15,7 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     """
     text = os.fspath(path)
     if "\0" in text:
-        raise UsageError(f"path {visible(text)!s}: holds a NUL character, which no path can")
+        raise UsageError(f"path {visible(text)}: cannot be opened, it holds a NUL character")
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -45,6 +45,7 @@ class LayerStatistics:
         self.uniform = SampleBuffer(plan.samples)
         self.prefix = SampleBuffer(plan.prefix)
         self.tail = Tail(channels, plan.tail_per_sign, plan.tail_per_channel)
+        self._whole = 0
         self.not_finite = 0
         self.positions = 0  # per image, the largest seen
         self.prefix_tokens = 0
@@ -67,6 +68,12 @@ class LayerStatistics:
         uniform, prefix = choice(observed.images, observed.valid)
         self._sample(self.uniform, uniform, observed, lookup)
         self._sample(self.prefix, prefix, observed, lookup)
+        self._whole = self.profile.batches
+
+    @property
+    def whole(self) -> bool:
+        """Holds it whole batches only? Not after an error in the midst of `update`."""
+        return self.profile.batches == self._whole
 
     def _sample(
         self,

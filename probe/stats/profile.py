@@ -24,6 +24,7 @@ class Profile:
 
     def __init__(self) -> None:
         self.cells = np.zeros((1, GROUPS, CELLS, len(CellSum)))
+        self.batches = 0  # added on an accelerator, whose memory may run out
 
     def grow(self, kinds: int) -> None:
         """Make room for `kinds` token kinds."""

@@ -19,6 +19,7 @@ from probe.engines import Engine, find_engine
 from probe.engines import Worker as EngineWorker
 from probe.errors import ProbeError, UsageError
 from probe.jobs.capturing.forward import autocast_dtype
+from probe.jobs.capturing.halving import halved
 from probe.jobs.capturing.keeper import Keeper
 from probe.jobs.capturing.manifest import manifest_of
 from probe.jobs.capturing.resume import (
@@ -174,6 +175,7 @@ def capture(
         seen = {
             "not_captured": worker.functional,
             "images_seen": worker.images,
+            **halved(worker.halving),
             "attention": write_attention(writer, worker.attention, overrides),
             **norm_facts(loaded.module),
         }

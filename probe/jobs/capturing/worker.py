@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
+from probe.errors import first_line
 from probe.jobs.capturing.forward import forward, input_size
+from probe.jobs.capturing.halving import Halving, Key
 from probe.jobs.inputs import Inputs
 from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
@@ -66,6 +68,10 @@ class Worker:
         self._hooks: Tap | None = None
         self._block = ExitStack()
         self._choices: dict[bytes, RowChoice] = {}  # layers of equal grid share theirs
+        self.halving = Halving(model.module)
+        # of the running pass: layer calls that need not be shown to it, and those dealt with
+        self._left_out: frozenset[Key] = frozenset()
+        self._seen: set[Key] = set()
 
     def __enter__(self) -> Worker:
         with ExitStack() as block:
@@ -82,18 +88,27 @@ class Worker:
 
     def __getstate__(self) -> dict[str, Any]:
         """What was seen; model and hooks stay behind."""
-        kept = ("images", "attention", "functional", "_counted", "_statistics", "_order")
+        kept = ("images", "attention", "functional", "_counted", "_statistics", "_order", "halving")
         return {name: getattr(self, name) for name in kept} | {"_hooks": None}
 
     def update(self, batch: Inputs) -> None:
-        """One forward pass without gradients; the hooks do the rest."""
+        """One forward pass without gradients, or several where the memory of the GPU runs out; the
+        hooks do the rest.
+        """
         assert self._hooks is not None, "update works inside of the with block only"
+        self.halving.run(batch, self._pass)
+        self.images += len(batch)
+
+    def _pass(self, batch: Inputs, left_out: frozenset[Key], seen: set[Key]) -> None:
+        assert self._hooks is not None
+        self._left_out, self._seen = left_out, seen
         self._order.begin(batch.place)
         self._hooks.begin(
             BatchContext(batch.images, batch.groups, self._model.prefix_tokens, batch.valid)
         )
         if self.attention is not None:
-            self.attention.begin(len(batch), input_size(batch), batch.valid, batch.place)
+            size = input_size(batch)
+            self.attention.begin(len(batch), size, batch.valid, batch.place, left_out, seen)
         # counting functional norms costs time, so only the first forward pass is looked at
         first = _earlier(batch.place, self._counted)
         module = self._model.module
@@ -101,18 +116,25 @@ class Worker:
             forward(self._model, batch, self._autocast)
         if calls is not None:
             self.functional, self._counted = dict(sorted(calls.items())), batch.place
-        self.images += len(batch)
 
     def _receive(self, name: str, call: int, observed: Observed) -> None:
         """What a hook saw: the `call`-th call of the layer `name` in the running pass."""
         key = (name, call)
         self._order.see(key)
+        if key in self._left_out:
+            return
         if key not in self._statistics:
             self._statistics[key] = LayerStatistics(self._plan, observed.channels)
         grid = observed.kinds.tobytes()
         if grid not in self._choices:
             self._choices[grid] = RowChoice(self._plan, observed.kinds)
-        self._statistics[key].update(observed, self._choices[grid])
+        try:
+            self._statistics[key].update(observed, self._choices[grid])
+        except torch.OutOfMemoryError as error:
+            if not self._statistics[key].whole:  # parts of the batch would count twice
+                raise MemoryError(first_line(error)) from error
+            raise
+        self._seen.add(key)
 
     def merge(self, other: Worker) -> None:
         """Take over what another worker saw of other batches; that one is of no use afterwards."""
@@ -126,6 +148,7 @@ class Worker:
             self.attention.merge(other.attention)
         if other._counted is not None and _earlier(other._counted, self._counted):
             self.functional, self._counted = other.functional, other._counted
+        self.halving.merge(other.halving)
         self.images += other.images
 
     def state(self) -> tuple[dict[str, Any], State]:
@@ -137,6 +160,7 @@ class Worker:
             "images": self.images,
             "functional": self.functional,
             "counted": self._counted,
+            "halving": self.halving.facts(),
             "order": self._order.state(),
             "layers": [[*key, channels[key]] for key in self._statistics],
         }
@@ -154,6 +178,7 @@ class Worker:
         """
         self.images, self.functional = int(facts["images"]), dict(facts["functional"])
         self._counted = facts["counted"]
+        self.halving.restore(facts["halving"])
         self._order.restore(facts["order"])
         for number, (name, call, channels) in enumerate(facts["layers"]):
             statistics = LayerStatistics(self._plan, channels)

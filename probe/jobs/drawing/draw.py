@@ -26,6 +26,7 @@ from probe.store.run import Run, open_run
 from probe.store.schema import FIGURES
 from probe.store.sound import are_sound
 
+USUAL = ("png", "svg")
 _log = logging.getLogger(__name__)
 
 
@@ -33,7 +34,7 @@ def plot(
     run: Run | str | Path,
     kinds: Sequence[str] | None = None,
     layers: Patterns | None = None,
-    formats: Sequence[str] = ("png", "svg"),
+    formats: Sequence[str] = USUAL,
     out: str | Path | None = None,
     family: str = "tanh",
     progress: Progress | None = None,
@@ -69,11 +70,11 @@ def plot_missing(run: Run | str | Path, progress: Progress | None = None) -> lis
     missing = [
         kind
         for kind in names
-        if not are_sound(run.path, [f"{FIGURES}/{kind}.{ending}" for ending in FORMATS])
+        if not are_sound(run.path, [f"{FIGURES}/{kind}.{ending}" for ending in USUAL])
     ]
     tables = FigureTables(run, None, plots.Shape("tanh", family_of("tanh").value))
     folder = figures_folder(run.path)
-    return _write(tables, missing, folder, list(FORMATS), progress or silent, must=False)
+    return _write(tables, missing, folder, USUAL, progress or silent, must=False)
 
 
 def _write(
