@@ -55,14 +55,16 @@ def analyze(
     if not there("alpha.safetensors"):
         export_alphas(run, run.path / "alpha.safetensors")
     drawn: list[Path] = []
+    anew = False
     if figures:
         # matplotlib and seaborn take their time, which then runs under the progress bar
         from probe.jobs.drawing.draw import plot, plot_missing
 
-        drawn = (plot_missing if resume else plot)(run, progress=progress)
-    if report and (drawn or not there("report.html")):
+        drawn, anew = (
+            plot_missing(run, progress) if resume else (plot(run, progress=progress), True)
+        )
+    if report and (anew or not there("report.html")):
         from probe.jobs.reporting.report import write_report
 
-        # of figures that were there already, the page draws its own pictures
         write_report(run, figures=figures, drawn=drawn, progress=progress)
     return run

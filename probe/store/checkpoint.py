@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 import zipfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +41,10 @@ FORMAT = "probe-checkpoint"
 VERSION = 1
 STATE = "state.npz"
 _TEMPORARY = f".{STATE}.tmp"
+_LOCK = "lock"
 _NO_LOCKS = -1  # in place of a handle
+_one_thread = threading.Lock()
+_locked_here: set[Path] = set()  # the locks of a process do not hold its own threads off
 _FACTS = "facts"  # JSON as bytes, beside the arrays
 
 EVERY = 30.0  # seconds between two states, at least
@@ -73,7 +77,7 @@ class Checkpoint:
         target = Path(os.path.realpath(user_path(out)))
         self.run = target
         self.folder = target.with_name(f".{stem(target)}.checkpoint")
-        self._lock: int | None = None
+        self._block = ExitStack()
         self._before: str | None = None
         self._saved = self._cost = 0.0
         self._rate = SLOW
@@ -81,12 +85,13 @@ class Checkpoint:
     def __enter__(self) -> Checkpoint:
         with writing(self.out):
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked_folder(self.folder)
-        if self._lock is None:
-            raise UsageError(
-                f"{self.out} is being captured by another process: wait for it, or give another "
-                "folder"
-            )
+            with ExitStack() as block:
+                if not block.enter_context(_locked(self.folder)):
+                    raise UsageError(
+                        f"{self.out} is being captured by another process: wait for it, or give "
+                        "another folder"
+                    )
+                self._block = block.pop_all()
         self._before = _run_at(self.run)
         self._saved = time.monotonic()
         return self
@@ -99,10 +104,7 @@ class Checkpoint:
     ) -> None:
         if not self.exists():
             shutil.rmtree(self.folder, ignore_errors=True)
-        assert self._lock is not None
-        if self._lock != _NO_LOCKS:
-            os.close(self._lock)
-        self._lock = None
+        self._block.close()
 
     def exists(self) -> bool:
         """Is there a state?"""
@@ -211,27 +213,51 @@ def _run_at(folder: Path) -> str | None:
         return "unknown"
 
 
-def _locked_folder(folder: Path) -> int | None:
-    """A handle on the folder, made where it is not there, that holds its lock until it is closed;
-    None: another process, or another thread, holds it. Raises OSError.
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Makes the folder where it is not there, and locks it; False: another process, or another
+    thread, has it. Raises OSError.
+
+    The lock is one that a forked process does not inherit: a stuck loader worker that outlives the
+    capture would keep it.
     """
+    with _one_thread:
+        if folder in _locked_here:
+            free = False
+        else:
+            free = True
+            _locked_here.add(folder)
+    handle = None
+    try:
+        handle = _lock_of(folder) if free else None
+        yield handle is not None
+    finally:
+        if handle is not None and handle != _NO_LOCKS:
+            os.close(handle)
+        if free:
+            with _one_thread:
+                _locked_here.discard(folder)
+
+
+def _lock_of(folder: Path) -> int | None:
+    path = folder / _LOCK
     while True:
         folder.mkdir(exist_ok=True)
         if fcntl is None:
             return _NO_LOCKS
         try:
-            handle = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # whoever was here before has just removed it
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # whoever was here before has just removed the folder
             continue
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             os.close(handle)
             return None
         except OSError:  # a network disk without locks
             pass
         with suppress(OSError):
-            if os.path.samestat(os.fstat(handle), os.stat(folder)):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
                 return handle
         os.close(handle)
 

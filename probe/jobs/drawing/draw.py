@@ -61,9 +61,11 @@ def plot(
     return _write(tables, chosen, folder, endings, progress or silent, must=kinds is not None)
 
 
-def plot_missing(run: Run | str | Path, progress: Progress | None = None) -> list[Path]:
-    """Draws what `plot` would draw, but for the figures that are there and sound; returns the paths
-    of those that were drawn.
+def plot_missing(
+    run: Run | str | Path, progress: Progress | None = None
+) -> tuple[list[Path], bool]:
+    """Draws what `plot` would draw, but for the figures that are there and sound. Returns the paths
+    of all of them, and whether any was drawn.
     """
     run = open_run(run)
     names = ATTENTION_KINDS if run.attention_only else KINDS
@@ -74,7 +76,9 @@ def plot_missing(run: Run | str | Path, progress: Progress | None = None) -> lis
     ]
     tables = FigureTables(run, None, plots.Shape("tanh", family_of("tanh").value))
     folder = figures_folder(run.path)
-    return _write(tables, missing, folder, USUAL, progress or silent, must=False)
+    drawn = _write(tables, missing, folder, USUAL, progress or silent, must=False)
+    there = [folder / f"{kind}.{end}" for kind in names if kind not in missing for end in USUAL]
+    return [*there, *drawn], bool(drawn)
 
 
 def _write(
