@@ -46,7 +46,7 @@ def times_of(run):
 def test_a_job_that_broke_off_after_its_capture_ends_with_the_same_files(
     killed_in, images, tmp_path, monkeypatch
 ):
-    expected = contents(job(images, tmp_path / "whole"))
+    expected = contents(job(images, tmp_path / "whole" / "run"))
 
     def broken(*_, **__):
         raise BrokenOff

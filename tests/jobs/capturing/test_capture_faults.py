@@ -117,7 +117,7 @@ def test_huge_activations_give_a_run_whose_numbers_are_right(scale, tmp_path):
         largest, mean = (torch.tensor(moments[f"{name}_input"]) for name in ("max", "mean"))
         assert torch.allclose(largest, everything.amax(0), rtol=1e-6)
         assert torch.allclose(mean, everything.mean(0), rtol=1e-5)
-    if scale > 1e30:  # their squares are beyond float64's reach of a fit; the statistics are not
+    if scale > 1e19:  # squares beyond float32, in which channels are fitted; see the statistics
         return
     lone = analyze(Huge(), batches, out=tmp_path / "lone", layers="norm", figures=False)
     assert lone.alphas()["max_abs_input"].item() == pytest.approx(everything.abs().max().item())
