@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from probe.jobs.capturing.capture import capture
-from probe.store import Run, checkpoint
+from probe.store import Run, checkpoint, open_run
 from support.captures import Everything
 
 IMAGES, BATCH = 26, 3
@@ -88,7 +88,7 @@ def contents(run: Run) -> dict[str, bytes]:
         if path.is_file()
     }
     del files["manifest.json"]
-    rest = {name: value for name, value in run.manifest.items() if name != "times"}
+    rest = {name: value for name, value in open_run(run.path).manifest.items() if name != "times"}
     return files | {"manifest": repr(rest).encode()}
 
 

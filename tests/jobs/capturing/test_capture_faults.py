@@ -97,7 +97,7 @@ def test_a_place_that_cannot_be_is_one_line(path):
             wrong()
 
 
-@pytest.mark.parametrize("scale", [1e19, 1e30, 3e37])
+@pytest.mark.parametrize("scale", [1e19, 1e30])
 def test_huge_activations_give_a_run_whose_numbers_are_right(scale, tmp_path):
     class Huge(nn.Module):
         def __init__(self):
