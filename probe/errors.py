@@ -7,7 +7,9 @@ exceptions.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class ProbeError(Exception):
@@ -50,3 +52,18 @@ def named_first_line(error: BaseException) -> str:
     """`ValueError: what it says`, for errors whose text alone does not tell what went wrong."""
     name, line = type(error).__name__, first_line(error)
     return name if line == name else f"{name}: {line}"
+
+
+@contextmanager
+def quiet(logger: str, level: int) -> Iterator[None]:
+    """A library's logger from `level` on only: what it logs below is told by an error of one line.
+
+    with quiet("timm.models", logging.ERROR): ...
+    """
+    log = logging.getLogger(logger)
+    before = log.level
+    log.setLevel(level)
+    try:
+        yield
+    finally:
+        log.setLevel(before)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -23,7 +22,7 @@ from PIL import Image
 from probe.data.images import read_image, to_rgb
 from probe.data.parquet_rows import encoded
 from probe.data.timm_datasets import OPTIONS, datasets_library, first_split, need_hub
-from probe.errors import ProbeError, UsageError, first_line, named_first_line, unknown
+from probe.errors import ProbeError, UsageError, first_line, named_first_line, quiet, unknown
 
 PREFIX = "hfids/"
 Row = Callable[[], Image.Image]  # one image of the stream; raises BadImage
@@ -59,7 +58,7 @@ def open_image_stream(uri: str) -> ImageStream:
     if not Path(place).exists():
         need_hub(name)
     try:
-        with _quiet():
+        with quiet("datasets", logging.CRITICAL):
             splits = [] if "split" in options else datasets.get_dataset_split_names(place)
             split = options.get("split") or first_split(splits, name)
             opened = datasets.load_dataset(
@@ -133,25 +132,13 @@ def _rows(dataset: Iterable[Any], shown: str) -> Iterator[Any]:
     rows, end = iter(dataset), object()
     while True:
         try:
-            with _quiet():
+            with quiet("datasets", logging.CRITICAL):
                 row = next(rows, end)
         except Exception as error:
             raise ProbeError(f"data {shown!r} broke off: {named_first_line(error)}") from error
         if row is end:
             return
         yield row
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """What the datasets library logs of an error is told here in one line."""
-    logger = logging.getLogger("datasets")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _is_image(value: Any) -> bool:

@@ -7,6 +7,8 @@ the layer's median; Sun et al. 2024, https://arxiv.org/abs/2402.17762) are count
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -48,7 +50,8 @@ def shares(table: pd.DataFrame, ax: Axes) -> Axes:
         x = np.arange(len(y))
         ax.plot(x, y, color=colour, marker=marker, ms=3, lw=0.8, gid=name)
         ax.plot(
-            *(x[doubtful], y[doubtful]),
+            x[doubtful],
+            y[doubtful],
             ls="",
             marker=marker,
             ms=3,
@@ -113,30 +116,14 @@ def _legend(axes: list[Axes]) -> list[Line2D]:
     ]
     hollow = [line for line in lines if line.get_gid() == "not established"]
     if any(np.size(line.get_xdata()) for line in hollow):
-        entries.append(
-            Line2D(
-                *([], []),
-                ls="",
-                marker="o",
-                ms=3,
-                color=style.MUTED,
-                mfc="white",
-                label="not established",
-            )
-        )
+        entries.append(_mark("o", style.MUTED, "not established", ms=3, mfc="white"))
     if any(text.get_gid() == "massive" for ax in axes for text in ax.texts):
-        entries.append(
-            Line2D(
-                [],
-                [],
-                ls="",
-                marker="$n$",
-                ms=5,
-                color=style.CURVE,
-                label="massive channels",
-            )
-        )
+        entries.append(_mark("$n$", style.CURVE, "massive channels", ms=5))
     return entries
+
+
+def _mark(marker: str, color: str, label: str, **look: Any) -> Line2D:
+    return Line2D([], [], ls="", marker=marker, color=color, label=label, **look)
 
 
 def _numbers(table: pd.DataFrame, column: str) -> np.ndarray:

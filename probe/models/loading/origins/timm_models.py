@@ -9,14 +9,13 @@ pretrained configuration.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from probe.errors import UsageError, unknown
+from probe.errors import UsageError, quiet, unknown
 from probe.models.loading.hub import hub_file, url_file
 from probe.models.loading.origins.common import (
     Built,
@@ -218,7 +217,7 @@ def _create(
     if content is not None:
         # without a source, a state dict goes before whatever timm would load itself
         overlay.update(state_dict=dict(content), custom_load=False, source="")
-    with seeded(request.seed), _quiet():
+    with seeded(request.seed), quiet("timm.models", logging.ERROR):
         module = constructed(
             request.name,
             timm.create_model,
@@ -230,18 +229,6 @@ def _create(
     # timm keeps a second copy of all weights there
     getattr(module, "pretrained_cfg", {}).pop("state_dict", None)
     return module
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """What timm logs of checkpoints is told here in one line, or was asked for."""
-    logger = logging.getLogger("timm.models")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 __all__ = ["build_timm", "current_name"]
