@@ -1,6 +1,6 @@
 """One training, said in full: what a recipe file declares and what each flag of `train` overrides.
 
-Numbers are those of the source that the recipe names. What is not in the fields is not trained with.
+Numbers are those of the source that the recipe names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 class Recipe:
     """A training. Fields keep timm's names where timm has the concept.
 
-    The learning rate is `lr`, or where `lr_base_batch` is given `lr * global batch / lr_base_batch`.
+    The learning rate is `lr`, or with `lr_base_batch` `lr * batch_size / lr_base_batch`.
     """
 
     name: str
