@@ -69,7 +69,7 @@ class Recipe:
     betas: tuple[float, float] | None = None
     momentum: float = 0.9
     clip_grad: float | None = None
-    epochs: int = 300
+    epochs: int = 300  # of the whole training: warm-up and cooldown are among them
     batch_size: int = 128  # images of an optimizer step, over all processes
     drop_last: bool = True
     ema: float | None = None  # decay of the averaged weights, which are then what is evaluated
@@ -79,8 +79,11 @@ class Recipe:
     step_per: str = "epoch"  # epoch, update
     warmup_epochs: float = 0
     warmup_lr: float = 1e-6
+    warmup_prefix: bool = False  # the decay begins after the warm-up, not under it
     min_lr: float = 0.0
-    cooldown_epochs: int = 0
+    cooldown_epochs: int = 0  # at min_lr, after the decay
+    decay_every: float = 30  # epochs, of sched=step
+    decay_rate: float = 0.1
     epoch_factor: float = 0.8  # of sched=two_phase
     epoch_threshold: float = 0.5
 
