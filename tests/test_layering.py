@@ -31,7 +31,7 @@ RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
 # Rooms inside a part, likewise from the ground up.
 ROOMS = {
     "models": [
-        {"reading"},
+        {"reading", "architectures"},
         {"attention", "replacing"},
         {"loading"},
         {"folding"},

@@ -54,7 +54,9 @@ def observe(
     )
     observed = _by_image(observed, len(context.images))
     positions = observed.positions
-    kinds = _prefix_positions(context.prefix_tokens, heads, tokens, positions)
+    # a layer that says so itself stands where the model's class token has not joined yet
+    prefix = getattr(module, "num_prefix_tokens", context.prefix_tokens)
+    kinds = _prefix_positions(prefix, heads, tokens, positions)
     return replace(observed, kinds=kinds, valid=_valid(context, heads, tokens, positions))
 
 

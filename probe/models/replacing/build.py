@@ -76,6 +76,8 @@ def build(
     with torch.no_grad():
         remark = _initialize(new, spec, old, stand_in)
     _keep_trainable(new, old)
+    if hasattr(old, "num_prefix_tokens"):
+        new.num_prefix_tokens = old.num_prefix_tokens
     drop, act = getattr(old, "drop", None), getattr(old, "act", None)
     if isinstance(drop, nn.Module) and isinstance(act, nn.Module):
         new = NormAct(new, copy.deepcopy(drop), copy.deepcopy(act))
@@ -118,6 +120,8 @@ def _options(
     like = next(_floating(old), context["like"])
     defaults: dict[str, Any] = {name: value for name, value in context.items() if name != "like"}
     defaults |= {"device": like.device, "dtype": like.dtype}
+    if "prefix_tokens" in defaults:
+        defaults["prefix_tokens"] = getattr(old, "num_prefix_tokens", defaults["prefix_tokens"])
     if spec.init not in INITS:
         defaults["init"] = spec.init  # one of the norm's own
     if not isinstance(norm, str):

@@ -45,6 +45,7 @@ def _known() -> dict[str, list[str]]:
     import timm
     import torchvision
 
+    import probe.models.architectures  # noqa: F401  # registers the networks that timm lacks
     from probe.models.loading.bundled import ARCHITECTURES
 
     return {

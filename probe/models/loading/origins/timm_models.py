@@ -73,6 +73,8 @@ def current_name(name: str) -> str:
     import timm
     from timm.models import get_deprecated_models, get_pretrained_cfg
 
+    import probe.models.architectures  # noqa: F401  # registers the networks that timm lacks
+
     current = get_deprecated_models().get(name, name)
     if current is None or not timm.is_model(current):
         raise unknown_model(name, "timm")
