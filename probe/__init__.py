@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from probe.models.reading.layers import list_norm_layers
     from probe.models.reading.registration import register_norm, unregister_norm
     from probe.store.run import open_run
+    from probe.training.result import open_training
+    from probe.training.train import train
 
 __version__ = "0.1.0"
 
@@ -59,11 +61,13 @@ _HOME = {
     "load_folded": "probe.jobs.folding.folded_file",
     "load_model": "probe.models.loading.load",
     "open_run": "probe.store.run",
+    "open_training": "probe.training.result",
     "plot": "probe.jobs.drawing.draw",
     "register_norm": "probe.models.reading.registration",
     "replace_norms": "probe.jobs.replacing.replace",
     "report": "probe.jobs.reporting.report",
     "save_folded": "probe.jobs.folding.folded_file",
+    "train": "probe.training.train",
     "unregister_norm": "probe.models.reading.registration",
 }
 
@@ -90,12 +94,14 @@ __all__ = [
     "load_model",
     "norms",
     "open_run",
+    "open_training",
     "plot",
     "plots",
     "register_norm",
     "replace_norms",
     "report",
     "save_folded",
+    "train",
     "unregister_norm",
 ]
 

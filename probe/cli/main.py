@@ -29,6 +29,7 @@ from probe.cli.commands.fold import fold
 from probe.cli.commands.layers import layers
 from probe.cli.commands.plot import plot
 from probe.cli.commands.report import report
+from probe.cli.commands.train import train
 from probe.cli.commands.verify import verify
 from probe.cli.failure import PROGRAM, debugging, explain, one_line
 from probe.cli.offline import hub_left_alone
@@ -66,6 +67,7 @@ for command in (
     fold,
     compare,
     verify,
+    train,
     figures,
 ):
     app.command()(command)

@@ -28,6 +28,9 @@ UNITS = {
     "figures": "figures",
     "plot": "figures",
     "report": "curves",
+    "read": "images",
+    "train": "images",
+    "evaluate": "images",
 }
 
 

@@ -82,7 +82,7 @@ def _of_split(place: Path, wanted: str | None) -> tuple[list[Path], str]:
     _refuse_several(place, files)
     splits: dict[str, list[Path]] = {}
     for file in files:
-        splits.setdefault(_split_name(file, place), []).append(file)
+        splits.setdefault(split_name(file, place), []).append(file)
     if wanted is not None:
         if wanted not in splits:
             raise unknown(f"split of {str(place)!r}", wanted, splits)
@@ -94,7 +94,7 @@ def _of_split(place: Path, wanted: str | None) -> tuple[list[Path], str]:
     return splits[name], name
 
 
-def _split_name(file: Path, place: Path) -> str:
+def split_name(file: Path, place: Path) -> str:
     """`test` of `test-00000-of-00001.parquet`; else the folder's name, or the file's own."""
     if shard := SHARD.fullmatch(file.stem):
         return shard["split"]
@@ -108,7 +108,7 @@ def _refuse_several(place: Path, files: list[Path]) -> None:
     """
     folders: dict[str, set[Path]] = {}
     for file in files:
-        folders.setdefault(_split_name(file, place), set()).add(file.parent)
+        folders.setdefault(split_name(file, place), set()).add(file.parent)
     several = next((sorted(found) for found in folders.values() if len(found) > 1), None)
     if several:
         names = ", ".join(str(folder) for folder in several)

@@ -65,7 +65,8 @@ def check_layers(
     the architecture alone is built for that. Where all layers are wanted, nothing is.
     """
     if isinstance(model, str) and weights == "pretrained" and not chooses_all(layers):
-        if split_name(model)[0] in ("file", "bundled"):  # no download, and a factory may be costly
+        # no download, and a factory may be costly
+        if split_name(model)[0] in ("file", "bundled", "trained"):
             return
         bare = load_model(model, weights="random", device="cpu", **options)
         list_norm_layers(bare.module, layers)

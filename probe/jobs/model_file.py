@@ -8,39 +8,24 @@ it holds is told where the files are made.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from probe.errors import UsageError, first_line
+from probe.errors import UsageError
 from probe.formatting import json_bytes
 from probe.jobs.inputs import open_model
+from probe.models.loading.file_metadata import Format, read_metadata
 from probe.models.loading.load import Model, load_model
 from probe.models.loading.origins.names import is_architecture
 from probe.store.alphas import sorted_header
-from probe.store.journal import settle
 from probe.store.outputs import output_file
 
 FILE_OPTIONS = ("num_classes",)
-
-
-@dataclass(frozen=True)
-class Format:
-    """A kind of model file: its name in the metadata, the version this code writes, how people call
-    it, what is JSON in it.
-    """
-
-    name: str
-    version: int
-    called: str  # "converted"
-    json: Sequence[str]
 
 
 def model_file(
@@ -70,45 +55,6 @@ def model_bytes(module: nn.Module, kind: Format, metadata: Mapping[str, Any]) ->
         if isinstance(value, Tensor)
     }
     return sorted_header(safetensors.torch.save(tensors, metadata=texts))
-
-
-def read_metadata(path: Path, kind: Format) -> dict[str, Any]:
-    """The metadata of a file of this kind, its JSON read. Raises UsageError for any other file."""
-    settle(path.parent)
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            texts = file.metadata() or {}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UsageError(
-            f"{path} cannot be read as a {kind.called} model ({first_line(error)})"
-        ) from None
-    if texts.get("format") != kind.name:
-        raise UsageError(
-            f"{path} is no {kind.called} model: its format is {texts.get('format')!r}, not "
-            f"{kind.name!r}"
-        )
-    version = texts.get("version", "")
-    if not version.isdecimal() or int(version[:9]) > kind.version:
-        shown = version[:9] if version.isdecimal() else "that is no number"
-        raise UsageError(
-            f"{path} has version {shown}; this version reads up to {kind.version}: "
-            "update probe-norms"
-        )
-    for key in ("model", "origin"):
-        if key not in texts:
-            raise UsageError(f"{path} is damaged: its metadata holds no {key}")
-    return {**texts, **{key: _json(texts, key, path) for key in kind.json}}
-
-
-def _json(texts: Mapping[str, str], key: str, path: Path) -> dict[str, Any] | list[Any]:
-    """A mapping or a list in the metadata. Raises UsageError for anything else."""
-    try:
-        value = json.loads(texts[key])
-    except (KeyError, ValueError, RecursionError):
-        raise UsageError(f"{path} is damaged: its metadata holds no {key} as JSON") from None
-    if not isinstance(value, dict | list):
-        raise UsageError(f"{path} is damaged: {key} in its metadata is no mapping and no list")
-    return value
 
 
 def original(
@@ -171,3 +117,13 @@ def constructor_options(model: Model) -> dict[str, Any]:
         if isinstance(classes, int) and model.origin in ("timm", "torchvision")
         else {}
     )
+
+
+__all__ = [
+    "Format",
+    "constructor_options",
+    "model_bytes",
+    "model_file",
+    "original",
+    "read_metadata",
+]

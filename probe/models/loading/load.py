@@ -1,7 +1,8 @@
 """A network by name, with weights and its own evaluation transform: `load_model("resnet50")`.
 
 Names: `NAME` or `timm:NAME`, `torchvision:NAME`, `bundled:NAME`, `hf:NAME`, `hf-hub:OWNER/NAME`,
-`FILE.py:FACTORY`. Weights: `pretrained`, `random` (seeded) or a file.
+`FILE.py:FACTORY`, or `FILE.safetensors` that `train` wrote. Weights: `pretrained`, `random`
+(seeded) or a file.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from probe.models.loading.origins import ORIGINS, Request
 from probe.models.loading.origins.names import ACCEPTED
 from probe.models.loading.origins.python_file import is_file_name
 from probe.models.loading.origins.timm_folders import prefix_of
+from probe.models.loading.trained import SUFFIX, build_trained, is_trained_file, trained_model
 from probe.models.loading.weights import fingerprint
 
+TRAINED = "trained"  # origin of a file that says itself which network it is of
 AS_GIVEN = "as given"  # the weights of a module that somebody else made
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -72,8 +75,15 @@ def load_model(
     """
     target, kind = resolve_device(device), resolve_dtype(dtype)
     origin, plain = split_name(name)
+    if origin == TRAINED:
+        name, weights = trained_model(Path(plain).expanduser()), plain
+        origin, plain = split_name(name)
     mode, path = _resolve_weights(weights)
-    built = ORIGINS[origin](Request(plain, mode, path, seed, offline, kwargs))
+    request = Request(plain, mode, path, seed, offline, kwargs)
+    if path is not None and is_trained_file(path):
+        built = build_trained(ORIGINS[origin], request, f"{origin}:{plain}")
+    else:
+        built = ORIGINS[origin](request)
     module = built.module.eval().to(device=target, dtype=kind)
     # what a factory of the user's makes is its own affair, unless the user says that it is random
     own = AS_GIVEN if origin == "file" and mode == "pretrained" else mode
@@ -93,9 +103,11 @@ def load_model(
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Origin and name of `ORIGIN:NAME`; a plain name is timm's. Raises UsageError for another
-    origin.
+    """Origin and name of `ORIGIN:NAME`; a plain name is timm's, a file TRAINED. Raises UsageError
+    for another origin.
     """
+    if name.endswith(SUFFIX):
+        return TRAINED, name
     if is_file_name(name):
         return "file", name.removeprefix("file:")
     if prefix_of(name):

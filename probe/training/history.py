@@ -1,0 +1,64 @@
+"""What a training leaves of each epoch: a table of epochs, and a long one of the normalizers' own
+parameters beside the spread of their inputs.
+
+epochs: epoch (0: before training), step (updates so far), learning_rate (of the last update),
+train_loss (mean over images, as it was trained: mixed and smoothed), val_loss, top1, top5 (per
+cent), seconds and eval_seconds, images_per_second of the training part.
+
+norms: epoch, layer, depth, kind, quantity, index, value; see probe.training.norm_values. They are
+those of the evaluated weights: the averaged ones where there are some.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from probe.formatting import csv_bytes
+
+EPOCHS = {
+    "epoch": "int64",
+    "step": "int64",
+    "learning_rate": "float64",
+    "train_loss": "float64",
+    "val_loss": "float64",
+    "top1": "float64",
+    "top5": "float64",
+    "seconds": "float64",
+    "eval_seconds": "float64",
+    "images_per_second": "float64",
+}
+NORMS = {
+    "epoch": "int64",
+    "layer": "str",
+    "depth": "int64",
+    "kind": "str",
+    "quantity": "str",
+    "index": "int64",
+    "value": "float64",
+}
+Row = Mapping[str, Any]
+
+
+def epoch_table(rows: Sequence[Row]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=list(EPOCHS)).astype(EPOCHS)
+
+
+def norm_table(rows: Sequence[Row]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=list(NORMS)).astype(NORMS)
+
+
+def parquet_bytes(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def table_files(epochs: Sequence[Row], norms: Sequence[Row]) -> dict[str, bytes]:
+    """Both tables as Parquet and as CSV, by file name."""
+    tables = {"epochs": epoch_table(epochs), "norms": norm_table(norms)}
+    parquet = {f"{name}.parquet": parquet_bytes(table) for name, table in tables.items()}
+    return parquet | {f"{name}.csv": csv_bytes(table) for name, table in tables.items()}

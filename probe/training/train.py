@@ -1,0 +1,169 @@
+"""Train a network with other normalizers: `probe.train("vit_small_patch16_224", "dyt", data=...)`.
+
+1. The recipe is completed and checked; the data is opened and its classes counted.
+2. The network is built with the recipe's norm and a head for the classes, and tried on one image.
+3. The folder is opened: a training that is there continues, if it is the same one.
+4. Epochs run; after each, tables and state take their place together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from probe.models.loading.load import Model
+from probe.records import Progress, silent
+from probe.training.choice import Choice, choose
+from probe.training.folder import RECORD, check_same, read_record, training_folder
+from probe.training.images import open_training_images
+from probe.training.machine import accelerated, start_tracker
+from probe.training.network import build_network
+from probe.training.options import Options
+from probe.training.plan import plan_lines
+from probe.training.prepare import Task, check_batches, prepare, record_of
+from probe.training.recipe import Recipe
+from probe.training.result import Training
+from probe.training.schedules import learning_rate
+from probe.training.update import random_numbers_kept
+
+Say = Callable[[str], None]
+
+
+def train(
+    model: str | Model | nn.Module | None = None,
+    norm: str | None = None,
+    *,
+    data: str,
+    out: str,
+    recipe: str | Recipe | None = None,
+    as_published: bool = False,
+    val_data: str | None = None,
+    alphas: Any = None,
+    device: str | None = None,
+    workers: int = 0,
+    processes: int = 1,
+    micro_batch: int | None = None,
+    keep_every: int | None = None,
+    probe_every: int | None = None,
+    save_minutes: float = 5.0,
+    log: str | None = None,
+    offline: bool = False,
+    overwrite: bool = False,
+    progress: Progress = silent,
+    say: Say = lambda line: None,
+    **overrides: Any,
+) -> Training:
+    """Train a network and return its training: `.path .epochs .norms .module`.
+
+    model: a name as load_model takes it, or a network that is there already; None: the recipe's.
+    norm: of probe.norms, in place of the network's own. data: a folder with train/ and val/, a
+    folder of Parquet files, or a timm dataset; val_data: the validation part where it is elsewhere.
+    recipe: a name of probe.training.recipes, a Recipe, or None for the plain one; overrides: what
+    is to differ from it (epochs=, lr=, batch_size=, ...). alphas: what `init="fitted"` starts from.
+    micro_batch: images of a forward pass; keep_every, probe_every: epochs between kept weights and
+    between captures; save_minutes: between saves within an epoch; log: a tracker of accelerate.
+    say: called with one line of text for people now and then.
+
+    The same call continues a training that was interrupted. Raises UsageError for what cannot be
+    asked, Interrupted at Ctrl-C, ProbeError where numbers stop being finite.
+    """
+    given = None if isinstance(model, str) else model
+    name = model if given is None else _shown(given)
+    choice = choose(recipe, {"model": name, "norm": norm, **overrides}, as_published)
+    options = Options(
+        data=str(data),
+        out=str(out),
+        val_data=val_data,
+        alphas=alphas,
+        device=device,
+        workers=workers,
+        processes=processes,
+        micro_batch=micro_batch,
+        keep_every=keep_every,
+        probe_every=probe_every,
+        save_minutes=save_minutes,
+        log=log,
+        offline=offline,
+        overwrite=overwrite,
+    )
+    return _train(choice, options, given, progress, say)
+
+
+def planned(**asked: Any) -> list[str]:
+    """What `train` would do with these arguments, in lines for people; nothing is written. Raises
+    what it would raise before it begins.
+    """
+    names = {each.name for each in fields(Options)}
+    options = Options(**{key: each for key, each in asked.items() if key in names})
+    alone = {key: each for key, each in asked.items() if key not in names}
+    named = {key: alone.pop(key) for key in ("recipe", "as_published") if key in alone}
+    choice = choose(named.get("recipe"), alone, bool(named.get("as_published")))
+    with _checked(choice, options, None, silent, lambda line: None) as task:
+        return list(plan_lines(task))
+
+
+def _shown(model: Model | nn.Module) -> str:
+    return model.full_name if isinstance(model, Model) else type(model).__name__
+
+
+def _train(
+    choice: Choice,
+    options: Options,
+    given: Model | nn.Module | None,
+    progress: Progress,
+    say: Say,
+) -> Training:
+    folder = training_folder(options.out, options.overwrite)
+    with _checked(choice, options, given, progress, say) as task:
+        for line in plan_lines(task):
+            task.say(line)
+        if finished := _finished(task):
+            return finished
+        start_tracker(task.accelerator, options.log, folder, choice.as_dict()["recipe"])
+        with random_numbers_kept(task.accelerator.device):
+            loop = prepare(task, lambda number, module: None)
+            loop.run()
+        return Training(folder, loop.saving.record)
+
+
+@contextmanager
+def _checked(
+    choice: Choice,
+    options: Options,
+    given: Model | nn.Module | None,
+    progress: Progress,
+    say: Say,
+) -> Iterator[Task]:
+    """Everything that can be refused is refused here, before anything is written."""
+    recipe, folder = choice.recipe, Path(options.out).expanduser()
+    learning_rate(recipe, 0, 1)
+    images = open_training_images(options.data, options.val_data)
+    network = build_network(recipe, images.classes, given, options.alphas, options.offline)
+    with accelerated(options.device, recipe.precision, options.log, folder) as accelerator:
+        heard = say if accelerator.is_main_process else _unheard
+        task = Task(choice, options, images, network, accelerator, folder, progress, heard)
+        check_batches(task)
+        yield task
+
+
+def _unheard(_: str) -> None:
+    """What processes but the first say."""
+
+
+def _finished(task: Task) -> Training | None:
+    """The training that the folder holds, if it is this one and done. Raises UsageError for
+    another.
+    """
+    if not (task.folder / RECORD).exists():
+        return None
+    before = read_record(task.folder)
+    check_same(before, record_of(task), task.folder)
+    if before["status"] != "finished":
+        return None
+    task.say(f"{task.folder} holds this training already, finished")
+    return Training(task.folder, before)
