@@ -69,6 +69,9 @@ class Recipe:
     feature_decay: Annotated[float, "Weight of the penalty on large residual values."] = 0.0
     attention_loss: Annotated[float, "Weight of the penalty on diffuse attention."] = 0.0
     attention_loss_layers: Annotated[int, "Attention layers with that penalty, from the first."] = 0
+    squared_losses: Annotated[
+        bool, "Both weights times feature_decay: the fault with which they were published."
+    ] = False
 
     # The optimizer
     opt: Annotated[str, "Optimizer of timm."] = "adamw"
