@@ -2,12 +2,13 @@
 
 Every kernel reads x once and adds to accumulators that no other thread touches meanwhile:
 
-    cells    (kinds, CELLS, CellSum)  what is summed per token kind and bin of x
-    sums     (ChannelSum, C)          what is summed per channel
-    flagged  (rows or C)              rows (planes) that hold a value outside [low_c, high_c]:
-                                      candidates for the tail
+    cells    (kinds, CELLS, CELL_WIDTH)  what is summed per token kind and bin of x
+    sums     (ChannelSum, C)             what is summed per channel
+    flagged  (rows or C)                 rows (planes) that hold a value outside [low_c, high_c]:
+                                         candidates for the tail
 
-`CellSum` and `ChannelSum` name the last axis of cells and the rows of sums (`probe.stats.sums`);
+`CellSum` and `ChannelSum` name the last axis of cells and the rows of sums (`probe.stats.sums`),
+how cells are added to is in `cell_kernels`;
 numba takes their values as constants when it compiles (the members themselves only from 0.68 on).
 
 x is float32; `bits` is the same memory seen as int32, whose top bits are the bin (`probe.bins`). A
@@ -23,12 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from probe import bins
+from probe.stats.cell_kernels import count_elements, find_cells
 from probe.stats.kernel_cache import compiled
-from probe.stats.sums import CellSum, ChannelSum
+from probe.stats.sums import ChannelSum
 
-SHIFT, FIRST, PER_SIGN = bins.SHIFT, bins.FIRST, bins.PER_SIGN
-MAGNITUDE = 0x7FFFFFFF >> SHIFT  # of the shifted bits: all but the sign
 # Reductions may be reordered (SIMD); NaN and inf keep their meaning, so that a sum tells whether a
 # row or plane is finite.
 _compile = compiled(
@@ -45,26 +44,17 @@ _inline = compiled(
 )
 
 
-@_inline
-def _cell(bits: Any) -> Any:
-    """Index of the cell of a finite value; see `bins.CELLS`."""
-    k = ((bits >> SHIFT) & MAGNITUDE) - FIRST
-    if k & -PER_SIGN == 0:  # 0 <= k < PER_SIGN, a power of two, in one test
-        return k + ((bits >> 31) & PER_SIGN)
-    return 2 * PER_SIGN + (0 if k < 0 else 1 + ((bits >> 31) & 1))
-
-
-@_inline
-def _add(cells: Any, bits: Any, x: Any, z: Any) -> None:
-    """Count one finite element in its bin."""
-    cell = cells[_cell(bits)]
-    x64, z64 = np.float64(x), np.float64(z)
-    cell[CellSum.COUNT.value] += 1.0
-    cell[CellSum.X.value] += x64
-    cell[CellSum.Z.value] += z64
-    cell[CellSum.ZZ.value] += z64 * z64
-    cell[CellSum.XX.value] += x64 * x64
-    cell[CellSum.XZ.value] += x64 * z64
+@_compile
+def _count_row(cells, bits, row, m, scale, indices, pairs):  # type: ignore[no-untyped-def]
+    """Count a row or plane of finite values in the bins; indices (n,) and pairs (2 n,) are room to
+    work in."""
+    size = row.shape[0]
+    find_cells(bits, indices)
+    for c in range(size):
+        x = np.float64(row[c])
+        pairs[2 * c] = x
+        pairs[2 * c + 1] = (x - m) * scale
+    count_elements(cells, indices[:size], pairs)
 
 
 @_compile
@@ -107,23 +97,64 @@ def _any_outside(row: Any, low: Any, high: Any) -> Any:
 
 
 @_finite
-def _add_channels(sums: Any, row: Any, m: Any, scale: Any) -> None:
-    """Add a row of finite values, normalized by its m and scale, to the sums of its channels."""
+def _add_four(sums, x0, x1, x2, x3, means, scales, low, high):  # type: ignore[no-untyped-def]
+    """Add four rows of finite values, each normalized by its mean and scale, to the sums of their
+    channels: sums are loaded and stored once for the four. Is any value outside the bounds?"""
     x_sum, x_squares = sums[ChannelSum.X.value], sums[ChannelSum.XX.value]
     x_min, x_max = sums[ChannelSum.X_MIN.value], sums[ChannelSum.X_MAX.value]
     z_sum, z_squares = sums[ChannelSum.Z.value], sums[ChannelSum.ZZ.value]
     z_min, z_max = sums[ChannelSum.Z_MIN.value], sums[ChannelSum.Z_MAX.value]
-    for c in range(row.shape[0]):
-        x = np.float64(row[c])
-        z = (x - m) * scale
-        x_sum[c] += x
-        x_squares[c] += x * x
-        x_min[c] = min(x_min[c], x)
-        x_max[c] = max(x_max[c], x)
-        z_sum[c] += z
-        z_squares[c] += z * z
-        z_min[c] = min(z_min[c], z)
-        z_max[c] = max(z_max[c], z)
+    outside = 0
+    for c in range(x0.shape[0]):
+        a, b = np.float64(x0[c]), np.float64(x1[c])
+        d, e = np.float64(x2[c]), np.float64(x3[c])
+        smallest, largest = min(min(a, b), min(d, e)), max(max(a, b), max(d, e))
+        x_sum[c] += (a + b) + (d + e)
+        x_squares[c] += (a * a + b * b) + (d * d + e * e)
+        x_min[c] = min(x_min[c], smallest)
+        x_max[c] = max(x_max[c], largest)
+        outside += (largest > high[c]) | (smallest < low[c])
+    m0, m1, m2, m3 = means[0], means[1], means[2], means[3]
+    s0, s1, s2, s3 = scales[0], scales[1], scales[2], scales[3]
+    for c in range(x0.shape[0]):
+        a, b = (np.float64(x0[c]) - m0) * s0, (np.float64(x1[c]) - m1) * s1
+        d, e = (np.float64(x2[c]) - m2) * s2, (np.float64(x3[c]) - m3) * s3
+        z_sum[c] += (a + b) + (d + e)
+        z_squares[c] += (a * a + b * b) + (d * d + e * e)
+        z_min[c] = min(z_min[c], min(min(a, b), min(d, e)))
+        z_max[c] = max(z_max[c], max(max(a, b), max(d, e)))
+    return outside > 0
+
+
+@_inline
+def _add_one(sums: Any, c: Any, x: Any, z: Any) -> None:
+    """Add one finite element to the sums of its channel, but for their count."""
+    sums[ChannelSum.X.value, c] += x
+    sums[ChannelSum.XX.value, c] += x * x
+    sums[ChannelSum.X_MIN.value, c] = min(sums[ChannelSum.X_MIN.value, c], x)
+    sums[ChannelSum.X_MAX.value, c] = max(sums[ChannelSum.X_MAX.value, c], x)
+    sums[ChannelSum.Z.value, c] += z
+    sums[ChannelSum.ZZ.value, c] += z * z
+    sums[ChannelSum.Z_MIN.value, c] = min(sums[ChannelSum.Z_MIN.value, c], z)
+    sums[ChannelSum.Z_MAX.value, c] = max(sums[ChannelSum.Z_MAX.value, c], z)
+
+
+@_compile
+def _add_channels(sums, x, four, count, means, scales, low, high, flagged):  # type: ignore[no-untyped-def]
+    """Add the first `count` of the rows x[four] to the sums of their channels, and flag those with
+    a value outside the bounds."""
+    if count == 4:
+        if not _add_four(
+            sums, x[four[0]], x[four[1]], x[four[2]], x[four[3]], means, scales, low, high
+        ):
+            return
+    else:
+        for k in range(count):
+            for c in range(x.shape[1]):
+                value = np.float64(x[four[k], c])
+                _add_one(sums, c, value, (value - means[k]) * scales[k])
+    for k in range(count):
+        flagged[four[k]] = _any_outside(x[four[k]], low, high)
 
 
 @_compile
@@ -132,9 +163,11 @@ def token_rows(x, bits, eps, centered, kinds, low, high, cells, sums, means, sig
     own m (0 for RMS) and sigma.
     """
     rows, channels = x.shape
-    bad = 0
+    indices, pairs = np.empty(channels, np.int32), np.empty(2 * channels)
+    four, row_means, row_scales = np.empty(4, np.int64), np.empty(4), np.empty(4)
+    bad, waiting = 0, 0
     for r in range(rows):
-        row, row_bits, cell = x[r], bits[r], cells[kinds[r]]
+        row = x[r]
         m = _sum(row) / channels if centered else 0.0
         v = _sum_of_squares(row, m) / channels
         means[r], sigmas[r] = m, math.sqrt(v)
@@ -142,10 +175,13 @@ def token_rows(x, bits, eps, centered, kinds, low, high, cells, sums, means, sig
         if not (math.isfinite(v) and math.isfinite(scale)):
             bad += channels
             continue
-        _add_channels(sums, row, m, scale)
-        for c in range(channels):
-            _add(cell, row_bits[c], row[c], (np.float64(row[c]) - m) * scale)
-        flagged[r] = _any_outside(row, low, high)
+        _count_row(cells[kinds[r]], bits[r], row, m, scale, indices, pairs)
+        four[waiting], row_means[waiting], row_scales[waiting] = r, m, scale
+        waiting += 1
+        if waiting == 4:
+            _add_channels(sums, x, four, 4, row_means, row_scales, low, high, flagged)
+            waiting = 0
+    _add_channels(sums, x, four, waiting, row_means, row_scales, low, high, flagged)
     sums[ChannelSum.COUNT.value] += rows - bad // channels
     return bad
 
@@ -159,6 +195,8 @@ def planes(x, bits, mean, scale, binned, low, high, cells, sums, flagged):  # ty
     """
     channels, size = x.shape
     bad = 0
+    room = size if binned else 0
+    indices, pairs = np.empty(room, np.int32), np.empty(2 * room)
     end_bits = np.empty(2, np.int32)
     ends = end_bits.view(np.float32)
     for c in range(channels):
@@ -182,41 +220,34 @@ def planes(x, bits, mean, scale, binned, low, high, cells, sums, flagged):  # ty
         sums[ChannelSum.Z_MAX.value, c] = max(sums[ChannelSum.Z_MAX.value, c], z_high)
         sums[ChannelSum.COUNT.value, c] += size
         if binned:
-            for p in range(size):
-                _add(cells, plane_bits[p], plane[p], (np.float64(plane[p]) - m) * s)
+            _count_row(cells, plane_bits, plane, m, s, indices, pairs)
         flagged[c] = largest > high[c] or smallest < low[c]
     return bad
-
-
-@_inline
-def _add_one(sums: Any, c: Any, x: Any, z: Any) -> None:
-    """Add one finite element to the sums of its channel."""
-    sums[ChannelSum.X.value, c] += x
-    sums[ChannelSum.XX.value, c] += x * x
-    sums[ChannelSum.X_MIN.value, c] = min(sums[ChannelSum.X_MIN.value, c], x)
-    sums[ChannelSum.X_MAX.value, c] = max(sums[ChannelSum.X_MAX.value, c], x)
-    sums[ChannelSum.Z.value, c] += z
-    sums[ChannelSum.ZZ.value, c] += z * z
-    sums[ChannelSum.Z_MIN.value, c] = min(sums[ChannelSum.Z_MIN.value, c], z)
-    sums[ChannelSum.Z_MAX.value, c] = max(sums[ChannelSum.Z_MAX.value, c], z)
-    sums[ChannelSum.COUNT.value, c] += 1.0
 
 
 @_compile
 def given_rows(x, bits, z, kinds, low, high, cells, sums, flagged):  # type: ignore[no-untyped-def]
     """Rows (R, C) whose normalized values z are given."""
     rows, channels = x.shape
+    finite_bits, indices = np.empty(channels, np.int32), np.empty(channels, np.int32)
+    pairs = np.empty(2 * channels)
     bad = 0
     for r in range(rows):
-        cell = cells[kinds[r]]
+        finite = 0
         for c in range(channels):
-            if math.isfinite(x[r, c]) and math.isfinite(z[r, c]):
-                if x[r, c] > high[c] or x[r, c] < low[c]:
-                    flagged[r] = True
-                _add_one(sums, c, np.float64(x[r, c]), np.float64(z[r, c]))
-                _add(cell, bits[r, c], x[r, c], z[r, c])
-            else:
+            if not (math.isfinite(x[r, c]) and math.isfinite(z[r, c])):
                 bad += 1
+                continue
+            if x[r, c] > high[c] or x[r, c] < low[c]:
+                flagged[r] = True
+            x64, z64 = np.float64(x[r, c]), np.float64(z[r, c])
+            _add_one(sums, c, x64, z64)
+            sums[ChannelSum.COUNT.value, c] += 1.0
+            finite_bits[finite] = bits[r, c]
+            pairs[2 * finite], pairs[2 * finite + 1] = x64, z64
+            finite += 1
+        find_cells(finite_bits[:finite], indices)
+        count_elements(cells[kinds[r]], indices[:finite], pairs)
     return bad
 
 

@@ -11,25 +11,29 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.bins import CELLS, PER_SIGN, folded
+from probe.bins import PER_SIGN, folded
 from probe.records import GROUPS
-from probe.stats.sums import CellSum
+from probe.stats.sums import CellSum, no_cells
 
 
 class Profile:
-    """Streaming cells (kinds, GROUPS, CELLS, CellSum) of one layer; prefix tokens are kept apart
+    """Streaming cells (kinds, GROUPS, CELLS, CELL_WIDTH) of one layer; prefix tokens are kept apart
     once any was seen.
     """
 
     def __init__(self) -> None:
-        self.cells = np.zeros((1, GROUPS, CELLS, len(CellSum)))
+        self.cells = no_cells(1, GROUPS)
+
+    @property
+    def sums(self) -> NDArray[np.float64]:
+        """The cells without what pads them to a cache line: (kinds, GROUPS, CELLS, CellSum)."""
+        return self.cells[..., : len(CellSum)]
 
     def grow(self, kinds: int) -> None:
         """Make room for `kinds` token kinds."""
         if kinds > len(self.cells):
-            self.cells = np.concatenate(
-                [self.cells, np.zeros((kinds - len(self.cells), *self.cells.shape[1:]))]
-            )
+            smaller, self.cells = self.cells, no_cells(kinds, GROUPS)
+            self.cells[: len(smaller)] = smaller
 
     def merge(self, other: Profile) -> None:
         self.grow(len(other.cells))
@@ -39,6 +43,6 @@ class Profile:
         self,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """Non-empty cells: token kind, group, bin (each (n,)) and their sums (n, CellSum)."""
-        cells = folded(self.cells)
+        cells = folded(self.sums)
         kind, group, index = np.nonzero(cells[..., CellSum.COUNT])
         return kind, group, index - PER_SIGN, cells[kind, group, index]

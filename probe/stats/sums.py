@@ -7,10 +7,13 @@ delete `probe/stats/__pycache__`.
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
+
+from probe.bins import CELLS
 
 
 class ChannelSum(IntEnum):
@@ -35,12 +38,24 @@ NORMALIZED_ROWS = (ChannelSum.Z, ChannelSum.ZZ, ChannelSum.Z_MIN, ChannelSum.Z_M
 class CellSum(IntEnum):
     """The last axis of the cells of a profile: the sums over the elements of one bin."""
 
-    COUNT = 0
-    X = 1
-    Z = 2
+    X = 0
+    Z = 1
+    XX = 2
     ZZ = 3
-    XX = 4
-    XZ = 5
+    XZ = 4
+    COUNT = 5
+
+
+# A cell is a cache line of float64; what follows the count means nothing.
+CELL_WIDTH = 8
+
+
+def no_cells(kinds: int, groups: int) -> NDArray[np.float64]:
+    """Empty cells (kinds, groups, CELLS, CELL_WIDTH), each of them one cache line of memory."""
+    shape = (kinds, groups, CELLS, CELL_WIDTH)
+    spare = np.zeros(math.prod(shape) + CELL_WIDTH)
+    start = -spare.ctypes.data % (8 * CELL_WIDTH) // 8
+    return spare[start : start + math.prod(shape)].reshape(shape)
 
 
 def no_sums(images: int, channels: int) -> NDArray[np.float64]:

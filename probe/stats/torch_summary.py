@@ -80,7 +80,7 @@ def _add_to_profile(
     cells = values.new_zeros(kinds * len(groups) * CELLS, len(CellSum))
     cells = cells.index_add_(0, index, values).view(kinds, len(groups), CELLS, len(CellSum))
     profile.grow(kinds)
-    profile.cells[:kinds, groups] += cells.cpu().numpy()
+    profile.sums[:kinds, groups] += cells.cpu().numpy()
 
 
 def _sums(x: Tensor, z: Tensor, kept: Tensor) -> Tensor:

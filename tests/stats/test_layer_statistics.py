@@ -51,7 +51,7 @@ def test_merging_in_another_order_gives_the_same_to_rounding(norm):
     for part in parts[1:]:
         parts[0].merge(part)
     np.testing.assert_allclose(parts[0].moments.sums, whole.moments.sums, rtol=1e-12)
-    np.testing.assert_allclose(parts[0].profile.cells, whole.profile.cells, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(parts[0].profile.sums, whole.profile.sums, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(astuple(parts[0].scale), astuple(whole.scale), rtol=1e-12)
 
 

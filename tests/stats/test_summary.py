@@ -49,7 +49,7 @@ def reference(o):
 def test_cells_hold_count_and_sums_of_every_bin(backend, norm):
     o = observed(tokens(3, 10, 12), norm)
     x, z = reference(o)
-    cells = folded(reduced(backend, o)[1].cells)
+    cells = folded(reduced(backend, o)[1].sums)
     expected = np.zeros((1 + int(o.kinds.any()), GROUPS, BINS, len(CellSum)))
     index = bin_of(x) + PER_SIGN
     for image in range(3):
@@ -109,9 +109,9 @@ def test_padding_and_non_finite_elements_enter_no_sum(backend, norm):
     # a token with a NaN has no mean and sigma
     assert got.not_finite == (16 if norm in ("token", "rms") else 2)
     in_bins = 0 if norm == "lines" else 11 * 8 - got.not_finite
-    assert profile.cells[..., CellSum.COUNT].sum() == in_bins
+    assert profile.sums[..., CellSum.COUNT].sum() == in_bins
     assert got.sums[:, ChannelSum.COUNT].sum() == 11 * 8 - got.not_finite
-    assert np.isfinite(profile.cells).all()
+    assert np.isfinite(profile.sums).all()
 
 
 @pytest.mark.parametrize("norm", ["token", "rms"])
@@ -143,7 +143,7 @@ def test_both_backends_keep_the_same(norm, monkeypatch):
     batches = [observed(tokens(3, 30, 12, seed=i), norm, first=3 * i) for i in range(3)]
     a, b = (gather(backend, batches, monkeypatch) for backend in BACKENDS)
     np.testing.assert_allclose(a.moments.sums, b.moments.sums, rtol=1e-6, atol=1e-6)
-    left, right = a.profile.cells, b.profile.cells
+    left, right = a.profile.sums, b.profile.sums
     np.testing.assert_array_equal(left[..., CellSum.COUNT], right[..., CellSum.COUNT])
     np.testing.assert_allclose(left, right, rtol=1e-6, atol=1e-6)
     for name in ("image", "position", "channel", "value"):
@@ -158,7 +158,7 @@ def test_both_backends_keep_the_same(norm, monkeypatch):
 def test_values_beyond_the_exponents_fall_into_the_end_bins(backend):
     x = tokens(1, 4, 6)
     x[0, 0] = torch.tensor([1e-30, -1e-30, 0.0, 1e20, -1e20, 65536.0])
-    cells = folded(reduced(backend, observed(x, "given", prefix=0))[1].cells)[0, 0]
+    cells = folded(reduced(backend, observed(x, "given", prefix=0))[1].sums)[0, 0]
     count_and_sum = [CellSum.COUNT, CellSum.X]
     assert cells[PER_SIGN, CellSum.COUNT] == 3 + int((x[0, 1:] == 0).sum())
     assert cells[-1, count_and_sum].tolist() == [2, pytest.approx(1e20 + 65536, rel=1e-7)]
@@ -173,5 +173,5 @@ def test_the_number_of_threads_changes_no_bit(threads, norm, monkeypatch):
     expected, profile = reduced("numba", o)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     got, other = reduced("numba", o)
-    assert np.array_equal(other.cells, profile.cells)
+    assert np.array_equal(other.sums, profile.sums)
     assert np.array_equal(got.sums, expected.sums)
