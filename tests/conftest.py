@@ -13,6 +13,7 @@ TESTS = Path(__file__).parent
 # before torch is imported: two processes run the tests, and threads of each would wait for those of
 # the other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("PROBE_PROCESSES", "1")  # likewise; tests/jobs/test_sharing.py has two
 
 
 # whole jobs, whole networks and processes of their own, marked `long`

@@ -37,7 +37,7 @@ ROOMS = {
         {"folding"},
     ],
     "jobs": [
-        {"image_batches", "figure_file"},
+        {"image_batches", "figure_file", "sharing"},
         {"inputs"},
         {"model_file", "reopen"},
         {"capturing"},

@@ -49,6 +49,10 @@ class FigureTables:
         self._thin: dict[str, pd.DataFrame] = {}
         self._full: dict[str, pd.DataFrame] = {}
 
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        """What was read does not travel to another process."""
+        return FigureTables, (self.run, self._patterns, self.shape)
+
     @cached_property
     def statuses(self) -> dict[str, str]:
         """layer -> status of the capture, for panels without points."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from probe.curves import (
 )
 from probe.errors import ProbeError, unknown
 from probe.jobs.fitting.tables import alpha_row, channel_rows
+from probe.jobs.sharing import second_process, shared
 from probe.records import GROUPS, Fit, Progress, Status, main_fits, silent
 from probe.store import Run, open_run
 from probe.store.replacement import copy_captured, whole_run
@@ -108,31 +110,57 @@ def _fit_layers(
     run: Run, families: Sequence[str] | None, report: Progress
 ) -> tuple[pd.DataFrame, list[LayerFit]]:
     """One row per layer, family, scope, weighting and token kind; and the same by layer."""
-    chosen = _families(families, fitted_families(run))
     layers = run.layers.to_dict("records")
-    moments, profiles, groups = by_layer(run.moments()), by_layer(run.profile()), image_groups(run)
-    images, sources = seen_images(run.manifest)
-    results = []
-    for done, layer in enumerate(layers):
-        name = layer["layer"]
-        report("fit", done, len(layers), name)
-        seen = name in moments and (layer["affine"] or name in profiles)
-        if layer["status"] == Status.CAPTURED and seen:
-            sampled = uniform_rows(run, name, groups)
-            data = LayerData(moments[name], profiles.get(name), *sampled)
-            result = _fit_layer(layer, data, chosen)
-        else:
-            result = _without_fit(layer, chosen, moments.get(name))
-        result.alpha.update(images=images, sources=sources)
-        result.alpha["sources_to_decide"] = _sources_to_decide(result.alpha)
-        results.append(result)
+
+    def progress(done: int) -> None:
+        report("fit", done, len(layers), layers[done]["layer"] if done < len(layers) else "")
+
+    job = _FitJob(run, _families(families, fitted_families(run)))
+    with second_process(__name__):
+        results = shared(job, layers, progress)
     rows = [
         {"layer": result.alpha["layer"], "depth": result.alpha["depth"], **row.as_dict()}
         for result in results
         for row in result.fits
     ]
-    report("fit", len(layers), len(layers))
     return pd.DataFrame(rows), results
+
+
+class _FitJob:
+    """Fits the layers of a run one by one, given as rows of its `layers`. Tables that were read do
+    not travel.
+    """
+
+    def __init__(self, run: Run, families: list[str]) -> None:
+        self.run, self.families = run, families
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"run": self.run, "families": self.families}
+
+    @cached_property
+    def _moments(self) -> dict[str, pd.DataFrame]:
+        return by_layer(self.run.moments())
+
+    @cached_property
+    def _profiles(self) -> dict[str, pd.DataFrame]:
+        return by_layer(self.run.profile())
+
+    def __call__(self, layer: dict[str, Any]) -> LayerFit:
+        result = self._fit(layer)
+        images, sources = seen_images(self.run.manifest)
+        result.alpha.update(images=images, sources=sources)
+        result.alpha["sources_to_decide"] = _sources_to_decide(result.alpha)
+        return result
+
+    def _fit(self, layer: dict[str, Any]) -> LayerFit:
+        name = layer["layer"]
+        moments, profile = self._moments.get(name), self._profiles.get(name)
+        seen = moments is not None and (layer["affine"] or profile is not None)
+        if layer["status"] != Status.CAPTURED or not seen:
+            return _without_fit(layer, self.families, moments)
+        assert moments is not None
+        sampled = uniform_rows(self.run, name, image_groups(self.run))
+        return _fit_layer(layer, LayerData(moments, profile, *sampled), self.families)
 
 
 def ensure_fitted(run: Run | str | Path, progress: Progress | None = None) -> Run:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from probe import plots
 from probe.html import Curve, Picture
 from probe.jobs.drawing.tables import FigureTables
 from probe.jobs.figure_file import picture
 from probe.jobs.reporting.figures import with_palette
+from probe.jobs.sharing import shared
 from probe.plots import fan as fans
 from probe.plots import layout, s_curve, style
 from probe.records import Progress, Status
@@ -63,13 +65,15 @@ def curve_cards(
     tables: FigureTables, name: str, rows: Sequence[Row], progress: Progress
 ) -> Iterator[Curve]:
     """The cards in execution order; `name`: prefix of their ids."""
-    for drawn, row in enumerate(rows):
-        layer, status = str(row["layer"]), str(row["status"])
-        progress("report", drawn, len(rows), layer)
-        shown = curve_picture(tables, layer)
-        yield Curve(f"{name}-curve-{row['depth']}", layer, status, tuple(card_facts(row)), shown)
-    if rows:
-        progress("report", len(rows), len(rows), "")
+    layers = [str(row["layer"]) for row in rows]
+
+    def report(drawn: int) -> None:
+        progress("report", drawn, len(layers), layers[drawn] if drawn < len(layers) else "")
+
+    pictures = shared(partial(curve_picture, tables), layers, report) if layers else []
+    for row, layer, shown in zip(rows, layers, pictures, strict=True):
+        name_on_page = f"{name}-curve-{row['depth']}"
+        yield Curve(name_on_page, layer, str(row["status"]), tuple(card_facts(row)), shown)
 
 
 def card_facts(row: Row) -> Iterator[tuple[str, str]]:
