@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rcParams
 from matplotlib.figure import Figure
+from PIL import Image
 
 from probe import plots
 
@@ -31,6 +33,16 @@ def save(
     return [
         put(stem.with_name(f"{stem.name}.{ending}"), picture(figure, ending)) for ending in formats
     ]
+
+
+def pixels(figure: Figure) -> Image.Image:
+    """What `picture` shows as PNG, not yet encoded."""
+    buffer = io.BytesIO()
+    with plots.theme():
+        dpi = rcParams["savefig.dpi"]
+        figure.savefig(buffer, format="rgba", dpi=dpi)
+        width, height = (int(inches * dpi) for inches in figure.get_size_inches())
+    return Image.frombuffer("RGBA", (width, height), buffer.getvalue())
 
 
 def picture(figure: Figure, ending: str = "png") -> bytes:

@@ -9,7 +9,7 @@ from probe import plots
 from probe.html import Comparison
 from probe.html import Figure as Shown
 from probe.jobs.drawing.compare import compare_figure, key_numbers
-from probe.jobs.figure_file import picture
+from probe.jobs.figure_file import pixels
 from probe.jobs.reporting.figures import ATTENTION, Words, shown_figure
 from probe.jobs.reporting.run_part import heads_of
 from probe.jobs.reporting.tables import comparison_table
@@ -49,14 +49,14 @@ def _figures(runs: Sequence[Run], titles: Sequence[str]) -> Iterator[Shown]:
     heading = ", ".join(titles)
     curves = compare_figure(*runs)
     if curves is not None:
-        yield shown_figure(picture(curves), "comparison-curves", FOUR_LAYERS, heading)
+        yield shown_figure(pixels(curves), "comparison-curves", FOUR_LAYERS, heading)
     tables = {
         title: run.attention() for title, run in zip(titles, runs, strict=True) if heads_of(run)
     }
     if len(tables) > 1:
         figure = plots.attention_distance(tables, frame=_frame(runs, titles))
         words = ATTENTION["attention_distance"]
-        yield shown_figure(picture(figure), "comparison-attention", words, heading)
+        yield shown_figure(pixels(figure), "comparison-attention", words, heading)
 
 
 def _frame(runs: Sequence[Run], titles: Sequence[str]) -> plots.Frame:

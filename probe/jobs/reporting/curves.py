@@ -8,7 +8,7 @@ from functools import partial
 from probe import plots
 from probe.html import Curve, Picture
 from probe.jobs.drawing.tables import FigureTables
-from probe.jobs.figure_file import picture
+from probe.jobs.figure_file import pixels
 from probe.jobs.reporting.figures import with_palette
 from probe.jobs.sharing import shared
 from probe.plots import fan as fans
@@ -125,6 +125,6 @@ def curve_picture(tables: FigureTables, layer: str) -> Picture | None:
             samples, tables.fits, ax, layer=layer, shape=tables.shape, fan=fan, fan_norm=norm
         )
     return Picture(
-        with_palette(picture(figure), CURVE_COLOURS),
+        with_palette(pixels(figure), CURVE_COLOURS),
         f"Normalized value against input of layer {layer}, element by element",
     )

@@ -15,7 +15,7 @@ from probe.html import Figure as Shown
 from probe.html import Picture
 from probe.jobs.drawing.draw import KINDS
 from probe.jobs.drawing.tables import FigureTables, NothingToDraw
-from probe.jobs.figure_file import picture
+from probe.jobs.figure_file import pixels
 
 FIGURE_COLOURS = 160
 
@@ -103,24 +103,24 @@ def whole_figures(
         if tables.run.attention_only and kind not in ATTENTION:
             continue
         try:
-            data = drawn[kind].read_bytes() if kind in drawn else picture(KINDS[kind](tables))
+            image = Image.open(drawn[kind]) if kind in drawn else pixels(KINDS[kind](tables))
         except NothingToDraw:
             continue
-        yield shown_figure(data, f"{prefix}-{kind}", words, heading)
+        yield shown_figure(image, f"{prefix}-{kind}", words, heading)
 
 
-def shown_figure(data: bytes, name: str, words: Words, heading: str) -> Shown:
+def shown_figure(image: Image.Image, name: str, words: Words, heading: str) -> Shown:
     picture = Picture(
-        with_palette(data, FIGURE_COLOURS), f"{words.title} of {heading}. {words.caption}"
+        with_palette(image, FIGURE_COLOURS), f"{words.title} of {heading}. {words.caption}"
     )
     return Shown(name, words.title, words.caption, picture)
 
 
-def with_palette(data: bytes, colours: int) -> bytes:
-    """The same PNG with at most `colours` colours and no alpha channel."""
-    image = Image.open(io.BytesIO(data)).convert("RGB")
-    buffer = io.BytesIO()
-    image.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-        buffer, "PNG", optimize=True
+def with_palette(image: Image.Image, colours: int) -> bytes:
+    """The image as PNG with at most `colours` colours and no alpha channel."""
+    few = image.convert("RGB").quantize(
+        colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
     )
+    buffer = io.BytesIO()
+    few.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
