@@ -106,11 +106,11 @@ class Loop:
 
         with watching(self.module) as suspects:
             self.updater.replay(share, stopped.step)
-        words = gather_object([suspects.words()])
-        of_a_layer = [each for each in words if "the loss itself" not in each]
+        # sorted: a process with a suspect speaks before one without
+        told = sorted(gather_object([(not suspects.any, suspects.words())]))
         return ProbeError(
             f"{stopped.what} of update {stopped.step + 1} (epoch {self.standing.epoch + 1}) is not "
-            f"finite, {(of_a_layer or words)[0]}"
+            f"finite, {told[0][1]}"
         )
 
     def _report(self) -> None:

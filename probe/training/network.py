@@ -14,6 +14,7 @@ from torch import nn
 from probe.errors import UsageError, first_line
 from probe.jobs.inputs import open_model, shown_name
 from probe.jobs.replacing.replace import replace_norms
+from probe.models.architectures import takes_norm
 from probe.models.loading.load import Model, load_model, split_name
 from probe.models.loading.trained import replace_head
 from probe.models.loading.weights import fingerprint
@@ -91,6 +92,8 @@ def _load(recipe: Recipe, classes: int, offline: bool) -> tuple[Model, dict[str,
         options["drop_path_rate"] = recipe.drop_path
     if recipe.weights == "random" and origin in WITH_CONSTRUCTORS:
         options["num_classes"] = classes
+    if takes_norm(recipe.model) and recipe.norm is not None:
+        options |= {"norm": recipe.norm, "norm_options": dict(recipe.norm_options)}
     for sized in _with_size(recipe, options):
         try:
             loaded = load_model(
@@ -147,6 +150,14 @@ def _replace(
     if recipe.norm is None:
         if alphas is not None:
             raise UsageError("--alphas start a norm that is swapped in: give --norm dyt")
+        return (), {}
+    if takes_norm(recipe.model):
+        if alphas is not None or recipe.init is not None:
+            raise UsageError(
+                f"{recipe.model} makes its layers with {recipe.norm} itself, at its own start: "
+                "leave --init and --alphas out"
+            )
+        notes.append(f"{recipe.norm} where the source has it, by the network's own constructor")
         return (), {}
     options = _norm_options(model.module, recipe, notes)
     swapped = replace_norms(

@@ -16,18 +16,20 @@ from typing import Any
 
 from torch import nn
 
+from probe.errors import UsageError
 from probe.models.loading.load import Model
 from probe.records import Progress, silent
 from probe.training.choice import Choice, choose
 from probe.training.folder import RECORD, check_same, read_record, training_folder
 from probe.training.images import open_training_images
+from probe.training.launch import check_processes, launched, run_processes
 from probe.training.machine import accelerated, start_tracker
 from probe.training.network import build_network
 from probe.training.options import Options
 from probe.training.plan import plan_lines
 from probe.training.prepare import Task, check_batches, prepare, record_of
 from probe.training.recipe import Recipe
-from probe.training.result import Training
+from probe.training.result import Training, open_training
 from probe.training.schedules import learning_rate
 from probe.training.update import random_numbers_kept
 
@@ -118,8 +120,12 @@ def _train(
     progress: Progress,
     say: Say,
 ) -> Training:
-    folder = training_folder(options.out, options.overwrite)
+    if options.processes > 1 and not launched():
+        return _by_several(choice, options, given, progress, say)
     with _checked(choice, options, given, progress, say) as task:
+        with task.accelerator.main_process_first():
+            overwrite = options.overwrite and task.accelerator.is_main_process
+            folder = training_folder(options.out, overwrite)
         for line in plan_lines(task):
             task.say(line)
         if finished := _finished(task):
@@ -129,6 +135,26 @@ def _train(
             loop = prepare(task, lambda number, module: None)
             loop.run()
         return Training(folder, loop.saving.record)
+
+
+def _by_several(
+    choice: Choice,
+    options: Options,
+    given: Model | nn.Module | None,
+    progress: Progress,
+    say: Say,
+) -> Training:
+    """The same in processes of their own."""
+    if given is not None:
+        raise UsageError("several processes need a model by its name; give one, or processes=1")
+    check_processes(options.processes, options.device)
+    run_processes(options.processes, in_a_process, (choice, options), progress, say)
+    return open_training(options.out)
+
+
+def in_a_process(choice: Choice, options: Options, progress: Progress, say: Say) -> None:
+    """What each of several processes does."""
+    _train(choice, options, None, progress, say)
 
 
 @contextmanager
@@ -145,8 +171,9 @@ def _checked(
     images = open_training_images(options.data, options.val_data)
     network = build_network(recipe, images.classes, given, options.alphas, options.offline)
     with accelerated(options.device, recipe.precision, options.log, folder) as accelerator:
-        heard = say if accelerator.is_main_process else _unheard
-        task = Task(choice, options, images, network, accelerator, folder, progress, heard)
+        if not accelerator.is_main_process:
+            progress, say = silent, _unheard
+        task = Task(choice, options, images, network, accelerator, folder, progress, say)
         check_batches(task)
         yield task
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -54,6 +55,8 @@ def run_training(fields: Mapping[str, Any], *, quiet: bool, as_json: bool, **opt
     choice = choose(options["recipe"], fields, options["as_published"])
     options["out"] = options["out"] or default_out(choice.recipe)
     plan = options.pop("plan")
+    first = not several_processes() or os.environ.get("RANK") == "0"  # the one that speaks
+    quiet = quiet or not first
     heard = plan or not (quiet or as_json)
     with progress_bar(quiet or plan, message=choice.recipe.model) as progress:
         from probe.training.train import planned, train
@@ -67,7 +70,13 @@ def run_training(fields: Mapping[str, Any], *, quiet: bool, as_json: bool, **opt
             progress=progress,
             say=(lambda line: note(line)) if heard else (lambda line: None),
         )
-    show(training, as_json)
+    if first:
+        show(training, as_json)
+
+
+def several_processes() -> bool:
+    """Is this one of several processes of torchrun or `accelerate launch`?"""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _asked(options: Mapping[str, Any]) -> dict[str, Any]:

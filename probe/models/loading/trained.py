@@ -73,10 +73,8 @@ def build_trained(build: Callable[[Request], Built], request: Request, name: str
     known = _checked(path)
     if known["model"] != name:
         raise UsageError(f"{path} is of model {known['model']!r}, not {name!r}")
-    options = {key: _tuple(value) for key, value in known["options"].items()}
-    built = build(
-        replace(request, weights="random", path=None, options={**options, **request.options})
-    )
+    options = {**_options(known["options"]), **request.options}
+    built = build(replace(request, weights="random", path=None, options=options))
     _install_head(built.module, known["head"], path)
     _install_norms(built.module, known, path)
     load_exactly(built.module, safetensors.torch.load_file(path), name, path)
@@ -154,7 +152,7 @@ def _install_norms(module: nn.Module, known: Mapping[str, Any], path: Path) -> N
             f"{', '.join(missing[:3])}"
         )
     patterns = ",".join(glob.escape(name) for name in known["layers"])
-    options = {name: _tuple(value) for name, value in known["norm_options"].items()}
+    options = _options(known["norm_options"])
     swap(module, known["norm"], layers=patterns, init="default", **options)
 
 
@@ -165,6 +163,9 @@ def _check_constructor(options: Any, path: Path) -> None:
     if not isinstance(options, Mapping):
         raise UsageError(f"{path} is damaged: its options are no mapping")
     for name, value in options.items():
+        if name == "norm_options" and "norm" in options:
+            _check_norm(options["norm"], value, path)
+            continue
         word = isinstance(value, str) and name in TEXTS and _WORD.fullmatch(value) is not None
         if not _WORD.fullmatch(name) or not (word or value is None or _is_number(value)):
             raise UsageError(
@@ -191,5 +192,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def _tuple(value: Any) -> Any:
+def _options(value: Any) -> Any:
+    """As the constructors take them: JSON knows no tuples."""
+    if isinstance(value, Mapping):
+        return {name: _options(each) for name, each in value.items()}
     return tuple(value) if isinstance(value, list) else value
