@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from probe.models.reading.layers import list_norm_layers
     from probe.models.reading.registration import register_norm, unregister_norm
     from probe.store.run import open_run
+    from probe.training.evaluate import evaluate
     from probe.training.result import open_training
     from probe.training.train import train
 
@@ -50,6 +51,7 @@ _HOME = {
     "compare": "probe.jobs.drawing.compare",
     "convert": "probe.jobs.converting.convert",
     "draw_attention": "probe.jobs.drawing.attention",
+    "evaluate": "probe.training.evaluate",
     "export_alphas": "probe.jobs.replacing.export",
     "figure": "probe.jobs.drawing.draw",
     "findings": "probe.jobs.reporting.findings",
@@ -82,6 +84,7 @@ __all__ = [
     "compare",
     "convert",
     "draw_attention",
+    "evaluate",
     "export_alphas",
     "figure",
     "findings",

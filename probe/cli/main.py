@@ -22,6 +22,7 @@ from probe.cli.commands.attention import attention
 from probe.cli.commands.capture import capture
 from probe.cli.commands.compare import compare
 from probe.cli.commands.convert import convert
+from probe.cli.commands.evaluate import evaluate
 from probe.cli.commands.export import export
 from probe.cli.commands.figures import figures
 from probe.cli.commands.fit import fit
@@ -68,6 +69,7 @@ for command in (
     compare,
     verify,
     train,
+    evaluate,
     figures,
 ):
     app.command()(command)

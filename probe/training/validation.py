@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,8 +45,10 @@ class Validation:
         batch_size: int,
         workers: int,
         accelerator: Any = None,
+        autocast: Callable[[], Any] = nullcontext,
     ) -> None:
         self._accelerator = accelerator
+        self._autocast = autocast if accelerator is None else accelerator.autocast
         rank, of = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
         self._places = np.arange(rank, len(data), of)
         self._source = data.source if of == 1 else _some(data.source, self._places)
@@ -54,7 +56,9 @@ class Validation:
         self._transform, self._batch, self._workers = transform, batch_size, workers
         self.images = len(data)
 
-    def __call__(self, module: nn.Module, progress: Progress = silent) -> Scores:
+    def __call__(
+        self, module: nn.Module, progress: Progress = silent, stage: str = "validation"
+    ) -> Scores:
         """Of the module in evaluation mode; its mode is put back."""
         began, sums = time.perf_counter(), torch.zeros(4, dtype=torch.float64)
         skipped: list[str] = []
@@ -71,7 +75,7 @@ class Validation:
                 logits = self._logits(module, batch.inputs.to(device))
                 classes = logits.shape[1]
                 sums += counts(logits, labels)
-                progress("validation", int(sums[3]), len(self._places))
+                progress(stage, int(sums[3]), len(self._places))
         sums = self._over_processes(sums, device)
         loss, top1, top5, images = sums.tolist()
         if not images:
@@ -86,9 +90,7 @@ class Validation:
         )
 
     def _logits(self, module: nn.Module, images: Tensor) -> Tensor:
-        if self._accelerator is None:
-            return logits_of(module(images)).float()
-        with self._accelerator.autocast():
+        with self._autocast():
             return logits_of(module(images)).float()
 
     def _over_processes(self, sums: Tensor, device: torch.device) -> Tensor:

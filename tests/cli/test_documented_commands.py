@@ -96,6 +96,7 @@ JOBS = {
     "capture": "probe.jobs.capturing.capture.capture",
     "compare": "probe.jobs.drawing.compare.compare",
     "convert": "probe.jobs.converting.convert.convert",
+    "evaluate": "probe.training.evaluate.evaluate",
     "export": "probe.jobs.replacing.export.export_alphas",
     "figures": "probe.jobs.published.published_figures",
     "fit": "probe.jobs.fitting.fit.fit",
