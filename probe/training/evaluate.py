@@ -68,8 +68,7 @@ def evaluate(
         if name is None:
             raise UsageError("no network: give --model M, or --weights FILE that train wrote")
         loaded = _opened(name, chosen, options)
-        said = partial(progress, "evaluate")
-        rows.append(_row(loaded, images, batch_size, workers, autocast, lambda _, *at: said(*at)))
+        rows.append(_row(loaded, images, batch_size, workers, autocast, progress))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

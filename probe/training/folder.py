@@ -6,6 +6,7 @@ norms.parquet   norms.csv        a row per epoch, layer and quantity
 model.safetensors                the weights that were evaluated
 last/                            weights, averaged weights and state, to continue from
 checkpoints/epoch_NNN.safetensors    with keep_every
+probes/epoch_NNN/                with probe_every: runs
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ FILES = (
 def checkpoint_name(epoch: int) -> str:
     """Of the weights after an epoch, which are numbered from 1."""
     return f"checkpoints/epoch_{epoch:03d}.safetensors"
+
+
+def probe_name(epoch: int) -> str:
+    """Of the run that was captured after an epoch."""
+    return f"probes/epoch_{epoch:03d}"
 
 
 def record_bytes(record: Mapping[str, Any]) -> bytes:

@@ -34,8 +34,9 @@ NEED_LABELS = (
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images and the class of each: labels (N,)."""
+    """Images and the class of each: labels (N,). data: as open_images took it."""
 
+    data: str
     source: ImageSource
     labels: NDArray[np.int64]
     names: tuple[str, ...]  # of the classes; empty where the data has none
@@ -89,7 +90,7 @@ def open_labelled(data: str, num_images: int | None = None, seed: int = 0) -> La
     names = _class_names(source, found.classes)
     if num_images is None and source.description["kind"] == "folder":
         _refuse_empty(data, names, found.index)
-    return Labelled(source, found.index, names)
+    return Labelled(data, source, found.index, names)
 
 
 def _class_names(source: ImageSource, classes: int | None) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -41,6 +41,7 @@ class Loop:
     say: Callable[[str], None]
     progress: Progress
     after_epoch: Callable[[int, nn.Module], None]
+    _told: set[str] = field(default_factory=set)  # images that could not be read
 
     @property
     def evaluated(self) -> nn.Module:
@@ -83,7 +84,9 @@ class Loop:
         """One update; returns its learning rate."""
         standing, steps = self.standing, self.shares.order.steps
         for reason in share.skipped:
-            self.say(f"left out: {reason}")
+            if reason not in self._told:
+                self.say(f"left out: {reason}")
+                self._told.add(reason)
         rate = learning_rate(self.recipe, self.updates, steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
@@ -146,10 +149,10 @@ class Loop:
         standing.norms += norms
         self.log(_for_trackers(standing.epochs[-1], norms), self.updates)
         self.say(_line(standing.epochs[-1], self.recipe.epochs))
+        self.after_epoch(number, self.evaluated)
         if rate is not None:
             standing.next_epoch()
         self.saving.epoch_done(standing, self.evaluated, number)
-        self.after_epoch(number, self.evaluated)
 
     def _trained(self, rate: float) -> dict[str, float]:
         """The columns of the training part."""

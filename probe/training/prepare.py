@@ -103,11 +103,13 @@ def prepare(task: Task, after_epoch: Callable[[int, nn.Module], None]) -> Loop:
     )
 
 
-def check_batches(task: Task) -> None:
-    """Raises UsageError for batches that cannot be made, and for single images where a norm takes
-    the statistics of a batch.
+def check(task: Task) -> None:
+    """Raises UsageError for an augmentation or an optimizer that there is not, for batches that
+    cannot be made, and for single images where a norm takes the statistics of a batch.
     """
     recipe, data = task.recipe, task.images.training
+    training_transform(recipe, task.network.look)
+    create_optimizer(task.network.module, recipe)
     order = _order(recipe, data)
     if not order.steps:
         raise UsageError(

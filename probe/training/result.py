@@ -25,6 +25,7 @@ class Training:
 
     path: Path
     record: dict[str, Any]
+    trained: nn.Module | None = None  # where it was trained just now
 
     @property
     def epochs(self) -> pd.DataFrame:
@@ -50,7 +51,7 @@ class Training:
 
     @property
     def module(self) -> nn.Module:
-        return self.model.module
+        return self.model.module if self.trained is None else self.trained.eval()
 
 
 def open_training(path: str | os.PathLike[str]) -> Training:

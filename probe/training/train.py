@@ -23,11 +23,13 @@ from probe.training.choice import Choice, choose
 from probe.training.folder import RECORD, check_same, read_record, training_folder
 from probe.training.images import open_training_images
 from probe.training.launch import check_processes, launched, run_processes
+from probe.training.losses import extra_losses
 from probe.training.machine import accelerated, start_tracker
 from probe.training.network import build_network
 from probe.training.options import Options
 from probe.training.plan import plan_lines
-from probe.training.prepare import Task, check_batches, prepare, record_of
+from probe.training.prepare import Task, check, prepare, record_of
+from probe.training.probing import probing
 from probe.training.recipe import Recipe
 from probe.training.result import Training, open_training
 from probe.training.schedules import learning_rate
@@ -132,9 +134,10 @@ def _train(
             return finished
         start_tracker(task.accelerator, options.log, folder, choice.as_dict()["recipe"])
         with random_numbers_kept(task.accelerator.device):
-            loop = prepare(task, lambda number, module: None)
-            loop.run()
-        return Training(folder, loop.saving.record)
+            loop = prepare(task, probing(task))
+            with extra_losses(loop.module, choice.recipe) as loop.updater.extra:
+                loop.run()
+        return Training(folder, loop.saving.record, loop.evaluated)
 
 
 def _by_several(
@@ -174,7 +177,7 @@ def _checked(
         if not accelerator.is_main_process:
             progress, say = silent, _unheard
         task = Task(choice, options, images, network, accelerator, folder, progress, say)
-        check_batches(task)
+        check(task)
         yield task
 
 

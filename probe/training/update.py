@@ -60,11 +60,11 @@ class Updater:
         mixing: Mixing,
         micro: int,
         say: Callable[[str], None],
-        extra: Callable[[], Tensor | None] = lambda: None,
     ) -> None:
         self.module, self.optimizer, self.accelerator = module, optimizer, accelerator
         self.recipe, self.mixing, self.micro, self._say = recipe, mixing, micro, say
-        self._extra = extra
+        # what to add to the mean loss of a forward pass; see probe.training.losses
+        self.extra: Callable[[], Tensor | None] = lambda: None
         self._trained = [each for each in module.parameters() if each.requires_grad]
         self._smoothing = 0.0 if recipe.mixup > 0 or recipe.cutmix > 0 else recipe.smoothing
 
@@ -124,7 +124,7 @@ class Updater:
         loss = F.cross_entropy(logits, targets, label_smoothing=self._smoothing, reduction="sum")
         # a process without an image of its own in a last, small batch adds nothing
         counted = 1.0 if share.counted else 0.0
-        total, added = loss * (counted / share.batch), self._extra()
+        total, added = loss * (counted / share.batch), self.extra()
         if added is not None:
             total = total + added * (counted * len(labels) / share.batch)
         self.accelerator.backward(total)

@@ -55,7 +55,12 @@ def trained_model(path: Path) -> str:
     """
     if not path.is_file():
         raise UsageError(f"model {str(path)!r} is not a file")
-    name = read_metadata(path, TRAINED)["model"]
+    known = read_metadata(path, TRAINED)
+    name = known["model"]
+    if known["origin"] == "module":
+        raise UsageError(
+            f"{path} is of a module {name}, not of a named model: load its tensors into that module"
+        )
     if not is_architecture(name):
         raise UsageError(
             f"{path} names a model that is no architecture of timm, torchvision or probe: give "
