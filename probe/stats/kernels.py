@@ -6,6 +6,8 @@ Every kernel reads x once and adds to accumulators that no other thread touches 
     sums     (ChannelSum, C)             what is summed per channel
     flagged  (rows or C)                 rows (planes) that hold a value outside [low_c, high_c]:
                                          candidates for the tail
+    outside  values, rows and channels   those values, while they are in the cache, and how many
+             (N,), number (1,)           there are; more than N: there was no room for all
 
 `CellSum` and `ChannelSum` name the last axis of cells and the rows of sums (`probe.stats.sums`),
 how cells are added to is in `cell_kernels`;
@@ -140,9 +142,24 @@ def _add_one(sums: Any, c: Any, x: Any, z: Any) -> None:
 
 
 @_compile
-def _add_channels(sums, x, four, count, means, scales, low, high, flagged):  # type: ignore[no-untyped-def]
-    """Add the first `count` of the rows x[four] to the sums of their channels, and flag those with
-    a value outside the bounds."""
+def _collect(line, at, along_rows, low, high, outside):  # type: ignore[no-untyped-def]
+    """Note the values outside the bounds of a row (all channels of row `at`; `along_rows`) or of a
+    plane (all positions of channel `at`). Is there one?"""
+    values, rows, channels, number = outside
+    before = number[0]
+    for k in range(line.shape[0]):
+        c, row = (k, at) if along_rows else (at, k)
+        if (line[k] > high[c] or line[k] < low[c]) and math.isfinite(line[k]):
+            if number[0] < values.shape[0]:
+                values[number[0]], rows[number[0]], channels[number[0]] = line[k], row, c
+            number[0] += 1
+    return number[0] > before
+
+
+@_compile
+def _add_channels(sums, x, four, count, means, scales, low, high, flagged, outside):  # type: ignore[no-untyped-def]
+    """Add the first `count` of the rows x[four] to the sums of their channels, and collect what is
+    outside the bounds."""
     if count == 4:
         if not _add_four(
             sums, x[four[0]], x[four[1]], x[four[2]], x[four[3]], means, scales, low, high
@@ -154,11 +171,14 @@ def _add_channels(sums, x, four, count, means, scales, low, high, flagged):  # t
                 value = np.float64(x[four[k], c])
                 _add_one(sums, c, value, (value - means[k]) * scales[k])
     for k in range(count):
-        flagged[four[k]] = _any_outside(x[four[k]], low, high)
+        if _any_outside(x[four[k]], low, high):
+            flagged[four[k]] = _collect(x[four[k]], four[k], True, low, high, outside)
 
 
 @_compile
-def token_rows(x, bits, eps, centered, kinds, low, high, cells, sums, means, sigmas, flagged):  # type: ignore[no-untyped-def]
+def token_rows(  # type: ignore[no-untyped-def]
+    x, bits, eps, centered, kinds, low, high, cells, sums, means, sigmas, flagged, outside
+):
     """LayerNorm (`centered`) or RMSNorm rows (R, C): z = (x - m) / sqrt(sigma^2 + eps), the row's
     own m (0 for RMS) and sigma.
     """
@@ -179,15 +199,15 @@ def token_rows(x, bits, eps, centered, kinds, low, high, cells, sums, means, sig
         four[waiting], row_means[waiting], row_scales[waiting] = r, m, scale
         waiting += 1
         if waiting == 4:
-            _add_channels(sums, x, four, 4, row_means, row_scales, low, high, flagged)
+            _add_channels(sums, x, four, 4, row_means, row_scales, low, high, flagged, outside)
             waiting = 0
-    _add_channels(sums, x, four, waiting, row_means, row_scales, low, high, flagged)
+    _add_channels(sums, x, four, waiting, row_means, row_scales, low, high, flagged, outside)
     sums[ChannelSum.COUNT.value] += rows - bad // channels
     return bad
 
 
 @_compile
-def planes(x, bits, mean, scale, binned, low, high, cells, sums, flagged):  # type: ignore[no-untyped-def]
+def planes(x, bits, mean, scale, binned, low, high, cells, sums, flagged, outside):  # type: ignore[no-untyped-def]
     """Channel planes (C, P) of one image: z = (x - mean_c) * scale_c (BatchNorm, InstanceNorm,
     GroupNorm).
 
@@ -221,25 +241,25 @@ def planes(x, bits, mean, scale, binned, low, high, cells, sums, flagged):  # ty
         sums[ChannelSum.COUNT.value, c] += size
         if binned:
             _count_row(cells, plane_bits, plane, m, s, indices, pairs)
-        flagged[c] = largest > high[c] or smallest < low[c]
+        if largest > high[c] or smallest < low[c]:
+            flagged[c] = _collect(plane, c, False, low, high, outside)
     return bad
 
 
 @_compile
-def given_rows(x, bits, z, kinds, low, high, cells, sums, flagged):  # type: ignore[no-untyped-def]
+def given_rows(x, bits, z, kinds, low, high, cells, sums, flagged, outside):  # type: ignore[no-untyped-def]
     """Rows (R, C) whose normalized values z are given."""
     rows, channels = x.shape
     finite_bits, indices = np.empty(channels, np.int32), np.empty(channels, np.int32)
     pairs = np.empty(2 * channels)
     bad = 0
     for r in range(rows):
-        finite = 0
+        finite, is_outside = 0, False
         for c in range(channels):
             if not (math.isfinite(x[r, c]) and math.isfinite(z[r, c])):
                 bad += 1
                 continue
-            if x[r, c] > high[c] or x[r, c] < low[c]:
-                flagged[r] = True
+            is_outside |= x[r, c] > high[c] or x[r, c] < low[c]
             x64, z64 = np.float64(x[r, c]), np.float64(z[r, c])
             _add_one(sums, c, x64, z64)
             sums[ChannelSum.COUNT.value, c] += 1.0
@@ -248,6 +268,8 @@ def given_rows(x, bits, z, kinds, low, high, cells, sums, flagged):  # type: ign
             finite += 1
         find_cells(finite_bits[:finite], indices)
         count_elements(cells[kinds[r]], indices[:finite], pairs)
+        if is_outside:
+            flagged[r] = _collect(x[r], r, True, low, high, outside)
     return bad
 
 

@@ -24,6 +24,7 @@ from probe.stats.sums import ChannelSum, no_sums
 
 # Extreme values collected between two tightenings of the bounds; one row (plane) must fit at least.
 CANDIDATES = 1 << 15
+ROOM = 512  # values outside of the bounds that a kernel collects of an image on its way
 
 Task = Callable[[int, NDArray[np.float64]], int]  # (image, cells of its group) -> not finite
 
@@ -55,14 +56,47 @@ def _summarize_planes(
     sums, flagged = no_sums(images, channels), np.zeros((images, channels), np.uint8)
     bounds = extremes.bounds
 
+    outside = _Outside(images)
+
     def task(b: int, cells: NDArray[np.float64]) -> int:
-        into = (cells[0], sums[b], flagged[b])
+        into = (cells[0], sums[b], flagged[b], outside.of(b))
         return int(kernels.planes(x[b], bits[b], mean[b], scale[b], binned, *bounds, *into))
 
     not_finite = _run(task, observed, profile)
-    if flagged.any():
-        _collect_from_planes(x, flagged, sums, extremes)
+    if (too_many := outside.too_many).any():
+        _collect_from_planes(x, flagged & too_many[:, None], sums, extremes)
+    if outside.any:
+        extremes.collect(*outside.collected())
     return BatchSummary(sums, not_finite, None, None)
+
+
+class _Outside:
+    """The values outside of the bounds that the kernels met, by image."""
+
+    def __init__(self, images: int) -> None:
+        self._values = np.empty((images, ROOM), np.float32)
+        self._rows, self._channels = np.empty((2, images, ROOM), np.int64)
+        self._number = np.zeros((images, 1), np.int64)
+
+    def of(self, b: int) -> tuple[NDArray, ...]:
+        """What a kernel takes for the image b of the batch."""
+        return self._values[b], self._rows[b], self._channels[b], self._number[b]
+
+    @property
+    def any(self) -> bool:
+        """Is there something in `collected`?"""
+        return bool((self._number[~self.too_many] > 0).any())
+
+    @property
+    def too_many(self) -> NDArray[np.bool_]:
+        """(B,) the images with more than there was room for; they are scanned again."""
+        return self._number[:, 0] > ROOM
+
+    def collected(self) -> tuple[NDArray, ...]:
+        """Values, image in the batch, row (position) and channel of the others, each (n,)."""
+        here = np.arange(ROOM) < np.where(self.too_many[:, None], 0, self._number)
+        image = np.nonzero(here)[0]
+        return self._values[here], image, self._rows[here], self._channels[here]
 
 
 def _collect_from_planes(
@@ -120,16 +154,22 @@ def _summarize_rows(
     rows = _Rows.of(observed)
     images, positions = len(observed.images), observed.positions
     sums, flagged = no_sums(images, observed.channels), np.zeros(len(rows.x), np.uint8)
+    outside = _Outside(images)
     moments = np.full((2, len(rows.x)), np.nan)  # mean and sigma of each row
     if isinstance(norm, GivenNorm):
         z = _valid_rows(norm.z, observed, rows.index)
-        task = _given_task(rows, z, extremes, sums, flagged)
+        task = _given_task(rows, z, extremes, sums, flagged, outside)
     else:
-        task = _token_task(rows, norm, extremes, sums, moments, flagged)
+        task = _token_task(rows, norm, extremes, sums, moments, flagged, outside)
     not_finite = _run(task, observed, profile)
-    if flagged.any():
+    if (too_many := outside.too_many).any():
         extremes.start(sums)
-        _collect_from_rows(rows, flagged, positions, extremes)
+        of_row = np.repeat(too_many, [part.stop - part.start for part in rows.of_image])
+        _collect_from_rows(rows, flagged & of_row, positions, extremes)
+    if outside.any:
+        values, image, row, channels = outside.collected()
+        starts = np.array([part.start for part in rows.of_image])
+        extremes.collect(values, image, rows.index[starts[image] + row] % positions, channels)
     if isinstance(norm, GivenNorm):
         return BatchSummary(sums, not_finite, None, None)
     every = np.full((2, images * positions), np.nan)
@@ -144,13 +184,14 @@ def _token_task(
     sums: NDArray[np.float64],
     moments: NDArray[np.float64],
     flagged: NDArray[np.uint8],
+    outside: _Outside,
 ) -> Task:
     bits, bounds, (means, sigmas) = rows.x.view(np.int32), extremes.bounds, moments
 
     def task(b: int, cells: NDArray[np.float64]) -> int:
         part = rows.of_image[b]
         what = (rows.x[part], bits[part], norm.eps, norm.centered, rows.kinds[part])
-        into = (cells, sums[b], means[part], sigmas[part], flagged[part])
+        into = (cells, sums[b], means[part], sigmas[part], flagged[part], outside.of(b))
         return int(kernels.token_rows(*what, *bounds, *into))
 
     return task
@@ -162,13 +203,15 @@ def _given_task(
     extremes: Extremes,
     sums: NDArray[np.float64],
     flagged: NDArray[np.uint8],
+    outside: _Outside,
 ) -> Task:
     bits, bounds = rows.x.view(np.int32), extremes.bounds
 
     def task(b: int, cells: NDArray[np.float64]) -> int:
         part = rows.of_image[b]
         what = (rows.x[part], bits[part], z[part], rows.kinds[part])
-        return int(kernels.given_rows(*what, *bounds, cells, sums[b], flagged[part]))
+        into = (cells, sums[b], flagged[part], outside.of(b))
+        return int(kernels.given_rows(*what, *bounds, *into))
 
     return task
 
