@@ -64,6 +64,8 @@ def choose(
     if as_published and not base.as_published:
         raise UsageError(f"recipe {base.name!r} has no published form that differs from it")
     published = dict(base.as_published) if as_published else {}
+    if overridden.get("norm", base.norm) != base.norm:
+        published["norm_options"] = {}  # the recipe's are those of its own norm
     used = replace(base, **(published | overridden))
     if base is PLAIN and "model" not in overridden:
         raise UsageError(
