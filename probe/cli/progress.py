@@ -33,6 +33,9 @@ UNITS = {
     "evaluate": "images",
 }
 
+TOLD = ("train",)  # stages whose message tells the place (epoch 3/30)
+NARROW = 100  # columns under which the bar is short
+
 
 def duration(seconds: float) -> str:
     """`12 s`, `3 min 05 s`, `2 h 07 min`."""
@@ -63,6 +66,13 @@ class Stage:
         done = f"{self.done}/{self.total}" if self.total else f"{self.done or ''}"
         return f"{done} {self.unit}".strip() if done else ""
 
+    def line(self, message: str) -> str:
+        """Facts and message in one line; the message first of a stage that tells its place in it,
+        as a narrow terminal cuts the end.
+        """
+        parts = [message, self.facts()] if self.name in TOLD else [self.facts(), message]
+        return ", ".join(part for part in parts if part)
+
     def facts(self) -> str:
         """`12.1 images/s, 3 s left`, as far as known."""
         seconds, done = self._clock() - self._began, self.done - self._before
@@ -71,7 +81,7 @@ class Stage:
         parts = [f"{done / seconds:.3g} {self.unit}/s"] if self.unit else []
         if self.total and self.done < self.total:
             parts.append(f"{duration(seconds * (self.total - self.done) / done)} left")
-        return ", ".join(parts)
+        return ", ".join(reversed(parts) if self.name in TOLD else parts)
 
 
 class PlainProgress:
@@ -124,13 +134,12 @@ class BarProgress:
             self._stage = Stage(stage, done, self._clock)
             self._task = self._bar.add_task(stage, total=total, count="", facts="")
         self._stage.done, self._stage.total = done, total
-        facts = ", ".join(part for part in (self._stage.facts(), message) if part)
         self._bar.update(
             self._task,
             completed=done,
             total=total,
-            count=self._stage.count(),
-            facts=visible(facts),
+            count="" if stage in TOLD else self._stage.count(),
+            facts=visible(self._stage.line(message)),
         )
 
 
@@ -146,7 +155,8 @@ def rich_bar(console: Any) -> Any:
     )
     name = TextColumn("{task.description}", markup=False)
     count = TextColumn("{task.fields[count]}", markup=False)
-    columns = (SpinnerColumn(), name, BarColumn(20), count, TimeElapsedColumn(), facts)
+    bar = BarColumn(10 if console.width < NARROW else 20)
+    columns = (SpinnerColumn(), name, bar, count, TimeElapsedColumn(), facts)
     return Bar(*columns, console=console, transient=True, expand=True)
 
 

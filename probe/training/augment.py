@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any
 
+from PIL import ImageChops
 from torch import Tensor
 
 from probe.errors import UsageError, first_line
@@ -85,11 +88,29 @@ def training_transform(recipe: Recipe, look: Look) -> Transform:
             "accepted: rand-m9-mstd0.5-inc1, augmix-m5-w4-d2, original, v0, 3a, or torchvision's "
             f"{', '.join(TORCHVISION_POLICIES)}"
         ) from error
+    for step in transform.transforms:
+        _mend_posterize(step)
     if recipe.crop == "padded":
         transform.transforms[:1] = _padded(recipe, look)
     if torchvision_policy:
         _insert_policy(transform.transforms, str(recipe.auto_augment))
     return transform
+
+
+def _mend_posterize(policy: Any) -> None:
+    """timm's posterize asks Pillow for 0 bits at its strongest, which newer versions of it refuse:
+    that image is black, as older versions made it.
+    """
+    steps = [*getattr(policy, "ops", ()), *chain(*getattr(policy, "policy", ()))]
+    for step in steps:
+        if step.name.startswith("Posterize"):
+            step.aug_fn = partial(_posterize, step.aug_fn)
+
+
+def _posterize(original: Callable[..., Any], image: Any, bits: int, **options: Any) -> Any:
+    if bits > 0:
+        return original(image, bits, **options)
+    return ImageChops.constant(image.convert("L"), 0).convert(image.mode)
 
 
 def _padded(recipe: Recipe, look: Look) -> list[Any]:

@@ -24,7 +24,8 @@ from probe.records import Progress
 from probe.training.augment import Transform
 from probe.training.images import Labelled
 from probe.training.order import Indices, Order, parts
-from probe.training.randomness import Stream, seeded
+from probe.training.randomness import Stream, start
+from probe.training.randomness import kept as numbers_kept
 
 KEPT = 1 << 30  # bytes of decoded pixels
 LARGEST_KEPT = 64 * 64 * 3  # bytes of one image: larger ones take longer to augment than to decode
@@ -99,12 +100,13 @@ class _Shares(Dataset[Any]):
 
     def _read(self, epoch: int, mine: Indices, batch: int, counted: bool) -> Share:
         tensors, labels, skipped = [], [], []
-        for asked, copy in mine.tolist():
-            image, index, said = self._readable(asked)
-            with seeded(self.order.seed, Stream.AUGMENT, epoch, asked, copy):
+        with numbers_kept():
+            for asked, copy in mine.tolist():
+                image, index, said = self._readable(asked)
+                start(self.order.seed, Stream.AUGMENT, epoch, asked, copy)
                 tensors.append(self._transformed(image))
-            labels.append(int(self.labels[index]))
-            skipped += [said] if said else []
+                labels.append(int(self.labels[index]))
+                skipped += [said] if said else []
         return Share(torch.stack(tensors), torch.tensor(labels), batch, counted, skipped)
 
     def _readable(self, index: int) -> tuple[Image.Image, int, str]:

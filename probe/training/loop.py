@@ -178,10 +178,8 @@ def _for_trackers(row: dict[str, Any], norms: list[dict[str, Any]]) -> dict[str,
 def _line(row: dict[str, Any], epochs: int) -> str:
     """An epoch, for people."""
     top5 = f", top-5 {row['top5']:.2f} %" if row.get("top5") is not None else ""
-    scores = f"validation loss {row['val_loss']:.4f}, top-1 {row['top1']:.2f} %{top5}"
+    scores = f"val. loss {row['val_loss']:.4f}, top-1 {row['top1']:.2f} %{top5}"
     if "train_loss" not in row:
         return f"before training: {scores}"
-    return (
-        f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}, {scores}, "
-        f"{row['seconds']:.1f} s + {row['eval_seconds']:.1f} s"
-    )
+    seconds = row["seconds"] + row["eval_seconds"]
+    return f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}, {scores}, {seconds:.1f} s"

@@ -28,16 +28,28 @@ def derived(seed: int, stream: Stream, *place: int) -> int:
     return int(np.random.SeedSequence((seed, int(stream), *place)).generate_state(1)[0])
 
 
+def start(seed: int, stream: Stream, *place: int) -> None:
+    """All three global generators of the CPU, on which timm and torchvision draw, start at this
+    place.
+    """
+    first = derived(seed, stream, *place)
+    random.seed(first)
+    np.random.seed(first)  # noqa: NPY002
+    torch.default_generator.manual_seed(first)
+
+
 @contextmanager
 def seeded(seed: int, stream: Stream, *place: int) -> Iterator[None]:
-    """All three global generators of the CPU, on which timm and torchvision draw, start at this
-    place, and are put back afterwards.
-    """
+    """The same, and at the end of the block they are put back."""
+    with kept():
+        start(seed, stream, *place)
+        yield
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """What the block draws, the caller does not miss. Takes 0.1 ms."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    start = derived(seed, stream, *place)
-    random.seed(start)
-    np.random.seed(start)  # noqa: NPY002
-    torch.default_generator.manual_seed(start)
     try:
         yield
     finally:

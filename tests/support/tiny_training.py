@@ -32,3 +32,24 @@ def colour_folders(root: Path, classes: int = 3, images: int = 16, size: int = 1
                 pixels[..., number % 3] += 100
                 Image.fromarray(pixels).save(folder / f"{index}.png")
     return root
+
+
+def stripe_folders(root: Path, images: int = 128, size: int = 16) -> Path:
+    """Four classes that no mean colour tells apart: noisy stripes of four directions, of random
+    width, phase and colours.
+    """
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:size, :size]
+    across = (rows, columns, rows + columns, rows - columns)
+    for split, count in (("train", images), ("val", images // 4)):
+        for number, direction in enumerate(across):
+            folder = root / split / f"direction{number}"
+            folder.mkdir(parents=True)
+            for index in range(count):
+                period, phase = rng.uniform(4, 7), rng.uniform(0, 2 * np.pi)
+                wave = np.sin(2 * np.pi * direction / period + phase)[..., None]
+                colours = rng.uniform(20, 60, 3) * rng.choice([-1, 1], 3)
+                pixels = 128 + wave * colours + rng.normal(0, 15, (size, size, 3))
+                image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+                image.save(folder / f"{index}.png")
+    return root
