@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from probe.store.run import open_run
     from probe.training.evaluate import evaluate
     from probe.training.result import open_training
+    from probe.training.tracking.track import track
     from probe.training.train import train
 
 __version__ = "0.1.0"
@@ -69,6 +70,7 @@ _HOME = {
     "replace_norms": "probe.jobs.replacing.replace",
     "report": "probe.jobs.reporting.report",
     "save_folded": "probe.jobs.folding.folded_file",
+    "track": "probe.training.tracking.track",
     "train": "probe.training.train",
     "unregister_norm": "probe.models.reading.registration",
 }
@@ -104,6 +106,7 @@ __all__ = [
     "replace_norms",
     "report",
     "save_folded",
+    "track",
     "train",
     "unregister_norm",
 ]

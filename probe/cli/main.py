@@ -30,6 +30,7 @@ from probe.cli.commands.fold import fold
 from probe.cli.commands.layers import layers
 from probe.cli.commands.plot import plot
 from probe.cli.commands.report import report
+from probe.cli.commands.track import track
 from probe.cli.commands.train import train
 from probe.cli.commands.verify import verify
 from probe.cli.failure import PROGRAM, debugging, explain, one_line
@@ -67,6 +68,7 @@ for command in (
     convert,
     fold,
     compare,
+    track,
     verify,
     train,
     evaluate,

@@ -139,17 +139,20 @@ class RunPart:
     attention_figures: tuple[Figure, ...] = ()
     manifest: str = ""
     files: tuple[tuple[str, str], ...] = ()
+    kicker: str = "What its normalization layers compute"
+    layers_title: str = "Layers"
+    about_title: str = "About the run"
 
     @property
     def sections(self) -> list[tuple[str, str]]:
         """Id and title of the sections that have content."""
         wanted = {
             ("found", "What was found"): self.findings,
-            ("layers", "Layers"): self.layers,
+            ("layers", self.layers_title): self.layers,
             ("curves", "S-curves"): self.curves,
             ("figures", "Figures"): self.figures,
             ("attention", "Attention"): self.attention,
-            ("run", "About the run"): True,
+            ("run", self.about_title): True,
         }
         return [
             (f"{self.name}-{name}", title) for (name, title), content in wanted.items() if content
@@ -166,7 +169,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole document: one run, or several after their comparison.
+    """The whole document: one run, or several, after their comparison where there is one.
 
     html = render(Page("vit_b", (part,)))
     html = render(Page("vit_b, resnet50", (one, other), Comparison(table, figures)))

@@ -178,7 +178,10 @@ def _numbers_alone(paths: list[Path]) -> list[Path]:
 
 
 def _fitted(path: Path, width: int) -> str:
-    """The longest words lose letters until the name fits; numbers stay."""
+    """The longest words lose letters until the name fits; numbers stay. The model itself has no
+    name.
+    """
+    text = ".".join(path)
     for letters in range(max(map(len, path)), 0, -1):
         text = ".".join(_cut(word, letters) for word in path)
         if len(text) <= width:

@@ -21,21 +21,23 @@ def layer_table(name: str, rows: Sequence[Values], targets: Mapping[str, str]) -
     nothing are left out, as are kind and channels where they are the same everywhere: the head of
     the page says them.
     """
-    return _table(name, "Normalization layers", ALPHAS, rows, targets)
+    return described_table(name, "Normalization layers", ALPHAS, rows, targets)
 
 
 def attention_table(name: str, heads: Sequence[Values]) -> Table:
     """One row per attention layer in execution order."""
-    return _table(name, "Attention layers", ATTENTION_LAYERS, per_layer(heads))
+    return described_table(name, "Attention layers", ATTENTION_LAYERS, per_layer(heads))
 
 
-def _table(
+def described_table(
     name: str,
     caption: str,
     table: Sequence[Column],
     rows: Sequence[Values],
     targets: Mapping[str, str] = NO_TARGETS,
+    noun: str = "layers",
 ) -> Table:
+    """The rows with the columns that are shown on pages; `noun`: what a row is one of."""
     columns = on_page(table, rows)
     return Table(
         name,
@@ -47,6 +49,7 @@ def _table(
             )
             for row in rows
         ),
+        noun,
     )
 
 

@@ -13,6 +13,8 @@ from probe.wording.columns.column import UNITS, Column, in_terminal, on_page
 from probe.wording.columns.files import CHANNEL_FITS, FITS, MOMENTS, PROFILE, ROWS, SAMPLES
 from probe.wording.columns.layers import ALPHAS
 from probe.wording.columns.results import COMPARED, FOLD, key_number
+from probe.wording.columns.tracking import CHANGES, TRACK, TRACKED_HEADS
+from probe.wording.columns.training import EPOCHS, NORMS
 
 # Where the columns stand: what is stored under that name, or shown by that command.
 TABLES: dict[str, tuple[Column, ...]] = {
@@ -28,23 +30,33 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "samples/": SAMPLES,
     "compare.csv": COMPARED,
     "result of fold": FOLD,
+    "track.csv, track.parquet": TRACK,
+    "layers of a tracking, on the screen": CHANGES,
+    "attention.csv, attention.parquet of a tracking": TRACKED_HEADS,
+    "epochs.csv, epochs.parquet": EPOCHS,
+    "norms.csv, norms.parquet": NORMS,
 }
 
 __all__ = [
     "ALPHAS",
     "ATTENTION_LAYERS",
     "CAPTURED",
+    "CHANGES",
     "CHANNEL_FITS",
     "COMPARED",
+    "EPOCHS",
     "FITS",
     "FOLD",
     "HEADS",
     "MODEL_LAYERS",
     "MOMENTS",
+    "NORMS",
     "PROFILE",
     "ROWS",
     "SAMPLES",
     "TABLES",
+    "TRACK",
+    "TRACKED_HEADS",
     "UNITS",
     "Column",
     "in_terminal",

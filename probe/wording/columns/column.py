@@ -112,5 +112,7 @@ UNITS = {
     "px": "pixels of the model's input",
     "patches": "steps on the grid of tokens",
     "nats": "entropy to the base e",
+    "%": "per cent",
+    "s": "seconds",
     "sum": "a sum over elements, in the unit of what is summed",
 }

@@ -1,0 +1,1 @@
+"""A training seen at its checkpoints: captured, fitted, tabled, drawn."""

@@ -1,0 +1,62 @@
+"""epochs.csv and norms.csv of a training."""
+
+from __future__ import annotations
+
+from probe.formatting import number, whole
+from probe.wording.columns.column import Column, any_has
+from probe.wording.columns.layers import DEPTH, KIND, LAYER
+
+
+def _two(value: object) -> str:
+    """Accuracies as papers give them."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _shown(
+    name: str, meaning: str, unit: str, rank: int = 1, title: str = "", format: object = number
+) -> Column:
+    """A column of the table of epochs on the page."""
+    return Column(
+        name,
+        meaning,
+        unit,
+        title=title,
+        format=format,  # type: ignore[arg-type]
+        rank=rank,
+        page=True,
+        wanted=any_has(name),
+    )
+
+
+EPOCHS = (
+    _shown("epoch", "Epoch; 0 is before training.", "count", 0, format=whole),
+    _shown("step", "Updates of the weights so far.", "count", 4, format=whole),
+    _shown("learning_rate", "Learning rate of the last update of the epoch.", "ratio", 2),
+    _shown("train_loss", "Mean loss over the images of the epoch, as they were augmented.", "nats"),
+    _shown("val_loss", "Mean cross entropy over the validation images.", "nats"),
+    _shown("top1", "Validation images whose class is ranked first.", "%", 0, "top-1 %", _two),
+    _shown(
+        "top5", "Validation images whose class is among the first five.", "%", 1, "top-5 %", _two
+    ),
+    _shown("seconds", "Time of the training part.", "s", 3),
+    _shown("eval_seconds", "Time of the evaluation.", "s", 5, "evaluation s"),
+    _shown("images_per_second", "Training images per second.", "ratio", 3, "images/s"),
+)
+
+NORMS = (
+    Column("epoch", "Epoch; 0 is before training.", "count"),
+    Column(LAYER.name, LAYER.meaning, LAYER.unit),
+    DEPTH,
+    Column(KIND.name, KIND.meaning, KIND.unit),
+    Column(
+        "quantity",
+        "alpha, shift: of a DyT or Derf layer; mean_share, var_share: weight of the inter-token "
+        "statistics of DTN, index = head; position_weight: of DTN, index = 3 * head + number; "
+        "gain_mean, gain_std, gain_negative_share: of the weights over channels; running_scale: "
+        "mean over channels of the root of a running variance or second moment; input_std, "
+        "inverse_std: of the layer's input on the same images after each epoch.",
+        "text",
+    ),
+    Column("index", "Which of several values; 0 where there is one.", "count"),
+    Column("value", "The value.", "ratio"),
+)
