@@ -25,6 +25,10 @@ def test_tick_values_are_short(value: float, text: str) -> None:
     assert ticks.short_tick(value) == text
 
 
+def test_the_model_itself_has_no_name() -> None:
+    assert names.short_names(["", "norm"]) == {"": "", "norm": "norm"}
+
+
 def test_names_that_fit_stay() -> None:
     assert names.short_names(["blocks.0.norm1", "norm"]) == {
         "blocks.0.norm1": "blocks.0.norm1",

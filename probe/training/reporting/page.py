@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from probe.errors import ProbeError, UsageError, first_line
+from probe.errors import ProbeError, first_line
 from probe.formatting import json_text, records
 from probe.html import Figure as Shown
 from probe.html import Finding, Page, RunPart, render
@@ -22,8 +22,9 @@ from probe.records import Progress, silent
 from probe.store import open_run
 from probe.store.outputs import is_run
 from probe.store.step import Step
+from probe.training.folder import read_record
 from probe.training.reporting.figures import WORDS, TrainingTables, figures
-from probe.training.tracking.checkpoints import TRAINING, number_of
+from probe.training.tracking.checkpoints import number_of
 from probe.training.tracking.figures import TrackedTables
 from probe.training.tracking.page import draw as draw_tracking
 from probe.training.tracking.page import tracking_part
@@ -61,7 +62,7 @@ def training_report(
     that holds no training, ProbeError where its tables cannot be read.
     """
     path, report = Path(folder).expanduser(), progress or silent
-    record = _record(path)
+    record = read_record(path)
     tables = TrainingTables(_table(path, "epochs"), _table(path, "norms"), _frame(record))
     probed = _probed(path / PROBES)
     drawn = draw(tables, report) if figures else {}
@@ -135,18 +136,6 @@ def _probed(folder: Path) -> list[Tracked] | None:
     runs = [place for place in places if not place.name.startswith(".") and is_run(place)]
     tracked = [Tracked(number_of(place), open_run(place)) for place in runs]
     return sorted(tracked, key=lambda each: each.checkpoint.epoch) or None
-
-
-def _record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((path / TRAINING).read_bytes())
-    except FileNotFoundError:
-        raise UsageError(f"{path} holds no training: there is no {TRAINING} in it") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path / TRAINING} cannot be read ({first_line(error)})") from None
-    if not isinstance(record, dict):
-        raise UsageError(f"{path / TRAINING} is no record of a training")
-    return record
 
 
 def _table(path: Path, name: str) -> pd.DataFrame:

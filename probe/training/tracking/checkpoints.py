@@ -17,12 +17,12 @@ import safetensors
 
 from probe.errors import UsageError
 from probe.models.loading.weights import PICKLES
+from probe.training.folder import RECORD
 
 SUFFIXES = (".safetensors", *PICKLES)
 # what lies beside the weights in a folder of one checkpoint, by the libraries that write such
 # folders
 IN_A_FOLDER = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "model.pth")
-TRAINING = "training.json"
 
 UNITS = ("epoch", "step", "checkpoint")  # what the numbers count
 _NAMED = re.compile(
@@ -62,7 +62,7 @@ def find_checkpoints(
 def _files(path: Path) -> Iterator[Path]:
     """The checkpoint files that a path means, in the order of their numbers."""
     if path.is_dir():
-        inside = path / "checkpoints" if (path / TRAINING).is_file() else path
+        inside = path / "checkpoints" if (path / RECORD).is_file() else path
         found = _weights_in(inside) if inside.is_dir() else []
         if not found:
             raise UsageError(_nothing_in(path))
@@ -87,7 +87,7 @@ def _weights_in(folder: Path) -> list[Path]:
 
 
 def _nothing_in(path: Path) -> str:
-    if (path / TRAINING).is_file():
+    if (path / RECORD).is_file():
         return (
             f"training {path} kept no checkpoints: train it with --keep-every K, or give files of "
             "weights"
@@ -163,4 +163,4 @@ def _distinct(names: Iterable[str]) -> list[str]:
     ]
 
 
-__all__ = ["TRAINING", "Checkpoint", "find_checkpoints", "metadata_of", "number_of"]
+__all__ = ["Checkpoint", "find_checkpoints", "metadata_of", "number_of"]

@@ -19,12 +19,10 @@ from probe.errors import UsageError
 from probe.jobs.inputs import open_model
 from probe.models.loading.load import Model, load_model, resolve_device
 from probe.models.loading.origins.common import load_exactly, read_state
+from probe.models.loading.trained import is_trained_file
 from probe.models.loading.weights import fingerprint
 from probe.models.reading.layers import unwrapped
 from probe.models.replacing.swap import swap
-from probe.training.tracking.checkpoints import metadata_of
-
-TRAINED = "probe-train"  # format of the files that `train` writes
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def network_at(path: Path, wanted: Architecture, loading: Loading) -> Model:
     """
     options: dict[str, Any] = dict(vars(loading))
     if wanted.model is None:
-        if metadata_of(path).get("format") != TRAINED:
+        if not is_trained_file(path):
             raise UsageError(f"checkpoint {path} does not say its model: give it by --model")
         if wanted.norm is not None:
             raise UsageError(
