@@ -24,6 +24,7 @@ class Options:
     probe_every: int | None = None  # epochs between captures
     save_minutes: float = 5.0  # between saves within an epoch
     log: str | None = None  # a tracker of accelerate
+    report: bool = True  # figures and report.html at the end
     offline: bool = False
     overwrite: bool = False
 

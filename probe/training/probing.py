@@ -9,12 +9,11 @@ from dataclasses import replace
 
 from torch import nn
 
-from probe.jobs.capturing.capture import capture
-from probe.jobs.fitting.fit import fit
 from probe.models.loading.weights import fingerprint
 from probe.training.augment import evaluation_transform
 from probe.training.folder import probe_name
 from probe.training.prepare import Task
+from probe.training.tracking.runs import probe_checkpoint
 
 IMAGES = 128  # of the validation images, as a capture takes by default
 
@@ -31,27 +30,23 @@ def probing(task: Task) -> Callable[[int, nn.Module], None]:
 
 
 def _probe(task: Task, number: int, module: nn.Module) -> None:
-    look, training = task.network.look, module.training
+    look = task.network.look
     model = replace(
         task.network.model,
-        module=module.eval(),
+        module=module,
         weights=f"epoch {number}",
         source=task.recipe.name,
         transform=evaluation_transform(look),
         input_size=(3, *look.size),
         fingerprint=fingerprint(module),
     )
-    try:
-        run = capture(
-            model,
-            task.images.validation.data,
-            out=task.folder / probe_name(number),
-            num_images=IMAGES,
-            seed=task.recipe.seed,
-            attention=True,
-            overwrite=True,
-            progress=task.progress,
-        )
-    finally:
-        module.train(training)
-    fit(run, progress=task.progress)
+    probe_checkpoint(
+        model,
+        task.images.validation.data,
+        task.folder / probe_name(number),
+        num_images=IMAGES,
+        seed=task.recipe.seed,
+        attention=True,
+        overwrite=True,
+        progress=task.progress,
+    )

@@ -31,6 +31,7 @@ from probe.training.plan import plan_lines
 from probe.training.prepare import Task, check, prepare, record_of
 from probe.training.probing import probing
 from probe.training.recipe import Recipe
+from probe.training.reporting.page import training_report
 from probe.training.result import Training, open_training
 from probe.training.schedules import learning_rate
 from probe.training.update import random_numbers_kept
@@ -56,6 +57,7 @@ def train(
     probe_every: int | None = None,
     save_minutes: float = 5.0,
     log: str | None = None,
+    report: bool = True,
     offline: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -70,7 +72,8 @@ def train(
     recipe: a name of probe.training.recipes, a Recipe, or None for the plain one; overrides: what
     is to differ from it (epochs=, lr=, batch_size=, ...). alphas: what `init="fitted"` starts from.
     micro_batch: images of a forward pass; keep_every, probe_every: epochs between kept weights and
-    between captures; save_minutes: between saves within an epoch; log: a tracker of accelerate.
+    between captures; save_minutes: between saves within an epoch; log: a tracker of accelerate;
+    report: figures and report.html at the end.
     say: called with one line of text for people now and then.
 
     The same call continues a training that was interrupted. Raises UsageError for what cannot be
@@ -92,6 +95,7 @@ def train(
         probe_every=probe_every,
         save_minutes=save_minutes,
         log=log,
+        report=report,
         offline=offline,
         overwrite=overwrite,
     )
@@ -137,6 +141,8 @@ def _train(
             loop = prepare(task, probing(task))
             with extra_losses(loop.module, choice.recipe) as loop.updater.extra:
                 loop.run()
+        if options.report and task.accelerator.is_main_process:
+            training_report(folder, progress=progress)
         return Training(folder, loop.saving.record, loop.evaluated)
 
 

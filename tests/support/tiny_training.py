@@ -17,6 +17,7 @@ ASKED: dict[str, Any] = {
     "crop": "padded",
     "device": "cpu",
     "lr": 3e-3,
+    "report": False,
 }
 
 

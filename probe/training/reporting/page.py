@@ -12,10 +12,8 @@ import pandas as pd
 
 from probe.errors import ProbeError, first_line
 from probe.formatting import json_text, records
-from probe.html import Figure as Shown
 from probe.html import Finding, Page, RunPart, render
 from probe.jobs.figure_file import picture
-from probe.jobs.reporting.figures import Words, shown_figure
 from probe.jobs.reporting.tables import described_table
 from probe.plots import Frame
 from probe.records import Progress, silent
@@ -27,7 +25,7 @@ from probe.training.reporting.figures import WORDS, TrainingTables, figures
 from probe.training.tracking.checkpoints import number_of
 from probe.training.tracking.figures import TrackedTables
 from probe.training.tracking.page import draw as draw_tracking
-from probe.training.tracking.page import tracking_part
+from probe.training.tracking.page import shown, tracking_part
 from probe.training.tracking.tables import (
     HEADS,
     TRACK,
@@ -105,7 +103,7 @@ def training_part(
         layers=described_table("training-epochs", "Epochs", EPOCHS, epochs, noun="epochs")
         if epochs
         else None,
-        figures=tuple(_shown(pictures, tables.frame.heading, WORDS)),
+        figures=tuple(shown("training", pictures, tables.frame.heading, WORDS)),
         manifest=json_text(record),
         files=tuple((name, how) for name, how in FILES if (path / name.rstrip("/")).exists()),
         kicker="A training",
@@ -224,14 +222,6 @@ def _field(name: str, value: Any) -> str:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-def _shown(
-    pictures: Mapping[str, bytes], heading: str, words: Mapping[str, Words]
-) -> Iterator[Shown]:
-    for kind, said in words.items():
-        if f"{kind}.png" in pictures:
-            yield shown_figure(pictures[f"{kind}.png"], f"training-{kind}", said, heading)
 
 
 __all__ = ["draw", "training_part", "training_report"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from probe.formatting import records
 from probe.html import Figure as Shown
@@ -98,19 +101,21 @@ def tracking_part(tables: TrackedTables, name: str, pictures: Mapping[str, bytes
         findings=tuple(Finding(topic, text) for topic, text in findings),
         notes=tuple(_notes(tables, run)),
         layers=described_table(f"{name}-table", "Layers over the training", CHANGES, changes),
-        figures=tuple(_shown(name, pictures, tables.frame.heading, WORDS)),
+        figures=tuple(shown(name, pictures, tables.frame.heading, WORDS)),
         files=FILES,
         kicker="When its normalization layers become S-shaped",
         about_title="About the tracking",
     )
 
 
-def _shown(
+def shown(
     name: str, pictures: Mapping[str, bytes], heading: str, words: Mapping[str, Words]
 ) -> Iterator[Shown]:
+    """The figures that were drawn, in the order of their words."""
     for kind, said in words.items():
         if f"{kind}.png" in pictures:
-            yield shown_figure(pictures[f"{kind}.png"], f"{name}-{kind}", said, heading)
+            image = Image.open(io.BytesIO(pictures[f"{kind}.png"]))
+            yield shown_figure(image, f"{name}-{kind}", said, heading)
 
 
 def _last_run(tables: TrackedTables) -> Run:
