@@ -54,16 +54,17 @@ def _shortened(word: re.Match[str]) -> str:
 
 def explain(error: BaseException) -> tuple[str, int]:
     """The line and the exit code for anything that a job raised."""
+    kept = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
     if isinstance(error, ProbeError):
-        return one_line(str(error)), error.exit_code
+        return one_line(f"{error}{kept}"), error.exit_code
     if isinstance(error, CLICK_ERROR):
         return one_line(usage(error)), error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; nothing unfinished is kept", 1
+        return f"interrupted{kept or '; nothing unfinished is kept'}", 1
     if out_of_memory(error):
         return (
             "out of memory: give a smaller --batch-size, or --device cpu for a model that does "
-            "not fit the GPU",
+            f"not fit the GPU{kept}",
             1,
         )
     if isinstance(error, RuntimeError) and any(word in str(error) for word in SHARED_MEMORY_WORDS):

@@ -35,7 +35,7 @@ from probe.cli.commands.train import train
 from probe.cli.commands.verify import verify
 from probe.cli.failure import PROGRAM, debugging, explain, one_line
 from probe.cli.offline import hub_left_alone
-from probe.cli.terminal import reader_left
+from probe.cli.terminal import open_closed_streams, reader_left
 from probe.errors import unknown
 
 
@@ -125,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch's OpenMP threads spin for a while after each operation and would take the core that the
     # statistics need
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    open_closed_streams()
     with warnings.catch_warnings(), ended_like_an_interrupt():
         warnings.showwarning = say_warning
         try:

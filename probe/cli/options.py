@@ -218,6 +218,20 @@ Grid = Annotated[
 NoAttention = Annotated[
     bool, typer.Option("--no-attention", help="Leave out how far the attention heads look.")
 ]
+LoaderTimeout = Annotated[
+    int | None,
+    number_option(
+        "--loader-timeout",
+        1,
+        "Seconds that the --workers may take for a batch.  [default: any time]",
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on with an interrupted job; what is finished is not made again."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in DIR.")]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Use no network: files on this machine only.")

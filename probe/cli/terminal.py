@@ -15,6 +15,13 @@ from probe.formatting import json_text, visible
 WIDTH = 120  # columns when stdout is no terminal and COLUMNS is not set
 
 
+def open_closed_streams() -> None:
+    """Output that the shell has closed (`>&-`) leads nowhere; Python has no stream then."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  until the process ends
+
+
 def reader_left() -> bool:
     """Has the reader of stdout gone (`| head`)? Then stdout leads nowhere from now on, so that no
     later flush complains.

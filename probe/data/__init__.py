@@ -6,7 +6,14 @@ from __future__ import annotations
 
 from probe.data.images import BadImage
 from probe.data.labels import Labels, labels_of
-from probe.data.loader import Batch, cut_batches, iterate, iterate_stream, load_batch
+from probe.data.loader import (
+    Batch,
+    cut_batches,
+    iterate,
+    iterate_stream,
+    load_batch,
+    worker_died,
+)
 from probe.data.source import ImageSource
 from probe.data.sources import open_images
 from probe.data.streams import ImageStream, image_stream_of, is_stream_name, open_image_stream
@@ -26,4 +33,5 @@ __all__ = [
     "load_batch",
     "open_image_stream",
     "open_images",
+    "worker_died",
 ]

@@ -81,17 +81,21 @@ def iterate(
     batch_size: int = 8,
     workers: int = 0,
     stacked: bool = True,
+    start: int = 0,
+    timeout: float | None = None,
 ) -> Iterator[Batch]:
     """All batches in order, decoded by `workers` processes (0: in this one); stacked: as
-    `load_batch` takes it.
+    `load_batch` takes it. start: the batch to begin with. timeout: seconds that a batch of a worker
+    process may take; None: as long as it takes.
 
     Raises ProbeError at the end where no image at all could be used, or where a worker process
-    died.
+    died or took too long.
     """
     if workers < 0:
         raise UsageError(f"workers is {workers}; give 0 or more")
-    dataset = _Batches(source, transform, cut_batches(len(source), batch_size), stacked)
-    return _checked(_results(dataset, workers))
+    batches = cut_batches(len(source), batch_size)[start:]
+    results = _results(_Batches(source, transform, batches, stacked), workers, timeout or 0)
+    return _checked(results, used=start)  # a job goes on after a batch that could be used
 
 
 def iterate_stream(
@@ -159,10 +163,11 @@ def _stack(tensors: list[Tensor]) -> Tensor:
     return torch.stack(tensors)
 
 
-def _results(dataset: _Batches, workers: int) -> Iterator[Batch | ProbeError]:
+def _results(dataset: _Batches, workers: int, timeout: float) -> Iterator[Batch | ProbeError]:
     # an own generator: the loader would otherwise draw from the global one and disturb the caller's
     # random numbers
     generator = torch.Generator().manual_seed(0)
+    come = 0  # batches that came
     try:
         with warnings.catch_warnings():
             # torch warns of more workers than cores; it is the user's choice
@@ -171,23 +176,47 @@ def _results(dataset: _Batches, workers: int) -> Iterator[Batch | ProbeError]:
                 dataset,
                 batch_size=None,
                 num_workers=workers,
+                timeout=timeout,
                 collate_fn=_identity,
                 generator=generator,
             )
             results = iter(loader)
-        yield from results
+        for result in results:
+            yield result
+            come += 1
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if "DataLoader timed out" in str(error):
+            raise ProbeError(_too_late(dataset, come, timeout)) from error
+        if (died := worker_died(error)) is None:
             raise
-        message = (
-            "a loader worker process died (out of memory?); give fewer --workers, or 0 to load in "
-            "the main process"
-        )
-        raise ProbeError(f"{message}: {named_first_line(error)}") from error
+        raise died from error
 
 
-def _checked(results: Iterator[Batch | ProbeError]) -> Iterator[Batch]:
-    used = skipped = 0
+def worker_died(error: BaseException) -> ProbeError | None:
+    """The one line for a loader worker that was killed; None for any other error. torch raises its
+    own wherever the main process is just then, in the midst of a batch, too.
+    """
+    if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
+        return None
+    return ProbeError(
+        "a loader worker process died (out of memory?); give fewer --workers, or 0 to load in the "
+        f"main process: {named_first_line(error)}"
+    )
+
+
+def _too_late(dataset: _Batches, batch: int, timeout: float) -> str:
+    images = dataset.batches[batch]
+    names = dataset.source.ids[images[0]], dataset.source.ids[images[-1]]
+    return (
+        f"the loader workers gave no batch for {timeout:g} s (--loader-timeout), waiting for "
+        f"{len(images)} images, {names[0]} to {names[1]}: is a disk stuck? Give more seconds, or "
+        "--workers 0"
+    )
+
+
+def _checked(results: Iterator[Batch | ProbeError], used: int = 0) -> Iterator[Batch]:
+    """used: how many could be used before."""
+    skipped = 0
     reasons: list[str] = []
     for result in results:
         if isinstance(result, ProbeError):

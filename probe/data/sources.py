@@ -23,6 +23,7 @@ from probe.data.parquet_folders import SUFFIX, open_parquet, parquet_files
 from probe.data.source import ImageSource, choose, describe
 from probe.data.timm_datasets import open_dataset
 from probe.errors import UsageError
+from probe.paths import user_path
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 ACCEPTED = (
@@ -74,10 +75,10 @@ def open_images(
         return _bundled(num_images)
     if not isinstance(data, str | os.PathLike):
         return _listed("paths", "", list(data), None, num_images, seed)
-    path = Path(data).expanduser()
+    path = user_path(data)
     uri = os.fspath(data)
     if not os.path.lexists(path) and uri.lower().startswith("folder/"):
-        path = Path(uri.split("/", 1)[1]).expanduser()
+        path = user_path(uri.split("/", 1)[1])
     elif not os.path.lexists(path) and uri.lower().startswith(DATASETS):
         return open_dataset(uri, num_images, seed)
     if not os.path.lexists(path) and "?" in uri:
@@ -112,7 +113,7 @@ def _bundled(num_images: int | None) -> ImageSource:
 def _with_options(uri: str, num_images: int | None, seed: int) -> ImageSource:
     """`FOLDER?split=test`, which only Parquet files take. Raises UsageError for anything else."""
     name, _, query = uri.partition("?")
-    path = Path(name).expanduser()
+    path = user_path(name)
     if not path.exists():
         raise UsageError(f"data {printable(name)!r} does not exist; accepted: {ACCEPTED}")
     if not parquet_files(path):
@@ -187,7 +188,7 @@ def _walk(folder: Path) -> tuple[list[Path], int, list[str]]:
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            entries = sorted((entry.name, entry.is_dir()) for entry in os.scandir(here))
+            entries = sorted((entry.name, _is_folder(entry)) for entry in os.scandir(here))
         except OSError as error:
             if here == folder:
                 raise
@@ -206,6 +207,14 @@ def _walk(folder: Path) -> tuple[list[Path], int, list[str]]:
             else:
                 ignored += 1
     return paths, ignored, sorted(unreadable)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """A link that leads to itself is none, and costs no more than itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _read_list(path: Path) -> list[str]:
@@ -238,7 +247,7 @@ def _listed(
     if not given:
         raise UsageError(f"no image: {location or 'the sequence given as data'} names no path")
     distinct = dict.fromkeys(os.fspath(item) for item in given)
-    pairs = [(printable(item), (parent or Path()) / Path(item).expanduser()) for item in distinct]
+    pairs = [(printable(item), (parent or Path()) / user_path(item)) for item in distinct]
     return _files(kind, location, pairs, num_images, seed, repeated=len(given) - len(distinct))
 
 

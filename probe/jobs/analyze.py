@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from probe.jobs.capturing.capture import capture
+from probe.jobs.capturing.resume import begun
 from probe.jobs.fitting.fit import fit
 from probe.jobs.replacing.export import export_alphas
 from probe.models.loading.load import Model
 from probe.records import Progress
 from probe.store import Run, open_run
-from probe.store.outputs import is_run
-from probe.store.replacement import whole_run
+from probe.store.checkpoint import Checkpoint
+from probe.store.listing import FITTED
+from probe.store.sound import are_sound
 
 
 def analyze(
@@ -27,6 +30,7 @@ def analyze(
     attention: bool = True,
     figures: bool = True,
     report: bool = True,
+    resume: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> Run:
@@ -38,40 +42,55 @@ def analyze(
     attention: False leaves out how far the attention heads look; a model without attention needs
     nothing.
     figures: False draws none, and the page has none then. report: False writes no report.html.
+    resume: as `capture` takes it; and of a job that was interrupted later, what is there and sound
+    is not made again. Without it the same job goes on too, with a warning.
     progress: called as progress(stage, done, total, message); stages capture, store, fit, figures,
     report. What is finished stays on disk if a later step fails; with `overwrite` an old run at
     `out` stays until the new one has everything.
     """
-    jobs = partial(_jobs, model, data, attention, figures, report, progress)
-    if not (options.get("overwrite") and is_run(out)):
-        return jobs(out=out, **options)
-    with whole_run(out, overwrite=True) as place:
-        jobs(out=place, **options)
+    with begun(out, resume, bool(options.pop("overwrite", False)), whole=True) as job:
+        run = capture(
+            model, data, out=job, attention=attention, resume=resume, progress=progress, **options
+        )
+        with _kept(job.checkpoint):
+            _go_on(run, job.finished is not None, figures, report, progress)
+            job.checkpoint.publish()
     return open_run(out)
 
 
-def _jobs(
-    model: str | Model | nn.Module,
-    data: Any,
-    attention: bool,
-    figures: bool,
-    report: bool,
-    progress: Progress | None,
-    *,
-    out: str | os.PathLike[str],
-    **options: Any,
-) -> Run:
-    run = capture(model, data, out=out, attention=attention, progress=progress, **options)
-    fit(run, progress=progress)
-    export_alphas(run, run.path / "alpha.safetensors")
+@contextmanager
+def _kept(checkpoint: Checkpoint) -> Iterator[None]:
+    """An error says that the capture need not be made again."""
+    try:
+        yield
+    except BaseException as error:
+        if checkpoint.exists():
+            error.add_note("the capture is complete: --resume (resume=True) goes on after it")
+        raise
+
+
+def _go_on(
+    run: Run, interrupted: bool, figures: bool, report: bool, progress: Progress | None
+) -> None:
+    """What comes after the capture; of an interrupted job what is missing."""
+
+    def there(*names: str) -> bool:
+        return interrupted and are_sound(run.path, names)
+
+    if not there(*FITTED, "alpha.json"):
+        fit(run, progress=progress)
+    if not there("alpha.safetensors"):
+        export_alphas(run, run.path / "alpha.safetensors")
     drawn: list[Path] = []
+    anew = False
     if figures:
         # matplotlib and seaborn take their time, which then runs under the progress bar
-        from probe.jobs.drawing.draw import plot
+        from probe.jobs.drawing.draw import plot, plot_missing
 
-        drawn = plot(run, progress=progress)
-    if report:
+        drawn, anew = (
+            plot_missing(run, progress) if interrupted else (plot(run, progress=progress), True)
+        )
+    if report and (anew or not there("report.html")):
         from probe.jobs.reporting.report import write_report
 
         write_report(run, figures=figures, drawn=drawn, progress=progress)
-    return run

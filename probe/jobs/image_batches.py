@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probe.data import ImageSource, ImageStream, iterate, iterate_stream
+from probe.data import Batch, ImageSource, ImageStream, iterate, iterate_stream
 from probe.errors import UsageError
 from probe.models.loading.feed import Feed
 from probe.models.loading.load import Model
@@ -51,6 +51,9 @@ class Stream:
     description: dict[str, Any]
     groups: list[int] | None = None  # jackknife group per image
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    # planned batches that were read, up to the one given last; set before reading, those that
+    # another job worked on
+    read: int = 0
 
 
 def image_stream(
@@ -61,6 +64,7 @@ def image_stream(
     batch_size: int,
     workers: int,
     mask: Mask | None,
+    timeout: float | None = None,
 ) -> Stream:
     """Batches of images as the model takes them, in the dtype of its parameters.
 
@@ -70,17 +74,21 @@ def image_stream(
     stacked = model.feed is not Feed.LIST
     if isinstance(source, ImageStream):
         groups = None
-        read = iterate_stream(source, transform, batch_size, num_images, stacked)
         stream = Stream(iter(()), None, [], dict(source.description))
     else:
         groups = source.groups
-        read = iterate(source, transform, batch_size, workers, stacked)
         described = {**source.description, "sources": len(set(source.sources))}
         stream = Stream(iter(()), len(source), list(source.ids), described, groups.tolist())
 
+    def read() -> Iterator[Batch]:
+        if isinstance(source, ImageStream):
+            return iterate_stream(source, transform, batch_size, num_images, stacked)
+        return iterate(source, transform, batch_size, workers, stacked, stream.read, timeout)
+
     def batches() -> Iterator[Inputs]:
         dtype = _floating_dtype(model)
-        for batch in read:
+        for batch in read():
+            stream.read += 1
             stream.skipped += batch.skipped
             if len(batch):
                 images = _in_dtype(batch.inputs, dtype)

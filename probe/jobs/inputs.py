@@ -144,13 +144,16 @@ def open_stream(
     seed: int,
     mask: Mask | None,
     transform: Callable[[Any], Tensor] | None,
+    loader_timeout: float | None = None,
 ) -> Stream:
     """The batches of `data` for `model`. Raises UsageError where they cannot be made (no images, no
     transform).
 
     num_images: of image files so many are chosen by the seed; of a stream of images the first so
     many are read, of batches as many (to the end of a batch); None: all.
+    loader_timeout: seconds that the worker processes may take for a batch.
     """
+    _check_timeout(loader_timeout, workers)
     if batch_size < 1:
         raise UsageError(f"--batch-size {batch_size}: must be at least 1")
     images: ImageSource | ImageStream | None
@@ -167,7 +170,9 @@ def open_stream(
             raise UsageError(f"--workers {workers}: a stream is read by this process alone; give 0")
         if images is None:
             images = data if isinstance(data, ImageSource) else open_images(data, num_images, seed)
-        return image_stream(model, images, transform, num_images, batch_size, workers, mask)
+        return image_stream(
+            model, images, transform, num_images, batch_size, workers, mask, loader_timeout
+        )
     if not isinstance(data, Iterable):
         raise UsageError(
             f"data is a {type(data).__name__}; accepted: a folder, files, or an iterable of batches"
@@ -175,6 +180,17 @@ def open_stream(
     return _batch_stream(
         data.split(batch_size) if isinstance(data, Tensor) else data, num_images, mask
     )
+
+
+def _check_timeout(seconds: float | None, workers: int) -> None:
+    if seconds is None:
+        return
+    if seconds <= 0:
+        raise UsageError(f"--loader-timeout {seconds:g}: must be more than 0 seconds")
+    if not workers:
+        raise UsageError(
+            f"--loader-timeout {seconds:g}: is for the processes of --workers N, and there are none"
+        )
 
 
 def _batch_stream(data: Iterable[Any], num_images: int | None, mask: Mask | None) -> Stream:
@@ -185,6 +201,8 @@ def _batch_stream(data: Iterable[Any], num_images: int | None, mask: Mask | None
         for batch in data:
             args, kwargs = _arguments(batch)
             images = np.arange(start, start + _batch_length(args, kwargs))
+            if not len(images):  # as a loader may end with; most models take no empty batch
+                continue
             start += len(images)
             yield Inputs(args, kwargs, images, images % GROUPS, valid_positions(mask, batch))
             if num_images is not None and start >= num_images:

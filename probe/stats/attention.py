@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from probe.stats.attention_rows import row_statistics
 from probe.stats.attention_scores import Scores
+from probe.stats.state import State, fitting
 
 # scores looked at together: on the CPU they stay in the cache, on a GPU they fill it; 4 and 16 MB
 # of float32
@@ -59,6 +61,31 @@ class Geometry:
     @property
     def label(self) -> str:
         return f"{self.grid[0]}x{self.grid[1]}"
+
+    def facts(self) -> dict[str, Any]:
+        """What is told of it, for JSON: all but the distances, which the next pass gives anew."""
+        return {
+            "grid": list(self.grid),
+            "token_stride": self.token_stride,
+            "prefix": self.prefix,
+            "windows": self.windows,
+            "shape": list(self.distances.shape),
+            "uniform_px": self.uniform_px,
+        }
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any]) -> Geometry:
+        """One that can be told and compared, whose distances are NaN."""
+        rows, columns = map(int, facts["grid"])
+        geometry = cls(
+            (rows, columns),
+            float(facts["token_stride"]),
+            int(facts["prefix"]),
+            int(facts["windows"]),
+            np.broadcast_to(np.nan, tuple(map(int, facts["shape"]))),
+        )
+        geometry.__dict__["uniform_px"] = float(facts["uniform_px"])  # as if it was read before
+        return geometry
 
     def same(self, other: Geometry) -> bool:
         mine, its = (
@@ -125,6 +152,13 @@ class HeadSums:
         self.images += other.images
         self.total += other.total
         self.squares += other.squares
+
+    def state(self) -> State:
+        return {"images": self.images, "total": self.total, "squares": self.squares}
+
+    def restore(self, state: State) -> None:
+        for name, mine in self.state().items():
+            setattr(self, name, fitting(state[name], mine))
 
     def means(self) -> NDArray[np.float64]:
         """Means (H, 4) over images of VALUES; NaN without an image."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 Key = tuple[str, int]  # module path, call in a forward pass from 1
 
@@ -31,6 +32,13 @@ class ExecutionOrder:
     def merge(self, other: ExecutionOrder) -> None:
         for key, place in other._first.items():
             self._add(key, place)
+
+    def state(self) -> list[list[Any]]:
+        """[module path, call, batch, calls before it in that pass] of each, for JSON."""
+        return [[*key, *place] for key, place in self._first.items()]
+
+    def restore(self, state: list[list[Any]]) -> None:
+        self._first = {(str(path), int(call)): (batch, n) for path, call, batch, n in state}
 
     def _add(self, key: Key, place: tuple[int, int]) -> None:
         self._first[key] = min(place, self._first.get(key, place))

@@ -19,6 +19,7 @@ from probe.stats.moments import Moments
 from probe.stats.observed import Observed, PlaneNorm, is_line, rows_of
 from probe.stats.profile import Profile
 from probe.stats.samples import CandidateRows, RowChoice, SampleBuffer
+from probe.stats.state import State, fitting, put_under, taken_from
 from probe.stats.summary import summarize
 from probe.stats.sums import ChannelSum
 from probe.stats.tail import ELEMENT, Tail
@@ -44,6 +45,7 @@ class LayerStatistics:
         self.uniform = SampleBuffer(plan.samples)
         self.prefix = SampleBuffer(plan.prefix)
         self.tail = Tail(channels, plan.tail_per_sign, plan.tail_per_channel)
+        self._whole = 0
         self.not_finite = 0
         self.positions = 0  # per image, the largest seen
         self.prefix_tokens = 0
@@ -67,6 +69,12 @@ class LayerStatistics:
         uniform, prefix = choice(observed.images, observed.valid)
         self._sample(self.uniform, uniform, observed, lookup)
         self._sample(self.prefix, prefix, observed, lookup)
+        self._whole = self.profile.batches
+
+    @property
+    def whole(self) -> bool:
+        """Holds it whole batches only? Not after an error in the midst of `update`."""
+        return self.profile.batches == self._whole
 
     def _sample(
         self,
@@ -107,6 +115,27 @@ class LayerStatistics:
         self.prefix_tokens = max(self.prefix_tokens, other.prefix_tokens)
         self.line = other.line if self.line is None else self.line
 
+    def state(self) -> State:
+        """All that was kept, as arrays."""
+        counts = (self.not_finite, self.positions, self.prefix_tokens)
+        state: State = {"counts": np.array(counts, np.int64)}
+        for name in _PARTS:
+            state |= put_under(name, getattr(self, name).state())
+        if self.line is not None:
+            state |= {"mean": self.line[0], "scale": self.line[1]}
+        return state
+
+    def restore(self, state: State) -> None:
+        """Become what `state` was taken of. Raises KeyError, ValueError or IndexError for one of
+        another layer or plan.
+        """
+        for name in _PARTS:
+            getattr(self, name).restore(taken_from(name, state))
+        self.not_finite, self.positions, self.prefix_tokens = state["counts"].tolist()
+        if "mean" in state:
+            like = np.empty(len(self.moments.count), np.float32)
+            self.line = fitting(state["mean"], like), fitting(state["scale"], like)
+
     def rows(self, buffer: SampleBuffer) -> SampledRows:
         """The rows kept in `buffer` (`uniform` or `prefix`)."""
         image, position, columns = buffer.rows()
@@ -132,6 +161,9 @@ class SampledRows:
     output: NDArray[np.float32]
     mean: NDArray[np.float32] | None  # (n,) of the token, LayerNorm and RMSNorm only
     sigma: NDArray[np.float32] | None
+
+
+_PARTS = ("moments", "profile", "scale", "uniform", "prefix", "tail")
 
 
 class _TailCollector:

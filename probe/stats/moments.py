@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.stats.batch_summary import BatchSummary
+from probe.stats.state import State, fitting
 from probe.stats.sums import INPUT_ROWS, NORMALIZED_ROWS, ChannelSum, no_sums
 
 _MIN = [ChannelSum.X_MIN, ChannelSum.Z_MIN]
@@ -45,6 +46,12 @@ class Moments:
 
     def merge(self, other: Moments) -> None:
         self._add(other.sums[None])
+
+    def state(self) -> State:
+        return {"sums": self.sums}
+
+    def restore(self, state: State) -> None:
+        self.sums = fitting(state["sums"], self.sums)
 
     @property
     def count(self) -> NDArray[np.int64]:

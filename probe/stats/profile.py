@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.bins import PER_SIGN, folded
-from probe.records import GROUPS
-from probe.stats.sums import CellSum, no_cells
+from probe.records import GROUPS, TOKENS
+from probe.stats.state import State, fitting
+from probe.stats.sums import CELL_WIDTH, CellSum, no_cells
 
 
 class Profile:
@@ -23,6 +24,7 @@ class Profile:
 
     def __init__(self) -> None:
         self.cells = no_cells(1, GROUPS)
+        self.batches = 0  # added on an accelerator, whose memory may run out
 
     @property
     def sums(self) -> NDArray[np.float64]:
@@ -35,9 +37,30 @@ class Profile:
             smaller, self.cells = self.cells, no_cells(kinds, GROUPS)
             self.cells[: len(smaller)] = smaller
 
+    def add(self, groups: NDArray[np.int64], cells: NDArray[np.float64]) -> None:
+        """Add the sums (kinds, G, CELLS, CellSum) of the image groups (G,)."""
+        self.grow(len(cells))
+        self.sums[: len(cells), groups] += cells
+
     def merge(self, other: Profile) -> None:
         self.grow(len(other.cells))
         self.cells[: len(other.cells)] += other.cells
+
+    def state(self) -> State:
+        """The cells that hold anything, one in ten of them or fewer, by their place."""
+        flat = self.cells.reshape(-1, CELL_WIDTH)
+        place = np.flatnonzero(flat[:, CellSum.COUNT])
+        cells = flat[place, : len(CellSum)]
+        return {"kinds": np.array(len(self.cells)), "place": place, "cells": cells}
+
+    def restore(self, state: State) -> None:
+        """Raises ValueError or IndexError for a state that is none."""
+        kinds = int(state["kinds"])
+        if not 1 <= kinds <= len(TOKENS):
+            raise ValueError(f"{kinds} kinds of tokens")
+        self.cells, place = no_cells(kinds, GROUPS), state["place"]
+        flat = self.cells.reshape(-1, CELL_WIDTH)[:, : len(CellSum)]
+        flat[place] = fitting(state["cells"], flat[place])
 
     def rows(
         self,

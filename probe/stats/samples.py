@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from probe.records import Plan
 from probe.stats.capacity import with_capacity
+from probe.stats.state import State
 
 Key = NDArray[np.uint64]
 LARGEST = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -166,6 +167,25 @@ class SampleBuffer:
         self._key = with_capacity(self._key, self._capacity)
         self._where = with_capacity(self._where, self._capacity)
         self._columns = [with_capacity(column, self._capacity) for column in self._columns]
+
+    def state(self) -> State:
+        """The rows as they lie, those of the spare capacity that fill it included."""
+        n = self._count
+        columns = {f"column{i}": column[:n] for i, column in enumerate(self._columns)}
+        rows: State = {
+            "key": self._key[:n],
+            "where": self._where[:n],
+            "below": np.array(self.below),
+        }
+        return rows | columns
+
+    def restore(self, state: State) -> None:
+        """Raises ValueError for a state that is none."""
+        columns = [state[f"column{i}"] for i in range(len(state) - 3)]
+        self._count, self.below = len(state["key"]), np.uint64(state["below"])
+        self._key = with_capacity(state["key"].astype(np.uint64), self._capacity)
+        self._where = with_capacity(state["where"].astype(np.int32), self._capacity)
+        self._columns = [with_capacity(c.astype(np.float32), self._capacity) for c in columns]
 
     def settle(self) -> None:
         """Drop all but the `size` smallest keys."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from probe.stats import kernels
 from probe.stats.batch_summary import Bounds
 from probe.stats.capacity import with_capacity
+from probe.stats.state import State, fitting
 
 UNCAPPED = 50  # largest |input| kept whatever their channel
 
@@ -98,6 +99,22 @@ class Tail:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._records = with_capacity(self._records, _capacity(self.per_sign))
+
+    def state(self) -> State:
+        low, high = self.bounds
+        records = self._records[: self._count]
+        return {"records": records, "low": low, "high": high, "compact": np.array(self._compact)}
+
+    def restore(self, state: State) -> None:
+        """Raises ValueError for a state that is none: the kernels trust their channels."""
+        records = state["records"]
+        channels = len(self.bounds[0])
+        if records.dtype != ELEMENT or not np.isin(records["channel"], np.arange(channels)).all():
+            raise ValueError("elements of another layer")
+        self._count, self._compact = len(records), bool(state["compact"])
+        self._records = with_capacity(records, _capacity(self.per_sign))
+        low, high = self.bounds
+        self.bounds = fitting(state["low"], low), fitting(state["high"], high)
 
     def _select(self, every: NDArray) -> None:
         """Reduce to the kept set of `every` and tighten the bounds."""

@@ -4,10 +4,12 @@ RMSNorm).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from probe.stats.state import State
 
 
 @dataclass
@@ -28,6 +30,12 @@ class TokenScale:
         self.sigma += other.sigma
         self.sigma_squared += other.sigma_squared
         self.inverse_sigma += other.inverse_sigma
+
+    def state(self) -> State:
+        return {"sums": np.array(astuple(self), np.float64)}
+
+    def restore(self, state: State) -> None:
+        self.tokens, self.sigma, self.sigma_squared, self.inverse_sigma = state["sums"].tolist()
 
     def read(self) -> tuple[float, float, float]:
         """Mean of 1/sigma, mean of sigma, coefficient of variation of sigma; NaN where no token was

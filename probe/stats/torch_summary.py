@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from probe.bins import CELLS, FIRST, PER_SIGN, SHIFT
@@ -31,13 +32,17 @@ def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> Batch
         means, sigmas = (
             None if t is None else t.masked_fill(~valid[..., 0], torch.nan) for t in (means, sigmas)
         )
-    if binned:
-        _add_to_profile(profile, observed, x, z, kept)
+    # all that takes much memory comes before anything is added: where it runs out, nothing was
     sums = _sums(x, z, kept).cpu().numpy()
+    cells = _cells(observed, x, z, kept) if binned else None
+    mean, sigma = (None if t is None else t.cpu().numpy() for t in (means, sigmas))
+    count = int(not_finite.sum())
+    if cells is not None:
+        profile.add(*cells)
+    profile.batches += 1
     extremes.start(sums)
     _collect_extremes(x, kept, extremes)
-    host = (None if t is None else t.cpu().numpy() for t in (means, sigmas))
-    return BatchSummary(sums, int(not_finite.sum()), *host)
+    return BatchSummary(sums, count, mean, sigma)
 
 
 def _normalized(x: Tensor, observed: Observed) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -63,9 +68,10 @@ def _cell_of(x: Tensor) -> Tensor:
     return torch.where((k >= 0) & (k < PER_SIGN), k + PER_SIGN * negative, outside)
 
 
-def _add_to_profile(
-    profile: Profile, observed: Observed, x: Tensor, z: Tensor, kept: Tensor
-) -> None:
+def _cells(
+    observed: Observed, x: Tensor, z: Tensor, kept: Tensor
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The groups (G,) of the batch, and what it adds to their cells (kinds, G, CELLS, CellSum)."""
     kinds = 1 + int(observed.kinds.any())
     groups, group = np.unique(observed.groups, return_inverse=True)
     kind = torch.from_numpy(observed.kinds.astype(np.int64)).to(x.device)
@@ -79,8 +85,7 @@ def _add_to_profile(
     values[:, CellSum.XZ] = x64 * z64
     cells = values.new_zeros(kinds * len(groups) * CELLS, len(CellSum))
     cells = cells.index_add_(0, index, values).view(kinds, len(groups), CELLS, len(CellSum))
-    profile.grow(kinds)
-    profile.sums[:kinds, groups] += cells.cpu().numpy()
+    return groups, cells.cpu().numpy()
 
 
 def _sums(x: Tensor, z: Tensor, kept: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from probe.errors import UsageError
+from probe.paths import user_path
 from probe.store.disk import writing
 from probe.store.files import Unsound, read_inside
 from probe.store.schema import CONTENTS, FORMAT, MANIFEST
@@ -32,7 +33,7 @@ def output_file(
     that are written with it. Raises UsageError for another ending and for a folder, and without
     `overwrite` where one of the files is there.
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     if endings and file.suffix not in endings:
         raise UsageError(f"{option} {path}: must end in {_either(endings)}")
     if file.is_dir():
@@ -48,7 +49,7 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
 
     Raises UsageError for a file, ProbeError where it cannot be made.
     """
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     _refuse_file(folder, path)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,7 @@ def output_run(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """The absolute path of a run that may be written. Raises UsageError for a place that is taken:
     by anything at all, with `overwrite` by anything but a run.
     """
-    folder = Path(os.path.realpath(Path(path).expanduser()))
+    folder = Path(os.path.realpath(user_path(path)))
     if is_hidden(folder):
         raise UsageError(
             f"{path}: names of this form belong to runs that are being written; give another folder"
@@ -99,7 +100,7 @@ def _contents(folder: Path) -> list[str]:
 def is_run(path: str | os.PathLike[str]) -> bool:
     """Does this folder hold a run, whole or damaged?"""
     try:
-        manifest = json.loads(read_inside(Path(path).expanduser(), MANIFEST))
+        manifest = json.loads(read_inside(user_path(path), MANIFEST))
     except (OSError, Unsound, ValueError, RecursionError):
         return False
     return isinstance(manifest, dict) and manifest.get("format") == FORMAT

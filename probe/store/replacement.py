@@ -42,23 +42,33 @@ def whole_run(
         hidden.mkdir()
     place = hidden / target.name
     try:
-        with _named(place, out):
+        with named(place, out):
             yield place
-        with writing(out):
-            output_run(out, overwrite)  # somebody else may have been faster
-            swap(place, target)
-            sync_folder(target.parent)
+        take_place(place, out, overwrite)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
+def take_place(place: Path, out: str | os.PathLike[str], overwrite: bool = True) -> None:
+    """Gives the run at `place` the name `out`. Raises UsageError where that is taken, ProbeError
+    where the disk refuses.
+    """
+    with writing(out):
+        target = output_run(out, overwrite)  # somebody else may have been faster
+        swap(place, target)
+        sync_folder(target.parent)
+
+
 @contextmanager
-def _named(place: Path, out: str | os.PathLike[str]) -> Iterator[None]:
+def named(place: Path, out: str | os.PathLike[str]) -> Iterator[None]:
     """Errors name the run as the user did."""
     try:
         yield
     except ProbeError as error:
-        raise type(error)(str(error).replace(str(place), str(out))) from error
+        renamed = type(error)(str(error).replace(str(place), str(out)))
+        for note in getattr(error, "__notes__", ()):
+            renamed.add_note(note)
+        raise renamed from error
 
 
 def copy_captured(run: Run, place: Path) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from probe.errors import ProbeError, UsageError, first_line, nearest
+from probe.paths import user_path
 from probe.records import STRATA
 from probe.store.alphas import alpha_bytes, parse_alphas
 from probe.store.disk import ELSEWHERE
@@ -42,7 +43,7 @@ def open_run(path: str | os.PathLike[str] | Run) -> Run:
     """
     if isinstance(path, Run):
         return path
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     try:
         with suppress(OSError):  # what cannot be written needs nothing of it
             bring_back(Path(os.path.realpath(folder)))

@@ -26,7 +26,7 @@ WAITS, WAIT = 100, 0.01  # times, seconds
 
 def sibling(out: Path, kind: str) -> Path:
     """A fresh hidden name beside `out`; kind is `unfinished` or `replaced`."""
-    return out.with_name(f".{_stem(out)}.{os.getpid()}-{_host()}-{os.urandom(4).hex()}.{kind}")
+    return out.with_name(f".{stem(out)}.{os.getpid()}-{_host()}-{os.urandom(4).hex()}.{kind}")
 
 
 def is_hidden(path: Path) -> bool:
@@ -71,15 +71,15 @@ def _siblings(out: Path) -> list[Path]:
     """What writers of a run have beside it, sorted."""
     names = (name for name in os.listdir(out.parent) if name.startswith("."))
     matches = (_PATTERN.fullmatch(name) for name in names)
-    stem = _stem(out)
-    return sorted(out.with_name(match[0]) for match in matches if match and match["stem"] == stem)
+    own = stem(out)
+    return sorted(out.with_name(match[0]) for match in matches if match and match["stem"] == own)
 
 
 def _is_dead(match: re.Match[str] | None) -> bool:
     return bool(match and match["host"] == _host() and not _alive(int(match["pid"])))
 
 
-def _stem(out: Path) -> str:
+def stem(out: Path) -> str:
     """The name of the run, cut to what leaves room for the rest in a file name."""
     if len(os.fsencode(out.name)) <= 100:
         return out.name

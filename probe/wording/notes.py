@@ -19,7 +19,20 @@ def warnings_of(manifest: Mapping[str, Any]) -> list[str]:
     """What makes the numbers worthless, others than at evaluation, or leaves every status open."""
     few = too_few_sources(manifest) if manifest.get("layers") else ""
     training = TRAINING if _model(manifest).get("training") else ""
-    return [line for line in (RANDOM if is_random(manifest) else "", training, few) if line]
+    random = RANDOM if is_random(manifest) else ""
+    return [line for line in (random, training, few, in_parts(manifest)) if line]
+
+
+def in_parts(manifest: Mapping[str, Any]) -> str:
+    """That the memory ran out and batches went through the model in parts; empty: never."""
+    halved = manifest.get("halved")
+    if not isinstance(halved, Mapping):
+        return ""
+    return (
+        f"IN PARTS: the memory of the GPU ran out (batches that did not fit: {halved['batches']}), "
+        f"and they went through the model in parts of at most "
+        f"{plural(halved['images_per_pass'], 'image')}, which changes sums by rounding only"
+    )
 
 
 def table_metadata(manifest: Mapping[str, Any]) -> dict[str, str]:

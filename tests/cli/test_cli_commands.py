@@ -39,6 +39,8 @@ def test_without_options_the_bundled_model_runs_on_the_bundled_photographs(
         "seed": 0,
         "offline": False,
         "overwrite": False,
+        "resume": False,
+        "loader_timeout": None,
     }
     expected |= {"figures": True, "attention": True, "report": True}
     assert {name: value for name, value in call.options.items() if name != "progress"} == expected
@@ -54,7 +56,7 @@ def test_every_option_reaches_the_job(
     )
     line += (
         "--batch-size 3 --workers 2 --device cpu --dtype bfloat16 --seed 5 --offline --overwrite "
-        "--autocast float16 --no-attention -q"
+        "--autocast float16 --no-attention --resume --loader-timeout 9 -q"
     )
     assert cli(*command, *line.split()).code == 0
     call = jobs.last(job)
@@ -76,6 +78,8 @@ def test_every_option_reaches_the_job(
         "seed": 5,
         "offline": True,
         "overwrite": True,
+        "resume": True,
+        "loader_timeout": 9,
     }
     expected |= {"attention": False}
     call.options.pop("figures", None)

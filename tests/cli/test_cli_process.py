@@ -126,3 +126,18 @@ def test_an_interrupt_is_one_line(name: str) -> None:
     done = fake(job, "-q")
     assert done.returncode == 1
     assert done.stderr == "probe-norms: error: interrupted; nothing unfinished is kept\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize(("line", "code"), [("--help", 0), ("-q", 0), ("nonsense", 2)])
+def test_a_closed_output_leads_nowhere(closed: str, line: str, code: int) -> None:
+    script = f'exec "$0" -c "$1" {line} {closed}'
+    done = subprocess.run(
+        ["sh", "-c", script, sys.executable, FAKE.format(RESULT)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, TESTS)))},
+    )
+    assert (done.returncode, "unexpected" in done.stderr) == (code, False)

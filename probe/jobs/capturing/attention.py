@@ -21,10 +21,13 @@ from torch import Tensor, nn
 
 from probe.engines import find_engine
 from probe.errors import ProbeError
-from probe.jobs.capturing.capture import run_stream, times, write_attention
+from probe.jobs.capturing.capture import run_stream, times
 from probe.jobs.capturing.forward import forward, input_size
+from probe.jobs.capturing.halving import Halving, Key, halved
 from probe.jobs.capturing.manifest import attention_manifest, attention_record
+from probe.jobs.capturing.resume import refuse_interrupted
 from probe.jobs.capturing.tables import attention_columns
+from probe.jobs.capturing.write_run import write_attention
 from probe.jobs.inputs import (
     Inputs,
     Mask,
@@ -40,6 +43,7 @@ from probe.models.reading.exclusive import alone
 from probe.models.reading.unchanged import unchanged
 from probe.records import Progress, silent
 from probe.store import RunWriter
+from probe.store.checkpoint import Checkpoint
 from probe.wording.notes import table_metadata
 
 
@@ -84,7 +88,11 @@ def attention_distance(
     """
     check_images(num_images)
     with ExitStack() as stack:
-        writer = stack.enter_context(RunWriter(Path(out), overwrite)) if out is not None else None
+        writer = None
+        if out is not None:
+            checkpoint = stack.enter_context(Checkpoint(out))
+            refuse_interrupted(checkpoint, overwrite)
+            writer = stack.enter_context(RunWriter(Path(out), overwrite))
         loaded = open_model(
             model, weights=weights, device=device, dtype=dtype, seed=seed, offline=offline
         )
@@ -101,7 +109,7 @@ def attention_distance(
             mask=mask,
             transform=transform,
         )
-        started, began = datetime.now(UTC), time.perf_counter()
+        started, began = datetime.now(UTC).isoformat(), time.perf_counter()
         overrides = {"prefix_tokens": prefix_tokens, "patch_size": patch_size, "grid": grid}
         make_worker = partial(AttentionWorker, loaded, overrides)
         report = progress or silent
@@ -112,9 +120,11 @@ def attention_distance(
             manifest = attention_manifest(loaded, stream, seed, batch_size)
             seen = {
                 "images_seen": worker.images,
+                **halved(worker.halving),
                 "attention": write_attention(writer, worker.probe, overrides),
             }
             writer.finish(manifest | seen | {"times": times(started, seconds, worker.images)})
+            checkpoint.publish()
     return table
 
 
@@ -133,6 +143,7 @@ class AttentionWorker:
     def __init__(self, model: Model, overrides: dict[str, Any]) -> None:
         self.images = 0
         self.probe = AttentionProbe(model.module, **overrides)
+        self.halving = Halving(model.module)
         self._model = model
         self._block = ExitStack()
 
@@ -150,20 +161,25 @@ class AttentionWorker:
         """One forward pass. Raises ProbeError where the first one shows that there is nothing to
         read.
         """
-        self.probe.begin(len(batch), input_size(batch), batch.valid, batch.place)
-        forward(self._model, batch)
+        self.halving.run(batch, self._pass)
         self.images += len(batch)
         if not self.probe.calls:
             raise nothing_read(self._model, self.probe.unreadable)
 
+    def _pass(self, batch: Inputs, left_out: frozenset[Key], seen: set[Key]) -> None:
+        size = input_size(batch)
+        self.probe.begin(len(batch), size, batch.valid, batch.place, left_out, seen)
+        forward(self._model, batch)
+
     def merge(self, other: AttentionWorker) -> None:
         """Take over what another worker saw of other batches."""
+        self.halving.merge(other.halving)
         self.probe.merge(other.probe)
         self.images += other.images
 
     def __getstate__(self) -> dict[str, Any]:
         """What was read; the model stays behind."""
-        return {"images": self.images, "probe": self.probe}
+        return {"images": self.images, "probe": self.probe, "halving": self.halving}
 
 
 def nothing_read(model: Model, unreadable: dict[str, str]) -> ProbeError:

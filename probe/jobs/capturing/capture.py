@@ -5,44 +5,41 @@ write a run.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from probe.data import worker_died
 from probe.engines import Engine, find_engine
 from probe.engines import Worker as EngineWorker
 from probe.errors import ProbeError, UsageError
-from probe.jobs.capturing import tables
 from probe.jobs.capturing.forward import autocast_dtype
-from probe.jobs.capturing.manifest import attention_record, layer_record, manifest_of
-from probe.jobs.capturing.worker import CapturedLayers, Worker
+from probe.jobs.capturing.halving import halved
+from probe.jobs.capturing.keeper import Keeper
+from probe.jobs.capturing.manifest import manifest_of
+from probe.jobs.capturing.resume import begun, check_names, check_same, with_given
+from probe.jobs.capturing.worker import Worker
+from probe.jobs.capturing.write_run import write_attention, write_layers
 from probe.jobs.inputs import (
     Inputs,
     Mask,
     Stream,
     check_images,
     check_layers,
-    describe,
     open_model,
     open_stream,
 )
-from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
-from probe.models.reading.layers import affine_of, list_norm_layers, norm_modules, own_alpha
+from probe.models.reading.layers import list_norm_layers
 from probe.models.reading.registration import registered_names
 from probe.models.reading.unchanged import unchanged
 from probe.models.reading.unusual import unread_norms
-from probe.records import Layer, Plan, Progress, silent
-from probe.stats.layer import LayerStatistics
-from probe.store import Run, RunWriter, open_run
+from probe.records import Plan, Progress, silent
+from probe.store import Run
 from probe.wording.notes import table_metadata, warnings_of
 
 W = TypeVar("W", bound=EngineWorker)
@@ -73,6 +70,8 @@ def capture(
     offline: bool = False,
     engine: str = "local",
     overwrite: bool = False,
+    resume: bool = False,
+    loader_timeout: float | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Run `model` over `data` and write moments, profile and samples of every normalization layer
@@ -97,6 +96,12 @@ def capture(
     `attention`); patch_size (pixels) and grid (rows, columns) say for that what a plain module does
     not.
     engine: who deals out the batches (`probe.engines`); every engine gives the same run.
+    resume: go on with an interrupted capture of the same model, data and options from its last
+    state, which is written every half minute; the run is then the same, byte for byte on the CPU.
+    Where there is none, the capture starts; a finished run of this job is returned as it is.
+    Without resume and overwrite an interrupted capture goes on too, with a warning; another one
+    than this is refused, and left as it is. overwrite: start anew.
+    loader_timeout: seconds that the worker processes may take for a batch; None: any time.
     progress: called as progress(stage, done, total).
 
     Raises UsageError for wrong arguments and ProbeError where the job fails; `out` then holds no
@@ -106,12 +111,12 @@ def capture(
     run_batches, cast = find_engine(engine), autocast_dtype(autocast)
     report = progress or silent
     with ExitStack() as stack:
-        writer = stack.enter_context(RunWriter(Path(out), overwrite))
+        begin = stack.enter_context(begun(out, resume, overwrite))
+        writer = None if begin.finished is not None else stack.enter_context(begin.writer())
         check_layers(model, layers, weights, seed=seed, offline=offline)
         loaded = open_model(
             model, weights=weights, device=device, dtype=dtype, seed=seed, offline=offline
         )
-        writer.metadata = table_metadata({"model": describe(loaded)})
         stack.enter_context(unchanged(loaded.module))
         chosen = list_norm_layers(loaded.module, layers)
         stream = open_stream(
@@ -123,28 +128,48 @@ def capture(
             seed=seed,
             mask=mask,
             transform=transform,
+            loader_timeout=loader_timeout,
         )
+        if resume:
+            check_names(stream)
         if prefix_tokens is not None:
             loaded = replace(loaded, prefix_tokens=prefix_tokens)
         # the draw of rows counts on every position of the planned images, and a mask leaves some
         # out
         plan = Plan(None if mask else stream.images, samples, tail, seed, batch_size)
-        started, began = datetime.now(UTC), time.perf_counter()
         overrides = {"prefix_tokens": prefix_tokens, "patch_size": patch_size, "grid": grid}
+        job = manifest_of(loaded, autocast, stream, plan, layers, engine, [])
+        job |= norm_facts(loaded.module) | {"attention": {"given": overrides} if attention else {}}
+        job = with_given(job, mask, transform)
+        if begin.finished is not None:
+            check_same(out, begin.finished.manifest, job, bits=False)
+            return begin.finish(out)
+        if begin.saved is not None:
+            check_same(out, begin.saved.facts["job"], job, bits=True)
+        assert writer is not None
+        writer.metadata = table_metadata(job)
+        named = stream.description.get("identity") is not None
+        kept = begin.checkpoint if engine == "local" and named else None
+        job |= {"overwrite": begin.replaces}
+        keeper = stack.enter_context(Keeper(kept, job, loaded.module, stream, begin.saved))
         make_worker = partial(Worker, loaded, plan, layers, cast, overrides if attention else None)
-        worker = run_stream(run_batches, make_worker, stream, report)
-        seconds = time.perf_counter() - began
-        records = _write(writer, loaded.module, worker.layers(chosen), report)
+        worker = run_stream(
+            run_batches, make_worker, stream, report, keeper=keeper if kept else None
+        )
+        seconds = keeper.seconds
+        records = write_layers(writer, loaded.module, worker.layers(chosen), report)
         seen = {
             "not_captured": worker.functional,
             "images_seen": worker.images,
+            **halved(worker.halving),
             "attention": write_attention(writer, worker.attention, overrides),
             **norm_facts(loaded.module),
         }
         manifest = manifest_of(loaded, autocast, stream, plan, layers, engine, records)
-        manifest |= seen | {"times": times(started, seconds, worker.images)}
+        manifest |= seen | {"times": times(keeper.started, seconds, worker.images)}
         writer.finish(manifest | {"warnings": warnings_of(manifest)})
-    return open_run(out)
+        keeper.finished()
+        return begin.finish(out, job if named else None)
 
 
 def norm_facts(module: nn.Module) -> dict[str, dict[str, str]]:
@@ -172,88 +197,42 @@ def run_stream(
     stream: Stream,
     report: Progress,
     stage: str = "capture",
+    keeper: Keeper | None = None,
 ) -> W:
-    """Every batch of the stream through the workers of an engine; the one that holds it all.
+    """Every batch of the stream through the workers of an engine; the one that holds it all. A
+    keeper, where there is one, has the state of the worker kept meanwhile.
     Raises ProbeError where there was no image.
     """
-    images = 0
+    images = keeper.images if keeper is not None else 0
 
     def count(batch: Inputs) -> None:
         nonlocal images
         images += len(batch)
+        if keeper is not None:
+            keeper.after(batch)
         report(stage, images, stream.images)
 
-    report(stage, 0, stream.images)
-    worker = engine(make_worker, stream.batches, count)
+    report(stage, images, stream.images)
+    batches: Iterator[Inputs] = stream.batches
+    make: Callable[[], Any] = make_worker
+    if keeper is not None:
+        batches, make = keeper.dealt(), partial(keeper.first, make)
+    try:
+        worker: W = engine(make, batches, count)
+    except RuntimeError as error:
+        if (died := worker_died(error)) is None:
+            raise
+        raise died from error
     if not images:
         raise ProbeError("no image went through the model: the data gave no batch")
     return worker
 
 
-def times(started: datetime, seconds: float, images: int) -> dict[str, Any]:
+def times(started: str, seconds: float, images: int) -> dict[str, Any]:
     """The only part of a run that differs from one time to the next."""
     speed = round(images / seconds, 3)
     return {
-        "started": started.isoformat(),
+        "started": started,
         "seconds": round(seconds, 3),
         "images_per_second": speed,
     }
-
-
-def write_attention(
-    writer: RunWriter, probe: AttentionProbe | None, overrides: dict[str, Any]
-) -> dict[str, Any]:
-    """The attention table, where there is anything to write. Returns the manifest's entry
-    `attention`; `overrides` is what the user said of the tokens.
-    """
-    rows = probe.rows() if probe is not None else []
-    if rows:
-        writer.write_table("attention", tables.attention_columns(rows))
-    return attention_record(probe, rows) | ({"given": overrides} if probe is not None else {})
-
-
-def _write(
-    writer: RunWriter, module: nn.Module, captured: CapturedLayers, report: Progress
-) -> list[dict[str, Any]]:
-    """Samples by two threads, whose compression releases the GIL, and the tables meanwhile. Returns
-    the manifest's layer records.
-    """
-    called = [(layer, statistics) for layer, statistics in captured if statistics is not None]
-    report("store", 0, len(called))
-    for _, statistics in called:
-        statistics.settle()
-
-    def write_samples(layer: Layer, statistics: LayerStatistics) -> None:
-        writer.write_samples(layer.depth, layer.name, **tables.sample_columns(statistics))
-
-    with ThreadPoolExecutor(2) as pool:
-        written = [pool.submit(write_samples, *item) for item in called]
-        records = _write_tables(writer, module, captured)
-        for count, sample in enumerate(written, start=1):
-            sample.result()
-            report("store", count, len(called))
-    return records
-
-
-def _write_tables(
-    writer: RunWriter, module: nn.Module, captured: CapturedLayers
-) -> list[dict[str, Any]]:
-    modules = {name: child for name, child, _ in norm_modules(module)}
-    parts: dict[str, list[Any]] = {"moments": [], "profile": [], "rows": []}
-    records = []
-    for layer, statistics in captured:
-        of_module = {"own_alpha": own_alpha(modules[layer.module])}
-        if statistics is None:
-            records.append(layer_record(layer, None) | of_module)
-            continue
-        affine = affine_of(modules[layer.module], layer.channels)
-        weight, bias = (values.numpy() for values in affine)
-        parts["moments"].append(tables.moments_columns(layer, statistics, weight, bias))
-        parts["profile"].append(tables.profile_columns(layer, statistics))
-        parts["rows"].append(tables.token_columns(layer, statistics))
-        error = tables.affine_error(statistics, weight, bias)
-        records.append(layer_record(layer, statistics, error) | of_module)
-    for name, of_layers in parts.items():
-        there = [part for part in of_layers if part is not None]
-        writer.write_table(name, tables.joined(name, there))
-    return records

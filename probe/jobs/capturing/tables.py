@@ -129,7 +129,8 @@ def affine_error(
     rows = statistics.rows(statistics.uniform)
     if not rows.output.size or not np.isfinite(rows.output).any():
         return None
-    error = np.abs(weight * rows.normalized + bias - rows.output)
+    with np.errstate(invalid="ignore"):  # infinities of a model that overflows
+        error = np.abs(weight * rows.normalized + bias - rows.output)
     return float(np.nanmax(error) / max(1.0, np.nanmax(np.abs(rows.output))))
 
 

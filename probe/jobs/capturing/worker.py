@@ -4,13 +4,16 @@ call.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from probe.errors import first_line
 from probe.jobs.capturing.forward import forward, input_size
+from probe.jobs.capturing.halving import Halving, Key
 from probe.jobs.inputs import Inputs
 from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
@@ -22,6 +25,7 @@ from probe.stats.execution_order import ExecutionOrder
 from probe.stats.layer import LayerStatistics
 from probe.stats.observed import Observed
 from probe.stats.samples import RowChoice
+from probe.stats.state import State, put_under, taken_from
 
 CapturedLayers = list[tuple[Layer, LayerStatistics | None]]  # None: never called
 
@@ -64,6 +68,10 @@ class Worker:
         self._hooks: Tap | None = None
         self._block = ExitStack()
         self._choices: dict[bytes, RowChoice] = {}  # layers of equal grid share theirs
+        self.halving = Halving(model.module)
+        # of the running pass: layer calls that need not be shown to it, and those dealt with
+        self._left_out: frozenset[Key] = frozenset()
+        self._seen: set[Key] = set()
 
     def __enter__(self) -> Worker:
         with ExitStack() as block:
@@ -80,18 +88,27 @@ class Worker:
 
     def __getstate__(self) -> dict[str, Any]:
         """What was seen; model and hooks stay behind."""
-        kept = ("images", "attention", "functional", "_counted", "_statistics", "_order")
+        kept = ("images", "attention", "functional", "_counted", "_statistics", "_order", "halving")
         return {name: getattr(self, name) for name in kept} | {"_hooks": None}
 
     def update(self, batch: Inputs) -> None:
-        """One forward pass without gradients; the hooks do the rest."""
+        """One forward pass without gradients, or several where the memory of the GPU runs out; the
+        hooks do the rest.
+        """
         assert self._hooks is not None, "update works inside of the with block only"
+        self.halving.run(batch, self._pass)
+        self.images += len(batch)
+
+    def _pass(self, batch: Inputs, left_out: frozenset[Key], seen: set[Key]) -> None:
+        assert self._hooks is not None
+        self._left_out, self._seen = left_out, seen
         self._order.begin(batch.place)
         self._hooks.begin(
             BatchContext(batch.images, batch.groups, self._model.prefix_tokens, batch.valid)
         )
         if self.attention is not None:
-            self.attention.begin(len(batch), input_size(batch), batch.valid, batch.place)
+            size = input_size(batch)
+            self.attention.begin(len(batch), size, batch.valid, batch.place, left_out, seen)
         # counting functional norms costs time, so only the first forward pass is looked at
         first = _earlier(batch.place, self._counted)
         module = self._model.module
@@ -99,18 +116,25 @@ class Worker:
             forward(self._model, batch, self._autocast)
         if calls is not None:
             self.functional, self._counted = dict(sorted(calls.items())), batch.place
-        self.images += len(batch)
 
     def _receive(self, name: str, call: int, observed: Observed) -> None:
         """What a hook saw: the `call`-th call of the layer `name` in the running pass."""
         key = (name, call)
         self._order.see(key)
+        if key in self._left_out:
+            return
         if key not in self._statistics:
             self._statistics[key] = LayerStatistics(self._plan, observed.channels)
         grid = observed.kinds.tobytes()
         if grid not in self._choices:
             self._choices[grid] = RowChoice(self._plan, observed.kinds)
-        self._statistics[key].update(observed, self._choices[grid])
+        try:
+            self._statistics[key].update(observed, self._choices[grid])
+        except torch.OutOfMemoryError as error:
+            if not self._statistics[key].whole:  # parts of the batch would count twice
+                raise MemoryError(first_line(error)) from error
+            raise
+        self._seen.add(key)
 
     def merge(self, other: Worker) -> None:
         """Take over what another worker saw of other batches; that one is of no use afterwards."""
@@ -124,7 +148,44 @@ class Worker:
             self.attention.merge(other.attention)
         if other._counted is not None and _earlier(other._counted, self._counted):
             self.functional, self._counted = other.functional, other._counted
+        self.halving.merge(other.halving)
         self.images += other.images
+
+    def state(self) -> tuple[dict[str, Any], State]:
+        """What was seen: facts for JSON, and arrays. A worker that is made of them goes on as this
+        one would, to the bit.
+        """
+        channels = {key: len(each.moments.count) for key, each in self._statistics.items()}
+        facts = {
+            "images": self.images,
+            "functional": self.functional,
+            "counted": self._counted,
+            "halving": self.halving.facts(),
+            "order": self._order.state(),
+            "layers": [[*key, channels[key]] for key in self._statistics],
+        }
+        arrays: State = {}
+        for number, statistics in enumerate(self._statistics.values()):
+            arrays |= put_under(str(number), statistics.state())
+        if self.attention is not None:
+            facts["attention"], read = self.attention.state()
+            arrays |= put_under("attention", read)
+        return facts, arrays
+
+    def restore(self, facts: Mapping[str, Any], arrays: State) -> None:
+        """Go on from what another worker of the same model and plan saw. Raises KeyError,
+        ValueError, TypeError or IndexError for anything else.
+        """
+        self.images, self.functional = int(facts["images"]), dict(facts["functional"])
+        self._counted = facts["counted"]
+        self.halving.restore(facts["halving"])
+        self._order.restore(facts["order"])
+        for number, (name, call, channels) in enumerate(facts["layers"]):
+            statistics = LayerStatistics(self._plan, channels)
+            statistics.restore(taken_from(str(number), arrays))
+            self._statistics[name, call] = statistics
+        if self.attention is not None:
+            self.attention.restore(facts["attention"], taken_from("attention", arrays))
 
     def layers(self, chosen: list[Layer]) -> CapturedLayers:
         """Layers in execution order, then those never called. A module called k times is k layers

@@ -29,6 +29,7 @@ from probe.models.loading.weights import fingerprint
 from probe.models.reading.layers import list_norm_layers
 from probe.models.replacing.curve_norms import curve_norms, fitted_family
 from probe.models.replacing.swap import swap
+from probe.paths import user_path
 
 CONVERTED = Format("probe-convert", 1, "converted", ("layers", "left_out", "options", "measured"))
 
@@ -52,7 +53,7 @@ def load_converted(
     built by its name, without a download. Raises UsageError for a file of another kind, and where
     it does not fit the model.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     metadata = read_metadata(path, CONVERTED)
     loaded = original(metadata, path, model, offline)
     _install_norms(loaded.module, metadata, path)

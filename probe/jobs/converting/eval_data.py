@@ -20,6 +20,7 @@ from probe.data import ImageSource, labels_of, open_images
 from probe.errors import ProbeError, UsageError
 from probe.jobs.inputs import Inputs, is_images, open_stream
 from probe.models.loading.load import Model
+from probe.paths import user_path
 from probe.records import Progress
 from probe.store import Run
 
@@ -128,7 +129,7 @@ def _reopened(described: dict[str, Any], plan: dict[str, Any]) -> ImageSource:
         return open_images(None, chosen, seed)
     if kind in ("folder", "list", "file"):
         location = str(described.get("location"))
-        if not os.path.lexists(os.path.expanduser(location)):
+        if not os.path.lexists(user_path(location)):
             # it could name a data set as well, which this run was not captured on
             raise UsageError("they are not where they were")
         return open_images(location, chosen, seed)

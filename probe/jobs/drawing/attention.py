@@ -28,6 +28,7 @@ from probe.jobs.inputs import open_model, shown_name
 from probe.layer_names import Patterns, select
 from probe.models.attention import AttentionMap, attention_maps
 from probe.models.loading.load import Model
+from probe.paths import user_path
 from probe.stats.rollout import attention_rollout
 from probe.store.outputs import output_folder
 from probe.store.run import Run, open_run, run_names
@@ -170,7 +171,7 @@ def _inputs(model: Model, image: str | Path) -> Tensor:
     """(1, C, H, W) as the model takes it, on its device and in its dtype."""
     if model.transform is None:
         raise UsageError("a plain module has no transform for an image file; load it by name")
-    if not Path(image).expanduser().is_file():
+    if not user_path(image).is_file():
         raise UsageError(f"--image {image} is no file; give one image")
     source = open_images([image])
     try:

@@ -23,7 +23,10 @@ from probe.records import Progress, silent
 from probe.store.outputs import output_folder
 from probe.store.results import figures_folder, step_into
 from probe.store.run import Run, open_run
+from probe.store.schema import FIGURES
+from probe.store.sound import are_sound
 
+USUAL = ("png", "svg")
 _log = logging.getLogger(__name__)
 
 
@@ -31,7 +34,7 @@ def plot(
     run: Run | str | Path,
     kinds: Sequence[str] | None = None,
     layers: Patterns | None = None,
-    formats: Sequence[str] = ("png", "svg"),
+    formats: Sequence[str] = USUAL,
     out: str | Path | None = None,
     family: str = "tanh",
     progress: Progress | None = None,
@@ -53,17 +56,48 @@ def plot(
         else _known("figure", kinds, KINDS)
     )
     endings = _known("format", formats, FORMATS)
-    report = progress or silent
     tables = FigureTables(run, layers, plots.Shape(family, family_of(family).value))
     folder = figures_folder(run.path) if out is None else output_folder(out)
-    paths: list[Path] = []
+    return _write(tables, chosen, folder, endings, progress or silent, must=kinds is not None)
+
+
+def plot_missing(
+    run: Run | str | Path, progress: Progress | None = None
+) -> tuple[list[Path], bool]:
+    """Draws what `plot` would draw, but for the figures that are there and sound. Returns the paths
+    of all of them, and whether any was drawn.
+    """
+    run = open_run(run)
+    names = ATTENTION_KINDS if run.attention_only else KINDS
+    missing = [
+        kind
+        for kind in names
+        if not are_sound(run.path, [f"{FIGURES}/{kind}.{ending}" for ending in USUAL])
+    ]
+    tables = FigureTables(run, None, plots.Shape("tanh", family_of("tanh").value))
+    folder = figures_folder(run.path)
+    drawn = _write(tables, missing, folder, USUAL, progress or silent, must=False)
+    there = [folder / f"{kind}.{end}" for kind in names if kind not in missing for end in USUAL]
+    return [*there, *drawn], bool(drawn)
+
+
+def _write(
+    tables: FigureTables,
+    chosen: Sequence[str],
+    folder: Path,
+    endings: Sequence[str],
+    report: Progress,
+    must: bool,
+) -> list[Path]:
+    """must: a figure without data is an error, else it is left out."""
+    run, paths = tables.run, []
     with step_into(folder / "figure.png", [run.path], "give --out DIR") as step:
         for done, kind in enumerate(chosen):
             report("figures", done, len(chosen), kind)
             try:
                 figure = _figure(kind, tables)
             except NothingToDraw as reason:
-                if kinds is not None:
+                if must:
                     raise ProbeError(
                         f"figure {kind} of {run.path} cannot be drawn: {reason}"
                     ) from None

@@ -29,6 +29,7 @@ from probe.models.folding.edits import Edits
 from probe.models.folding.fold import Fold, mark_folded
 from probe.models.loading.load import Model, resolve_device
 from probe.models.loading.weights import fingerprint, mismatch
+from probe.paths import user_path
 from probe.store.results import put
 
 FOLDED = Format("probe-fold", 1, "folded", ("options", "removed", "biases", "folded"))
@@ -66,7 +67,7 @@ def load_folded(
     by its name, without a download.
     Raises UsageError for a file of another kind, and where it does not fit the model.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     known = read_metadata(path, FOLDED)
     loaded = original(known, path, model, offline)
     _fill(loaded, known, path)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pandas as pd
@@ -25,6 +24,7 @@ from probe.models.reading.layers import affine_of, list_norm_layers, norm_module
 from probe.models.replacing.curve_norms import NormChoice, fitted_family
 from probe.models.replacing.spec import ReplacementSpec
 from probe.models.replacing.swap import Swap, swap
+from probe.paths import user_path
 from probe.store import Run, open_run
 
 Alphas: TypeAlias = Run | pd.DataFrame | Mapping[str, StandIn] | str | os.PathLike[str]
@@ -110,7 +110,7 @@ def _stand_ins(alphas: Alphas, scope: str | None, norm: NormChoice, affines: Aff
             f"alphas of type {type(alphas).__name__}; accepted: a run, a table or a file (.csv, "
             ".json, .safetensors)"
         )
-    path = Path(alphas).expanduser()
+    path = user_path(alphas)
     if path.suffix in TABLES:
         return _of_table(read_table(path), scope, norm, affines)
     if path.suffix == ".safetensors":

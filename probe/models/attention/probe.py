@@ -7,6 +7,7 @@ over images.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,10 @@ from probe.models.reading.layers import unwrapped
 from probe.stats.attention import VALUES, Geometry, HeadSums, attention_sums
 from probe.stats.attention_scores import Scores
 from probe.stats.execution_order import ExecutionOrder
+from probe.stats.state import State, put_under, taken_from
 
 Key = tuple[str, int]  # module path, call in a forward pass
+Mark = tuple[str, int]  # of an attention call, beside those of other hooks
 
 
 class AttentionProbe:
@@ -58,6 +61,8 @@ class AttentionProbe:
         self._changed_grids: dict[str, str] = {}  # module path -> reason: left out
         self._images = 0
         self._valid: NDArray[np.bool_] | None = None
+        self._left_out: Collection[Mark] = ()
+        self._seen: set[Mark] = set()
         self._block: ExitStack | None = None
 
     def __enter__(self) -> AttentionProbe:
@@ -76,14 +81,18 @@ class AttentionProbe:
         input_size: tuple[int, int] | None,
         valid: NDArray[np.bool_] | None = None,
         place: int | None = None,
+        left_out: Collection[Mark] = (),
+        seen: set[Mark] | None = None,
     ) -> None:
         """Say what the next forward pass runs: number of images, (height, width) in pixels (None:
         as the model was given it), and `valid` (B, tokens), with or without prefix tokens, False at
-        padding tokens. Where several probes share the batches, `place` says which comes first."""
+        padding tokens. Where several probes share the batches, `place` says which comes first.
+        left_out: calls that have had these images before; seen: takes up those that are read."""
         self._order.begin(self._passes if place is None else place)
         self._passes += 1
         self._watch.begin(images, input_size)
         self._images, self._valid = images, valid
+        self._left_out, self._seen = left_out, set() if seen is None else seen
 
     @property
     def unreadable(self) -> dict[str, str]:
@@ -107,6 +116,32 @@ class AttentionProbe:
         self._passes += other._passes
         self._watch.merge(other._watch)
 
+    def state(self) -> tuple[dict[str, Any], State]:
+        """What was read: facts for JSON, and arrays."""
+        layers = [[*key, geometry.facts()] for key, (geometry, _) in self._layers.items()]
+        facts = {
+            "layers": layers,
+            "order": self._order.state(),
+            "passes": self._passes,
+            "changed_grids": self._changed_grids,
+            "watch": self._watch.state(),
+        }
+        arrays: State = {}
+        for number, (_, sums) in enumerate(self._layers.values()):
+            arrays |= put_under(str(number), sums.state())
+        return facts, arrays
+
+    def restore(self, facts: Mapping[str, Any], arrays: State) -> None:
+        """Go on from what another probe of the same model read."""
+        for number, (path, call, geometry) in enumerate(facts["layers"]):
+            state = taken_from(str(number), arrays)
+            sums = HeadSums(len(state["images"]))
+            sums.restore(state)
+            self._layers[path, call] = Geometry.from_facts(geometry), sums
+        self._order.restore(facts["order"])
+        self._passes, self._changed_grids = facts["passes"], dict(facts["changed_grids"])
+        self._watch.restore(facts["watch"])
+
     def __getstate__(self) -> dict[str, Any]:
         """What was read; it can be merged, but watches no model."""
         return self.__dict__ | {"_block": None, "_valid": None}
@@ -129,11 +164,12 @@ class AttentionProbe:
     def _take(self, key: Key, scores: Scores, geometry: Geometry) -> None:
         self._order.see(key)
         sums = self._sums(key, geometry, scores.shape[1])
-        if sums is not None:
+        if sums is not None and _mark(key) not in self._left_out:
             queries = geometry.prefix + len(geometry.distances)
             part = scores if scores.shape[2] == queries else FirstQueries(scores, queries)
             valid = self._patches_valid(geometry)
             sums.update(attention_sums(part, geometry, self._images, valid))
+            self._seen.add(_mark(key))
 
     def _sums(self, key: Key, geometry: Geometry, heads: int) -> HeadSums | None:
         """The sums of a layer; None where its grid changed from one batch to another, which leaves
@@ -159,6 +195,10 @@ class AttentionProbe:
             if self._valid.shape[1] == patches + prefix:
                 return np.asarray(self._valid)[:, prefix:]
         return None
+
+
+def _mark(key: Key) -> Mark:
+    return f"attention of {key[0]}", key[1]
 
 
 @dataclass(frozen=True)

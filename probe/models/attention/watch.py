@@ -9,7 +9,7 @@ inside of the with block only.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -52,6 +52,7 @@ class Watch:
         self._read: set[str] = set()
         self._seen: set[str] = set()
         self._passes = 0
+        self._first = True  # no call was read yet, by this watch itself
         self._module, self._options, self._take = module, options, take
         self._with_parameters = {
             name
@@ -120,6 +121,25 @@ class Watch:
         self._refused |= other._refused
         self._altered |= other._altered
         self._doubts |= other._doubts
+
+    def state(self) -> dict[str, Any]:
+        """What was seen, for JSON."""
+        return {
+            "calls": self.calls,
+            "passes": self._passes,
+            "read": sorted(self._read),
+            "seen": sorted(self._seen),
+            "refused": self._refused,
+            "altered": self._altered,
+            "doubts": self._doubts,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what another watch of the same model saw."""
+        self.calls, self._passes = int(state["calls"]), int(state["passes"])
+        self._read, self._seen = set(state["read"]), set(state["seen"])
+        self._refused, self._altered = dict(state["refused"]), dict(state["altered"])
+        self._doubts = dict(state["doubts"])
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -192,6 +212,7 @@ class Watch:
         else:
             self._seen.update(frame.path for frame in self._frames)
             self._read.add(frames[-1].path)
+            self._first = False
             self.calls += 1
 
     def _doubt(self, call: Call, frames: tuple[Frame, ...], reason: str) -> None:
@@ -225,7 +246,7 @@ class Watch:
         layer = frames[-1].path
         key = (layer, self._count[layer], call.explicit, call.shape, self._images, size)
         if self._following:
-            site = CallSite(frames, self._images, size, self._options, not self._read)
+            site = CallSite(frames, self._images, size, self._options, self._first)
             try:
                 self._readings[key] = read(call, site, self._tracer)
             except Unreadable as reason:

@@ -24,6 +24,7 @@ from probe.models.loading.origins.python_file import is_file_name
 from probe.models.loading.origins.timm_folders import prefix_of
 from probe.models.loading.trained import SUFFIX, build_trained, is_trained_file, trained_model
 from probe.models.loading.weights import fingerprint
+from probe.paths import user_path
 
 TRAINED = "trained"  # origin of a file that says itself which network it is of
 AS_GIVEN = "as given"  # the weights of a module that somebody else made
@@ -156,7 +157,7 @@ def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
 def _resolve_weights(weights: str | os.PathLike[str]) -> tuple[str, Path | None]:
     if weights in ("pretrained", "random"):
         return str(weights), None
-    path = Path(weights).expanduser()
+    path = user_path(weights)
     if not path.is_file():
         raise UsageError(
             f"weights {os.fspath(weights)!r} is not a file; accepted: pretrained, random, or a "

@@ -8,6 +8,7 @@ from pathlib import Path
 from probe.errors import UsageError
 from probe.models.loading.hub import FOLDER_INSTEAD, hub_file
 from probe.models.loading.origins.names import ACCEPTED
+from probe.paths import user_path
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 INDEX = "model.safetensors.index.json"  # of weights in several files
@@ -28,7 +29,7 @@ def config_folder(name: str, offline: bool) -> Path:
         if name.partition("@")[0].count("/") > 1:
             raise UsageError(f"model 'hf:{name}' is no OWNER/NAME of the hub; accepted: {ACCEPTED}")
         return hub_file(name, [CONFIG], offline, CONFIG, FOLDER_INSTEAD).parent
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if not folder.is_dir():
         raise UsageError(f"model 'hf:{name}': {folder} is not a folder")
     if not (folder / CONFIG).is_file():

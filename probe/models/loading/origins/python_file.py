@@ -22,6 +22,7 @@ from torch import nn
 from probe.errors import UsageError, named_first_line, unknown
 from probe.models.loading.origins.common import Built, Request, load_exactly, read_state, size_after
 from probe.models.loading.weights import seeded
+from probe.paths import user_path
 
 SUFFIX = ".py"
 ACCEPTED = "a torch.nn.Module, or a pair (module, transform)"
@@ -56,7 +57,7 @@ def _split(name: str) -> tuple[Path, str]:
     if name.endswith(SUFFIX):
         raise UsageError(f"model {name!r} names no factory; accepted: {name}:FUNCTION")
     place, _, factory = name.rpartition(":")
-    path = Path(place).expanduser()
+    path = user_path(place)
     if not path.is_file():
         raise UsageError(f"model {name!r}: {place} is not a file; accepted: FILE.py:FUNCTION")
     return path.resolve(), factory

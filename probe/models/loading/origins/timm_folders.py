@@ -13,6 +13,7 @@ from pathlib import Path
 from probe.errors import UsageError
 from probe.models.loading.hub import FOLDER_INSTEAD, hub_file
 from probe.models.loading.origins.names import ACCEPTED
+from probe.paths import user_path
 
 HUB, FOLDER = "hf-hub", "local-dir"
 ALIASES = {"hf_hub": HUB}  # timm still takes the older spelling
@@ -36,7 +37,7 @@ def folder_of(name: str, offline: bool) -> Path:
         if place.partition("@")[0].count("/") != 1:
             raise UsageError(f"model {name!r} is no OWNER/NAME of the hub; accepted: {ACCEPTED}")
         return hub_file(place, [CONFIG], offline, CONFIG, FOLDER_INSTEAD).parent
-    folder = Path(place).expanduser()
+    folder = user_path(place)
     if not (folder / CONFIG).is_file():
         raise UsageError(f"model {name!r}: {folder} is no folder with a {CONFIG} of timm")
     return folder
