@@ -1,4 +1,4 @@
-"""One job at a time at a place: a lock in a hidden folder, which ends with the process that has it."""
+"""One job at a time at a place: a lock in a hidden folder, free again when its process ends."""
 
 from __future__ import annotations
 

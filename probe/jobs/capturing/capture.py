@@ -143,9 +143,11 @@ def capture(
         job = with_given(job, mask, transform)
         if begin.finished is not None:
             check_same(out, begin.finished.manifest, job, bits=False)
+            begin.say()
             return begin.finish(out)
         if begin.saved is not None:
             check_same(out, begin.saved.facts["job"], job, bits=True)
+            begin.say()
         assert writer is not None
         writer.metadata = table_metadata(job)
         named = stream.description.get("identity") is not None

@@ -66,6 +66,7 @@ class Begun(os.PathLike[str]):
     overwrite: bool
     saved: Saved | None = None
     finished: Run | None = None
+    found: str = ""  # what is said of the interrupted job, where nobody asked to go on
 
     def __fspath__(self) -> str:
         return os.fspath(self.checkpoint.out)
@@ -90,6 +91,11 @@ class Begun(os.PathLike[str]):
             with suppress(ProbeError):  # the disk is full: the job may still have room
                 checkpoint.captured({"job": job})
         return open_run(checkpoint.place if checkpoint.aside else checkpoint.out)
+
+    def say(self) -> None:
+        """Warns that the job goes on where another one was interrupted."""
+        if self.found:
+            _say(f"{self.found} goes on; {ANEW}")
 
     def writer(self) -> RunWriter:
         """Of the run, where it is made."""
@@ -140,7 +146,7 @@ def _finished_alone(checkpoint: Checkpoint) -> Run | None:
 def _begun(checkpoint: Checkpoint, resume: bool, overwrite: bool, whole: bool) -> Begun:
     if overwrite:  # a state stays until the new capture has one of its own
         if checkpoint.exists():
-            _say(f"{checkpoint.out}: an interrupted job was here: {ANEW}, {GO_ON} with it")
+            _say(f"{checkpoint.out}: an interrupted job is here: {ANEW}, {GO_ON}")
         return Begun(checkpoint, True)
     saved = checkpoint.read()
     if saved is None:
@@ -154,11 +160,9 @@ def _begun(checkpoint: Checkpoint, resume: bool, overwrite: bool, whole: bool) -
         saved, finished = None, open_run(checkpoint.place)
     else:
         finished = None
-    if not resume:
-        if over:
-            raise UsageError(f"{found} would replace this run: {GO_ON}, {ANEW}")
-        _say(f"{found} goes on; {ANEW}")
-    return Begun(checkpoint, over, saved, finished)
+    if over and not resume:
+        raise UsageError(f"{found} would replace this run: {GO_ON}, {ANEW}")
+    return Begun(checkpoint, over, saved, finished, "" if resume else found)
 
 
 def _what(saved: Saved) -> str:
@@ -170,7 +174,7 @@ def _what(saved: Saved) -> str:
 
 
 def _say(line: str) -> None:
-    warnings.warn(line, stacklevel=2)
+    warnings.warn(line, stacklevel=4)
 
 
 def refuse_interrupted(checkpoint: Checkpoint, overwrite: bool) -> None:

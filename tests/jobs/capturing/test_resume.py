@@ -114,20 +114,30 @@ def test_killed_at_random_places_again_and_again_it_ends_with_the_same_bytes(
     assert hidden(tmp_path) == []
 
 
-def test_the_plain_repetition_says_what_it_found_and_leaves_it(stopped, images, whole):
-    for _ in range(2):
-        with pytest.raises(UsageError) as caught:
-            job(images, stopped)
-        assert str(caught.value) == (
-            f"{stopped}: an interrupted capture is here, 11 of 26 images are done: --resume "
-            "(resume=True) goes on, --overwrite (overwrite=True) starts anew"
-        )
+def test_the_plain_repetition_says_what_it_found_and_goes_on(stopped, images, whole):
+    seen = []
+    with pytest.warns(UserWarning, match="goes on") as caught:
+        run = job(images, stopped, progress=lambda *report: seen.append(report[:2]))
+    assert [str(each.message) for each in caught] == [
+        f"{stopped}: an interrupted capture is here, 11 of 26 images are done, and goes on; "
+        "--overwrite (overwrite=True) starts anew"
+    ]
+    assert seen[0] == ("capture", 11)
+    assert contents(run) == whole
+
+
+def test_the_plain_repetition_of_another_job_is_refused_and_leaves_the_state(
+    stopped, images, whole
+):
+    with pytest.raises(UsageError, match="run was captured with seed 0, not 4: give the same"):
+        job(images, stopped, seed=4)
     assert contents(job(images, stopped, resume=True)) == whole
 
 
 def test_overwrite_starts_anew(stopped, images, whole):
     seen = []
-    run = job(images, stopped, overwrite=True, progress=lambda *report: seen.append(report[:2]))
+    with pytest.warns(UserWarning, match="starts anew, --resume .resume=True. goes on$"):
+        run = job(images, stopped, overwrite=True, progress=lambda *report: seen.append(report[:2]))
     assert seen[0] == ("capture", 0)
     assert contents(run) == whole
     assert hidden(stopped.parent) == []
@@ -135,8 +145,14 @@ def test_overwrite_starts_anew(stopped, images, whole):
 
 def test_a_state_stays_until_the_new_capture_has_one(stopped, images, whole, monkeypatch):
     monkeypatch.setattr(checkpoint, "EVERY", 1e9)
-    with pytest.raises(UsageError, match="--samples 0"):
-        job(images, stopped, overwrite=True, samples=0)
+
+    def broken(*_):
+        raise BrokenOff
+
+    module = Everything()
+    module.norm.register_forward_hook(broken)  # in the midst of the first batch
+    with pytest.warns(UserWarning, match="starts anew"), pytest.raises(BrokenOff):
+        job(images, stopped, module, overwrite=True)
     assert contents(job(images, stopped, resume=True)) == whole
 
 
@@ -147,6 +163,8 @@ def test_going_on_over_an_older_run_replaces_it(images, whole, tmp_path, monkeyp
     with pytest.raises(BrokenOff):
         job(images, out, overwrite=True, progress=break_off(11))
     assert open_run(out).manifest == old.manifest
+    with pytest.raises(UsageError, match="would replace this run: --resume .* starts anew"):
+        job(images, out)
     assert contents(job(images, out, resume=True)) == whole
 
 
@@ -192,7 +210,7 @@ def test_another_job_is_refused_with_the_difference(what, stopped, images):
     options, difference = OTHER[what]
     with pytest.raises(UsageError) as caught:
         job(images, stopped, resume=True, **options())
-    assert f"--resume: {stopped} was captured with " in str(caught.value)
+    assert f"{stopped} was captured with " in str(caught.value)
     assert difference in str(caught.value)
     assert "\n" not in str(caught.value)
     assert hidden(stopped.parent) == [".run.checkpoint"]
@@ -278,7 +296,8 @@ def test_a_damaged_state_is_named_and_never_gone_on_from(damage, stopped, images
     with pytest.raises(ProbeError, match="of the interrupted capture cannot be used .*starts anew"):
         job(images, stopped, resume=True)
     assert not stopped.exists()
-    job(images, stopped, overwrite=True)
+    with pytest.warns(UserWarning, match="starts anew"):
+        job(images, stopped, overwrite=True)
 
 
 def test_states_are_written_seldom_enough(images, tmp_path, monkeypatch):
