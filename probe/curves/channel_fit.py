@@ -125,7 +125,8 @@ def _failure(x: Singles, z: Singles) -> Status | None:
         return Status.TOO_FEW
     if not (np.isfinite(x).all() and np.isfinite(z).all()):
         return Status.NOT_FINITE
-    varies = all(np.ptp(each) > _RESOLUTION * np.abs(each).max() for each in (x, z))
+    with np.errstate(over="ignore"):  # a range beyond float32 is one
+        varies = all(np.ptp(each) > _RESOLUTION * np.abs(each).max() for each in (x, z))
     return None if varies else Status.CONSTANT
 
 

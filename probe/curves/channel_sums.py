@@ -22,28 +22,31 @@ Singles = NDArray[np.float32]
 
 _FLAT = 1e-9  # a channel whose curve varies less than this share of its square is constant: gamma 0
 _TINY = 1e-300
+_SQUARED = 1e15  # sums of squares of larger values may be no float32
 
 
 @dataclass(frozen=True)
 class Rows:
     """x, z (N, C) float32 sorted by image group, z less its channel's mean; center (C,) the mean of
-    x; blocks: rows by group.
+    x; blocks: rows by group. z is float64 where its squares are no float32.
     """
 
     x: Singles
-    z: Singles
+    z: NDArray[np.floating]
     center: Singles
     mean_z: Floats  # (C,)
     blocks: tuple[slice, ...]
 
     @classmethod
-    def of(cls, x: Singles, z: Singles, groups: NDArray[np.intp]) -> Rows:
+    def of(cls, x: Singles, z: NDArray[np.floating], groups: NDArray[np.intp]) -> Rows:
         order = np.argsort(groups, kind="stable")
         ends = np.cumsum(np.bincount(groups)).tolist()
         mean_z = z.mean(axis=0, dtype=np.float64)
         center = x.mean(axis=0, dtype=np.float64).astype(np.float32)
         blocks = tuple(slice(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True))
-        return cls(x[order], z[order] - mean_z.astype(np.float32), center, mean_z, blocks)
+        held = np.float64 if np.abs(z).max(initial=0) > _SQUARED else np.float32
+        z = z[order].astype(held) - mean_z.astype(held)
+        return cls(x[order], z, center, mean_z, blocks)
 
     def thinned(self, rows: int) -> Rows:
         """About so many rows, evenly spaced, as one group."""

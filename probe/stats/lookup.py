@@ -18,15 +18,19 @@ class NormalizedLookup:
     def rows(
         self, x: NDArray[np.float32], batch: NDArray, position: NDArray
     ) -> list[NDArray[np.float32]]:
-        """z (n, C) of rows x (n, C); for a TokenNorm also mean (n,) and sigma (n,)."""
+        """z (n, C) of rows x (n, C); for a TokenNorm also mean (n,) and sigma (n,). NaN in a token
+        that holds an infinity, which is counted as not finite.
+        """
         norm, observed = self._observed.norm, self._observed
         if isinstance(norm, GivenNorm):
             return [rows_of(norm.z, batch, position, observed.channels_last)]
         if isinstance(norm, PlaneNorm):
             mean, scale = self._planes(norm)
-            return [(x - mean[batch]) * scale[batch]]
+            with np.errstate(invalid="ignore", over="ignore"):
+                return [(x - mean[batch]) * scale[batch]]
         token_mean, sigma, inverse = self._tokens(norm, batch, position)
-        z = (x.astype(np.float64) - token_mean[:, None]) * inverse[:, None]
+        with np.errstate(invalid="ignore"):
+            z = (x.astype(np.float64) - token_mean[:, None]) * inverse[:, None]
         return [z.astype(np.float32), token_mean.astype(np.float32), sigma.astype(np.float32)]
 
     def elements(self, elements: NDArray) -> tuple[NDArray, NDArray[np.float32]]:

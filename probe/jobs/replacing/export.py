@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from probe.curves import StandIn
 from probe.errors import unknown
 from probe.jobs.fitting.fit import ensure_fitted
 from probe.jobs.replacing.stand_ins import SCOPES, run_stand_ins
@@ -48,17 +49,20 @@ def dyt_state(run: Run, scope: str = "channel") -> tuple[dict[str, np.ndarray], 
     file's metadata says.
 
     A layer without alpha is written as its line, a tanh that stays within its straight part.
-    Constant, too small, not finite and never called layers are left out and listed.
+    Constant, too small, not finite and never called layers are left out and listed, and those
+    whose values are no float32.
     """
     stand_ins, left_out = run_stand_ins(run, scope, "tanh")
     arrays: dict[str, np.ndarray] = {}
+    names: dict[str, str] = {}
     for layer, stand_in in stand_ins.items():
-        tanh = stand_in.as_family("tanh")
-        arrays[f"{layer}.alpha"] = np.array([tanh.alpha], dtype=np.float32)
-        arrays[f"{layer}.weight"] = tanh.weight.astype(np.float32)
-        arrays[f"{layer}.bias"] = tanh.bias.astype(np.float32)
+        of_layer = _float32(stand_in.as_family("tanh"))
+        if not all(np.isfinite(values).all() for values in of_layer.values()):
+            left_out[layer] = "beyond float32"
+            continue
+        arrays |= {f"{layer}.{name}": values for name, values in of_layer.items()}
+        names[layer] = "line" if stand_in.is_line else "tanh"
     model = run.manifest.get("model") or {}
-    names = {name: "line" if each.is_line else "tanh" for name, each in stand_ins.items()}
     metadata = {
         "format": "probe-dyt",
         "scope": scope,
@@ -69,3 +73,13 @@ def dyt_state(run: Run, scope: str = "channel") -> tuple[dict[str, np.ndarray], 
     origin = {key: model.get(key) for key in ("weights", "fingerprint")}
     origin |= table_metadata(run.manifest)
     return arrays, metadata | {"model": model.get("name")} | origin
+
+
+def _float32(tanh: StandIn) -> dict[str, np.ndarray]:
+    """alpha (1,), weight (C,) and bias (C,); infinite where they are too large."""
+    with np.errstate(over="ignore"):
+        return {
+            "alpha": np.array([tanh.alpha], dtype=np.float32),
+            "weight": tanh.weight.astype(np.float32),
+            "bias": tanh.bias.astype(np.float32),
+        }

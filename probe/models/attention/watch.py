@@ -153,14 +153,16 @@ class Watch:
             torch.backends.mha.set_fastpath_enabled(False)
             stack.callback(self._stop_following)
             for name, module in self._module.named_modules():
-                enter, leave = self._enter(name), self._leave
+                enter, leave = self._enter(name, module), self._leave(module)
                 stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
                 stack.callback(module.register_forward_hook(leave, always_call=True).remove)
             stack.enter_context(AttentionFunctions(self._see))
             yield
 
-    def _enter(self, name: str) -> Callable:
-        def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _enter(self, name: str, module: nn.Module) -> Callable:
+        def hook(called: nn.Module, args: tuple, kwargs: dict) -> None:
+            if called is not module:  # a deep copy has the hooks, too
+                return
             if not self._frames and self._images is not None:
                 self._start_following(name, [args, kwargs])
             x = first_tensor(args, kwargs)
@@ -168,11 +170,16 @@ class Watch:
 
         return hook
 
-    def _leave(self, *_: Any) -> None:
-        if self._frames:  # an exception may call this twice for one module
-            self._frames.pop()
-        if not self._frames:
-            self._stop_following()
+    def _leave(self, module: nn.Module) -> Callable:
+        def hook(called: nn.Module, *_: Any) -> None:
+            if called is not module:
+                return
+            if self._frames:  # an exception may call this twice for one module
+                self._frames.pop()
+            if not self._frames:
+                self._stop_following()
+
+        return hook
 
     def _start_following(self, name: str, inputs: list[Any]) -> None:
         """Once for every shape of what the model is given: places do not depend on values."""

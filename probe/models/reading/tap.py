@@ -4,7 +4,8 @@ capture.
 1. Names are resolved first, hooks are registered under try/finally, and none is left afterwards,
    also after an exception.
 2. A forward hook sees input and output before a later in-place ReLU or residual add can overwrite
-   them, and hands them on at once; no reference is kept.
+   them, and hands them on at once; no reference is kept. A deep copy of the model has the hooks
+   too: there they do nothing.
 3. A norm+activation module of timm applies its activation inside: there the output is read where it
    enters the module's `drop`.
 """
@@ -64,8 +65,10 @@ class Tap:
     def _hooks(self, name: str, module: nn.Module, kind: NormType) -> Iterator[RemovableHandle]:
         drop = getattr(module, "drop", None)
         if isinstance(drop, nn.Module) and hasattr(module, "act"):
-            yield module.register_forward_pre_hook(self._keep_input(name), with_kwargs=True)
-            yield drop.register_forward_pre_hook(self._read_before_activation(name, module, kind))
+            yield module.register_forward_pre_hook(self._keep_input(name, module), with_kwargs=True)
+            yield drop.register_forward_pre_hook(
+                self._read_before_activation(name, module, kind, drop)
+            )
         else:
             yield module.register_forward_hook(self._read(name, module, kind), with_kwargs=True)
 
@@ -82,28 +85,42 @@ class Tap:
         self._receive(name, self.calls[name], observed)
 
     def _read(self, name: str, module: nn.Module, kind: NormType) -> Callable:
-        def hook(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-            self._emit(name, module, kind, first_tensor(args, kwargs), output)
+        def hook(called: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+            if called is module:
+                self._emit(name, module, kind, first_tensor(args, kwargs), output)
 
         return hook
 
-    def _keep_input(self, name: str) -> Callable:
-        def hook(_: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _keep_input(self, name: str, module: nn.Module) -> Callable:
+        def hook(called: nn.Module, args: tuple, kwargs: dict) -> None:
             x = first_tensor(args, kwargs)
-            if x is not None:
+            if x is not None and called is module:
                 self._inputs[name] = x
 
         return hook
 
-    def _read_before_activation(self, name: str, module: nn.Module, kind: NormType) -> Callable:
-        def hook(_: nn.Module, args: tuple) -> None:
-            self._emit(name, module, kind, self._inputs.pop(name, None), args[0])
+    def _read_before_activation(
+        self, name: str, module: nn.Module, kind: NormType, drop: nn.Module
+    ) -> Callable:
+        def hook(called: nn.Module, args: tuple) -> None:
+            if called is drop:
+                self._emit(name, module, kind, self._inputs.pop(name, None), args[0])
 
         return hook
 
-    def _leave(self, *_: Any) -> None:
-        if self._running:  # an exception may call this twice for one module
-            self._running.pop()
+    def _enter(self, name: str, module: nn.Module) -> Callable:
+        def hook(called: nn.Module, *_: Any) -> None:
+            if called is module:
+                self._running.append(name)
+
+        return hook
+
+    def _leave(self, module: nn.Module) -> Callable:
+        def hook(called: nn.Module, *_: Any) -> None:
+            if called is module and self._running:  # an exception may call this twice
+                self._running.pop()
+
+        return hook
 
     @contextmanager
     def counting_functional(self, root: nn.Module) -> Iterator[Counter[str]]:
@@ -115,10 +132,8 @@ class Tap:
         with ExitStack() as stack:
             stack.callback(self._running.clear)
             for name, module in root.named_modules():
-                enter = module.register_forward_pre_hook(
-                    lambda *_, name=name: self._running.append(name)
-                )
-                leave = module.register_forward_hook(self._leave, always_call=True)
+                enter = module.register_forward_pre_hook(self._enter(name, module))
+                leave = module.register_forward_hook(self._leave(module), always_call=True)
                 stack.callback(enter.remove)
                 stack.callback(leave.remove)
             stack.enter_context(_FunctionalNorms(self._running, norms, counts))

@@ -97,7 +97,7 @@ def test_a_place_that_cannot_be_is_one_line(path):
             wrong()
 
 
-@pytest.mark.parametrize("scale", [1e19, 1e30])
+@pytest.mark.parametrize("scale", [1e19, 1e30, 2e37])
 def test_huge_activations_give_a_run_whose_numbers_are_right(scale, tmp_path):
     class Huge(nn.Module):
         def __init__(self):
@@ -110,14 +110,31 @@ def test_huge_activations_give_a_run_whose_numbers_are_right(scale, tmp_path):
             return self.norm(x), self.batch_norm(x.transpose(1, 2))
 
     batches = token_batches()
-    run = capture(Huge(), batches, out=tmp_path / "run")
+    run = analyze(Huge(), batches, out=tmp_path / "run", attention=False, figures=False)
     everything = torch.cat(batches).double().flatten(0, 1) * scale
     for layer in ("norm", "batch_norm"):
         moments = run.moments(layer)
         largest, mean = (torch.tensor(moments[f"{name}_input"]) for name in ("max", "mean"))
         assert torch.allclose(largest, everything.amax(0), rtol=1e-6)
         assert torch.allclose(mean, everything.mean(0), rtol=1e-5)
-    if scale > 1e19:  # squares beyond float32, in which channels are fitted; see the statistics
-        return
-    lone = analyze(Huge(), batches, out=tmp_path / "lone", layers="norm", figures=False)
-    assert lone.alphas()["max_abs_input"].item() == pytest.approx(everything.abs().max().item())
+    assert run.alphas()["max_abs_input"].tolist() == pytest.approx(
+        [everything.abs().max().item()] * 2
+    )
+    lines = run.channel_fits().query("layer == 'batch_norm'")
+    assert lines["slope"].to_numpy() == pytest.approx(1, rel=1e-4)
+
+
+def test_infinite_activations_are_counted_and_warn_of_nothing(tmp_path):
+    class Infinite(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.batch_norm = nn.LayerNorm(8), nn.BatchNorm1d(8)
+            self.eval()
+
+        def forward(self, x):
+            x = torch.where(x > 2, torch.inf, x)
+            return self.norm(x), self.batch_norm(x.transpose(1, 2))
+
+    run = analyze(Infinite(), token_batches(), out=tmp_path / "run", attention=False, figures=False)
+    assert run.layers["status"].tolist() == ["not_finite"] * 2
+    assert (run.layers["not_finite"] > 0).all()

@@ -66,6 +66,24 @@ def test_a_part_of_it_is_refused_too_and_a_copy_is_not(tmp_path: Path) -> None:
         assert run.moments().equals(alone.moments())
 
 
+@pytest.mark.parametrize("attention", [False, True])
+def test_a_copy_that_is_made_meanwhile_may_run_and_records_nothing(
+    attention: bool, tmp_path: Path
+) -> None:
+    module = Everything()
+    options = {**OPTIONS, "attention": attention}
+
+    def run_a_copy() -> None:
+        with torch.no_grad():
+            copy.deepcopy(module)(BATCHES[0] + 7)
+
+    interrupted = probe.capture(module, interrupted_by(run_a_copy), out=tmp_path / "run", **options)
+    alone = probe.capture(Everything(), BATCHES, out=tmp_path / "alone", **options)
+    assert interrupted.moments().equals(alone.moments())
+    if attention:
+        assert interrupted.attention().equals(alone.attention())
+
+
 def test_another_thread_is_refused(tmp_path: Path) -> None:
     module, errors = Everything(), []
 
