@@ -34,9 +34,9 @@ from probe.cli.commands.track import track
 from probe.cli.commands.train import train
 from probe.cli.commands.verify import verify
 from probe.cli.failure import PROGRAM, debugging, explain, one_line
-from probe.cli.offline import hub_left_alone
 from probe.cli.terminal import open_closed_streams, reader_left
 from probe.errors import unknown
+from probe.offline import hub_left_alone
 
 
 class Group(TyperGroup):

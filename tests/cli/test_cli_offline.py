@@ -1,4 +1,6 @@
-"""With --offline no socket is opened: what is here is used, what is not is refused in one line."""
+"""With --offline, and with offline=True, no socket is opened: what is here is used, what is not is
+refused in one line.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import probe
 from probe.cli.main import main
+from probe.errors import ProbeError
 
 SMALL = ["--num-images", "2", "--offline", "-q"]
 CAPTURED = ["--samples", "16", "--tail", "20", "--out", "run"]
@@ -79,3 +83,14 @@ def test_what_is_not_here_is_refused_without_a_socket(
     message = capsys.readouterr().err
     assert message.startswith("probe-norms: error: ")
     assert message.count("\n") == 1
+
+
+@pytest.mark.usefixtures("_empty_caches")
+@pytest.mark.parametrize("data", ["hfds/nobody/nothing", "hfids/nobody/nothing"])
+def test_the_functions_hold_to_offline_too(data: str, opened: list[str]) -> None:
+    options = {"num_images": 2, "offline": True}
+    with pytest.raises(ProbeError, match="nobody/nothing"):
+        probe.capture("bundled:vit_cifar10", data, out="run", **options)
+    with pytest.raises(ProbeError, match="nobody/nothing"):
+        probe.attention_distance("bundled:vit_cifar10", data, **options)
+    assert opened == []

@@ -41,12 +41,14 @@ from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
 from probe.models.reading.exclusive import alone
 from probe.models.reading.unchanged import unchanged
+from probe.offline import offline_means_all
 from probe.records import Progress, silent
 from probe.store import RunWriter
 from probe.store.checkpoint import Checkpoint
 from probe.wording.notes import table_metadata
 
 
+@offline_means_all
 def attention_distance(
     model: str | Model | nn.Module,
     data: Any = None,

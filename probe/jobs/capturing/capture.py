@@ -38,6 +38,7 @@ from probe.models.reading.layers import list_norm_layers
 from probe.models.reading.registration import registered_names
 from probe.models.reading.unchanged import unchanged
 from probe.models.reading.unusual import unread_norms
+from probe.offline import offline_means_all
 from probe.records import Plan, Progress, silent
 from probe.store import Run
 from probe.wording.notes import table_metadata, warnings_of
@@ -45,6 +46,7 @@ from probe.wording.notes import table_metadata, warnings_of
 W = TypeVar("W", bound=EngineWorker)
 
 
+@offline_means_all
 def capture(
     model: str | Model | nn.Module,
     data: Any = None,

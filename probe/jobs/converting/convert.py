@@ -35,11 +35,13 @@ from probe.models.loading.load import Model
 from probe.models.loading.weights import fingerprint
 from probe.models.replacing.curve_norms import curve_norms, fitted_family
 from probe.models.replacing.swap import ModuleSlot, Swap, swap
+from probe.offline import offline_means_all
 from probe.records import Progress, silent
 from probe.store import Run, open_run
 from probe.store.results import step_into
 
 
+@offline_means_all
 def convert(
     run: Run | str | os.PathLike[str],
     to: str = "dyt",

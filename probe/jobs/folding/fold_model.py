@@ -24,6 +24,7 @@ from probe.layer_names import Patterns
 from probe.models.folding.fold import Fold, fold
 from probe.models.loading.load import Model
 from probe.models.reading.layers import affine_of, channels_of, norm_modules
+from probe.offline import offline_means_all
 from probe.records import Progress, silent
 from probe.store.step import check_folder
 
@@ -84,6 +85,7 @@ class FoldedModel:
         return {"file": str(self.path), "model": self.model, **plain, **measured, "layers": rows}
 
 
+@offline_means_all
 def fold_model(
     model: str | Model | nn.Module,
     data: Any = None,

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 MODULES = ("huggingface_hub.constants", "datasets.config")
@@ -33,3 +38,17 @@ def hub_left_alone(offline: bool) -> Iterator[None]:
             os.environ.update({} if value is None else {name: value})
         for names, values in switched:
             names.update(values)
+
+
+def offline_means_all(function: Callable[P, T]) -> Callable[P, T]:
+    """`offline=True` of a function holds for its data, too."""
+
+    @wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> T:
+        with hub_left_alone(bool(options.get("offline"))):
+            return function(*args, **options)
+
+    return call
+
+
+__all__ = ["hub_left_alone", "offline_means_all"]
