@@ -142,7 +142,7 @@ def capture(
         overrides = {"prefix_tokens": prefix_tokens, "patch_size": patch_size, "grid": grid}
         job = manifest_of(loaded, autocast, stream, plan, layers, engine, [])
         job |= norm_facts(loaded.module) | {"attention": {"given": overrides} if attention else {}}
-        job = with_given(job, mask, transform)
+        job = with_given(job, loaded, mask, transform)
         if begin.finished is not None:
             check_same(out, begin.finished.manifest, job, bits=False)
             begin.say()

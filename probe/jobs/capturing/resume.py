@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,8 @@ from probe.errors import ProbeError, UsageError
 from probe.formatting import json_bytes
 from probe.jobs.capturing.keeper import images_done
 from probe.jobs.inputs import Stream
+from probe.models.loading.load import Model
+from probe.paths import user_path
 from probe.store import Run, RunWriter, open_run
 from probe.store.checkpoint import Checkpoint, Saved
 from probe.store.outputs import is_run, output_run
@@ -46,6 +49,7 @@ _SAME = {
 # What decides about bits beside that, while a capture is not finished.
 _SAME_BITS = {
     "device": "model.device",
+    "Python file of the model": "given.file",
     "transform=": "given.transform",
     "mask=": "given.mask",
 } | {
@@ -199,10 +203,14 @@ def check_names(stream: Stream) -> None:
 
 
 def with_given(
-    job: dict[str, Any], mask: Callable[..., Any] | None, transform: Callable[..., Any] | None
+    job: dict[str, Any],
+    model: Model,
+    mask: Callable[..., Any] | None,
+    transform: Callable[..., Any] | None,
 ) -> dict[str, Any]:
-    """The job with the functions that a user gave, by name."""
-    return job | {"given": {"mask": _named(mask), "transform": _named(transform)}}
+    """The job with what a user gave: functions by name, the Python file of a model by checksum."""
+    code = {"file": _checksum(model), "mask": _named(mask), "transform": _named(transform)}
+    return job | {"given": code}
 
 
 def check_same(place: Any, before: Mapping[str, Any], now: Mapping[str, Any], bits: bool) -> None:
@@ -229,6 +237,14 @@ def _at(record: Any, path: str) -> Any:
     if path == "model.device" and isinstance(record, str):
         return record.split(":")[0]
     return _without_address(record) if isinstance(record, str) else record
+
+
+def _checksum(model: Model) -> str | None:
+    """Of the file that makes the network; what it imports may change unseen."""
+    if model.origin != "file":
+        return None
+    data = user_path(model.name.rpartition(":")[0]).read_bytes()
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def _named(function: Any) -> str | None:

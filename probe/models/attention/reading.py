@@ -67,7 +67,10 @@ def _of_tokens(tracer: Tracer, tokens: Tensor) -> Tensor:
 
 
 def _of_scores(tracer: Tracer, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries change along the rows of scores (..., L, S), keys along the columns."""
+    """Queries change along the rows of scores (..., L, S), keys along the columns. Raises
+    Unreadable for a single score, which shows neither."""
+    if scores.shape[-2:] == (1, 1):
+        raise Unreadable("each of its windows holds one query and one key: nowhere else to look")
     track = tracer.track(scores)
     queries = everywhere(Origin.FREE, scores.shape)
     keys = queries

@@ -24,6 +24,7 @@ from support.interrupted import (
     contents,
     job,
     state_after_each_batch,
+    tokens,
     write_images,
 )
 
@@ -214,6 +215,21 @@ def test_another_job_is_refused_with_the_difference(what, stopped, images):
     assert difference in str(caught.value)
     assert "\n" not in str(caught.value)
     assert hidden(stopped.parent) == [".run.checkpoint"]
+
+
+def test_another_python_file_of_the_same_weights_is_refused(images, tmp_path, monkeypatch):
+    file, out = tmp_path / "net.py", tmp_path / "run"
+    code = "from support.captures import Everything\ndef make(): return Everything()"
+    file.write_text(code)
+    options = {"out": out, "batch_size": 3, "transform": tokens}
+    state_after_each_batch(monkeypatch)
+    with pytest.raises(BrokenOff):
+        probe.capture(f"{file}:make", images, progress=break_off(5), **options)
+    file.write_text(f"{code}  # edited")
+    with pytest.raises(UsageError, match="captured with Python file of the model sha256:"):
+        probe.capture(f"{file}:make", images, resume=True, **options)
+    file.write_text(code)
+    probe.capture(f"{file}:make", images, resume=True, **options)
 
 
 def test_other_images_are_refused(stopped, images, tmp_path):

@@ -105,6 +105,15 @@ NOWHERE: dict[str, tuple[Callable, dict, str]] = {
         {**pixels(128), "input_ids": words(35)},  # with 64 patches and a class token 10x10
         "picked, shuffled",
     ),
+    "windows of one token of MobileViT": (
+        lambda t: t.MobileViTModel(
+            t.MobileViTConfig(
+                hidden_sizes=[24, 32, 40], neck_hidden_sizes=[8, 16, 16, 24, 32, 40, 80]
+            )
+        ),
+        pixels(16),
+        "one query and one key",
+    ),
     "text of BERT": (
         lambda t: t.BertModel(t.BertConfig(**TEXT)),
         {"input_ids": words()},
