@@ -53,18 +53,25 @@ def _shortened(word: re.Match[str]) -> str:
 
 
 def explain(error: BaseException) -> tuple[str, int]:
-    """The line and the exit code for anything that a job raised."""
+    """The line and the exit code for anything that a job raised; notes say what is kept of it."""
+    line, code = _explained(error)
     kept = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+    if isinstance(error, KeyboardInterrupt):
+        kept = kept or "; nothing unfinished is kept"
+    return one_line(f"{line}{kept}") if kept else line, code
+
+
+def _explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, ProbeError):
-        return one_line(f"{error}{kept}"), error.exit_code
+        return one_line(str(error)), error.exit_code
     if isinstance(error, CLICK_ERROR):
         return one_line(usage(error)), error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return f"interrupted{kept or '; nothing unfinished is kept'}", 1
+        return "interrupted", 1
     if out_of_memory(error):
         return (
             "out of memory: give a smaller --batch-size, or --device cpu for a model that does "
-            f"not fit the GPU{kept}",
+            "not fit the GPU",
             1,
         )
     if isinstance(error, RuntimeError) and any(word in str(error) for word in SHARED_MEMORY_WORDS):

@@ -113,7 +113,7 @@ def test_the_plain_repetition_goes_on_too_and_says_so(images, whole, tmp_path, m
         job(images, out)
 
 
-@pytest.mark.parametrize("step", ["capture", "fit", "report"])
+@pytest.mark.parametrize("step", ["capture", "report"])
 def test_a_job_that_replaces_a_run_goes_on_and_the_old_run_stays_until_its_end(
     step, images, whole, tmp_path, monkeypatch
 ):

@@ -103,7 +103,7 @@ def killed_in_a_child(images: Path, out: Path, seed: int, resume: bool) -> int:
         checkpoint.EVERY, checkpoint.SHARE = 0.0, 1e9  # type: ignore[misc]
         rng = random.Random(seed)
         module = Everything()
-        left = rng.randrange(1, 45)
+        left = rng.randrange(10, 80)
 
         def step(*_: Any) -> None:
             nonlocal left
