@@ -94,6 +94,7 @@ def test_a_model_in_train_mode_goes_on_from_where_it_was(images, tmp_path, monke
     assert torch.equal(module.batch_norm.running_mean, before)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills children of one process")
 def test_killed_at_random_places_again_and_again_it_ends_with_the_same_bytes(
     images, whole, tmp_path
@@ -105,7 +106,7 @@ def test_killed_at_random_places_again_and_again_it_ends_with_the_same_bytes(
         capture_output=True,
         text=True,
         check=True,
-        timeout=300,
+        timeout=1200,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
     )
     states = [line.split()[1] for line in done.stdout.splitlines()]
