@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from probe.curves.channel_kernel import add_products
 from probe.curves.families import Family
 
 Floats = NDArray[np.float64]
@@ -97,26 +98,15 @@ def gather(rows: Rows, family: Family, log_alpha: float, derivatives: bool = Tru
     alpha = np.float32(math.exp(log_alpha))
     origin = family.value(rows.center * alpha)
     size, fixed = rows.fixed
-    sums = np.empty((12 if derivatives else 5, *fixed.shape[1:]))
+    sums = np.zeros((12 if derivatives else 5, *fixed.shape[1:]))
     sums[:2] = fixed
     for g, block in enumerate(rows.blocks):
         u, z = rows.x[block] * alpha, rows.z[block]
         if derivatives:
-            f, slope, bend = family.jet(u)
-            d, e = f - origin, slope * u
-            b = bend * u * u + e
-            sums[5:, g] = (
-                e.sum(axis=0),
-                _dot(e, e),
-                _dot(d, e),
-                _dot(e, z),
-                b.sum(axis=0),
-                _dot(d, b),
-                _dot(b, z),
-            )
+            add_products(u, *family.jet(u), origin, z, sums[2:, g])
         else:
             d = family.value(u) - origin
-        sums[2:5, g] = d.sum(axis=0), _dot(d, d), _dot(d, z)
+            sums[2:5, g] = d.sum(axis=0), _dot(d, d), _dot(d, z)
     return Sums(size, sums)
 
 

@@ -14,12 +14,19 @@ from probe.jobs.capturing.capture import capture
 from probe.jobs.capturing.resume import begun
 from probe.jobs.fitting.fit import fit
 from probe.jobs.replacing.export import export_alphas
+from probe.jobs.sharing import second_process
 from probe.models.loading.load import Model
 from probe.records import Progress
 from probe.store import Run, open_run
 from probe.store.checkpoint import Checkpoint
 from probe.store.listing import FITTED
 from probe.store.sound import are_sound
+
+_SHARED = (
+    "probe.jobs.fitting.fit",
+    "probe.jobs.drawing.draw",
+    "probe.jobs.reporting.report",
+)
 
 
 def analyze(
@@ -48,7 +55,10 @@ def analyze(
     report. What is finished stays on disk if a later step fails; with `overwrite` an old run at
     `out` stays until the new one has everything.
     """
-    with begun(out, resume, bool(options.pop("overwrite", False)), whole=True) as job:
+    with (
+        second_process(*_SHARED),  # it starts while the model runs
+        begun(out, resume, bool(options.pop("overwrite", False)), whole=True) as job,
+    ):
         run = capture(
             model, data, out=job, attention=attention, resume=resume, progress=progress, **options
         )

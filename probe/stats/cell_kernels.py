@@ -16,7 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from probe import bins
-from probe.stats.kernel_cache import compiled
+from probe.compiling import compiled
 from probe.stats.sums import CELL_WIDTH, CellSum
 
 SHIFT, FIRST, PER_SIGN = bins.SHIFT, bins.FIRST, bins.PER_SIGN

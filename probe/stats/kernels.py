@@ -16,7 +16,7 @@ numba takes their values as constants when it compiles (the members themselves o
 x is float32; `bits` is the same memory seen as int32, whose top bits are the bin (`probe.bins`). A
 kernel returns how many elements are not finite in x or z; these enter no sum. Kernels release the
 GIL and start no threads: callers run them from their own. Kernels are compiled once and kept on
-disk (`probe.stats.kernel_cache`).
+disk (`probe.compiling`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from probe.stats.cell_kernels import count_elements, find_cells
-from probe.stats.kernel_cache import compiled
+from probe.compiling import compiled
 from probe.stats.sums import ChannelSum
 
 # Reductions may be reordered (SIMD); NaN and inf keep their meaning, so that a sum tells whether a

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -15,7 +16,8 @@ from probe import plots
 from probe.curves.families import family_of
 from probe.errors import ProbeError, UsageError, unknown
 from probe.jobs.drawing.tables import FigureTables, NothingToDraw
-from probe.jobs.figure_file import FORMATS, save
+from probe.jobs.figure_file import FORMATS, picture
+from probe.jobs.sharing import second_process, shared
 from probe.layer_names import Patterns
 from probe.plots.alpha import drawable
 from probe.plots.families import layer_fits
@@ -90,22 +92,36 @@ def _write(
     must: bool,
 ) -> list[Path]:
     """must: a figure without data is an error, else it is left out."""
-    run, paths = tables.run, []
-    with step_into(folder / "figure.png", [run.path], "give --out DIR") as step:
-        for done, kind in enumerate(chosen):
-            report("figures", done, len(chosen), kind)
-            try:
-                figure = _figure(kind, tables)
-            except NothingToDraw as reason:
+    paths: list[Path] = []
+
+    def progress(done: int) -> None:
+        report("figures", done, len(chosen), chosen[done] if done < len(chosen) else "")
+
+    with step_into(folder / "figure.png", [tables.run.path], "give --out DIR") as step:
+        with second_process(__name__):
+            drawings = shared(partial(_drawn, tables, endings), chosen, progress)
+        for kind, drawing in zip(chosen, drawings, strict=True):
+            if isinstance(drawing, NothingToDraw):
                 if must:
-                    raise ProbeError(
-                        f"figure {kind} of {run.path} cannot be drawn: {reason}"
-                    ) from None
-                _log.info("figure %s left out: %s", kind, reason)
+                    raise _no_figure(kind, tables.run, drawing)
+                _log.info("figure %s left out: %s", kind, drawing)
                 continue
-            paths += save(figure, folder / kind, step.put, endings)
-    report("figures", len(chosen), len(chosen), "")
+            for ending, data in zip(endings, drawing, strict=True):
+                paths.append(step.put(folder / f"{kind}.{ending}", data))
     return paths
+
+
+def _drawn(tables: FigureTables, endings: Sequence[str], kind: str) -> list[bytes] | NothingToDraw:
+    """A figure in each format, or why there is none."""
+    try:
+        drawing = _figure(kind, tables)
+    except NothingToDraw as reason:
+        return reason
+    return [picture(drawing, ending) for ending in endings]
+
+
+def _no_figure(kind: str, run: Run, reason: NothingToDraw) -> ProbeError:
+    return ProbeError(f"figure {kind} of {run.path} cannot be drawn: {reason}")
 
 
 def figure(
@@ -124,7 +140,7 @@ def figure(
             name, FigureTables(run, layers, plots.Shape(family, family_of(family).value))
         )
     except NothingToDraw as reason:
-        raise ProbeError(f"figure {name} of {run.path} cannot be drawn: {reason}") from None
+        raise _no_figure(name, run, reason) from None
 
 
 def _figure(kind: str, tables: FigureTables) -> Figure:

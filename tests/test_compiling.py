@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from probe.stats import kernel_cache
+from probe import compiling
 from support.ordinary_user import python, read_only_package
 
 USE = """
@@ -43,7 +43,7 @@ def test_an_ordinary_user_without_a_home_compiles_once_from_a_read_only_installa
     (folder,) = temporary.glob("probe-norms-kernels-*")
     assert first == [
         RESULT,
-        f"compiled kernels are kept in {folder}; for another place {kernel_cache.CHOOSE}",
+        f"compiled kernels are kept in {folder}; for another place {compiling.CHOOSE}",
     ]
     assert folder.stat().st_mode & 0o777 == 0o700
     compiled = {path: path.stat().st_mtime_ns for path in folder.rglob("*.nbc")}
@@ -67,7 +67,7 @@ def test_kernels_run_where_nothing_can_be_kept(package: Path, temporary: Path) -
     """A folder of another user stands in the place: what lies in it is not run."""
     for user in (65534, os.geteuid()):
         (temporary / f"probe-norms-kernels-{user}").mkdir(mode=0o755, exist_ok=True)
-    said = f"compiled kernels are not kept, each start compiles them anew: {kernel_cache.CHOOSE}"
+    said = f"compiled kernels are not kept, each start compiles them anew: {compiling.CHOOSE}"
     assert python(USE, package, temporary) == [RESULT, said]
     assert not list(temporary.rglob("*.nbc"))
 
@@ -79,20 +79,20 @@ def test_a_folder_that_others_can_write_to_or_a_link_is_not_taken(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     place = tmp_path / f"probe-norms-kernels-{os.geteuid()}"
     with caplog.at_level(logging.WARNING):
-        assert kernel_cache.private_folder() == place
-        assert kernel_cache.private_folder() == place
+        assert compiling.private_folder() == place
+        assert compiling.private_folder() == place
     assert len(caplog.records) == 1
     place.chmod(0o777)
-    assert kernel_cache.private_folder() is None
+    assert compiling.private_folder() is None
     place.rmdir()
     place.symlink_to(tmp_path, target_is_directory=True)
-    assert kernel_cache.private_folder() is None
+    assert compiling.private_folder() is None
     place.unlink()
     place.write_text("a file")
-    assert kernel_cache.private_folder() is None
+    assert compiling.private_folder() is None
 
 
 def test_the_usual_place_is_that_of_numba(caplog: pytest.LogCaptureFixture) -> None:
-    kernel_cache.cache_folder.cache_clear()
-    assert kernel_cache.cache_folder() == kernel_cache.NUMBA
+    compiling.cache_folder.cache_clear()
+    assert compiling.cache_folder() == compiling.NUMBA
     assert not caplog.records
