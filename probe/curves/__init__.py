@@ -1,4 +1,4 @@
-"""Fit element-wise curves to the input-output map of a layer: numpy and scipy only, no torch, no
+"""Fit element-wise curves to the input-output map of a layer: numpy, scipy and numba, no torch, no
 I/O.
 """
 

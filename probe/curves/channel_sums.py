@@ -15,8 +15,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.curves.channel_kernel import add_products
 from probe.curves.families import Family
+from probe.curves.kernels import add_products
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]

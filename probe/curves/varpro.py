@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.curves.families import MAX_SHIFT, Array, Family
+from probe.curves.families import MAX_SHIFT, Family
+from probe.curves.kernels import reduced_objective
 from probe.curves.points import Points
 
 Floats = NDArray[np.float64]
@@ -54,6 +55,10 @@ class State:
     gamma: Floats
     beta: Floats
 
+    @property
+    def arrays(self) -> tuple[Floats, ...]:
+        return self.loss, self.gradient, self.hessian, self.gamma, self.beta
+
 
 def bounds(family: Family, max_abs: float) -> tuple[Floats, Floats]:
     """The box of theta."""
@@ -67,28 +72,22 @@ def evaluate(family: Family, theta: Floats, x: Floats, w: Floats, z: Floats) -> 
     """The objective of B problems: theta (B, P); x (K,), w and z (B, K) or (1, K)."""
     ax = np.exp(theta[:, :1]) * x
     f, slope, bend = family.jet(ax + theta[:, 1:] if family.shifted else ax)
-    center = np.vecdot(w, f)
-    f = f - center[:, None]
-    wf = w * f
-    variance = np.maximum(np.vecdot(wf, f), _TINY)
-    mean = np.vecdot(w, z)
-    gamma = np.vecdot(wf, z) / variance
-    r = z - mean[:, None] - gamma[:, None] * f
-    wr = w * r
-    first = [slope * ax, slope] if family.shifted else [slope * ax]
-    second: dict[tuple[int, int], Array] = {(0, 0): bend * ax * ax + first[0]}
+    along = slope * ax
+    first = np.stack([along, slope]) if family.shifted else along[None]
+    second = np.empty((len(first), *first.shape))
+    second[0, 0] = bend * ax * ax + along
     if family.shifted:
-        second |= {(0, 1): bend * ax, (1, 1): bend}
-    along = [np.vecdot(wr, d) for d in first]
-    a = [gamma * np.vecdot(wf, d) - e for d, e in zip(first, along, strict=True)]
-    hessian = np.empty((len(theta), len(first), len(first)))
-    for (i, j), d in second.items():
-        shared = np.vecdot(w * first[i], first[j]) - np.vecdot(w, first[i]) * np.vecdot(w, first[j])
-        hessian[:, i, j] = hessian[:, j, i] = (
-            gamma * gamma * shared - gamma * np.vecdot(wr, d) - a[i] * a[j] / variance
-        )
-    gradient = np.stack([-gamma * e for e in along], axis=1)
-    return State(np.vecdot(wr, r), gradient, hessian, gamma, mean - gamma * center)
+        second[0, 1], second[1, 1] = bend * ax, bend
+    problems, parameters = len(theta), len(first)
+    state = State(
+        np.empty(problems),
+        np.empty((problems, parameters)),
+        np.empty((problems, parameters, parameters)),
+        np.empty(problems),
+        np.empty(problems),
+    )
+    reduced_objective(f, first, second, w, z, *state.arrays)
+    return state
 
 
 def grid(family: Family, max_abs: float) -> Floats:
@@ -172,13 +171,9 @@ def newton(
         eased = np.where(damping[active] > 1e-3, damping[active] / 8, 0)
         damping[active] = np.where(better, eased, np.maximum(8 * damping[active], 0.1))
         theta[active[better]] = trial[better]
-        for kept, fresh in zip(_arrays(state), _arrays(new), strict=True):
+        for kept, fresh in zip(state.arrays, new.arrays, strict=True):
             kept[active[better]] = fresh[better]
     return theta, state
-
-
-def _arrays(state: State) -> tuple[Floats, ...]:
-    return state.loss, state.gradient, state.hessian, state.gamma, state.beta
 
 
 def _step(

@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from probe.stats.cell_kernels import count_elements, find_cells
 from probe.compiling import compiled
+from probe.stats.cell_kernels import count_elements, find_cells
 from probe.stats.sums import ChannelSum
 
 # Reductions may be reordered (SIMD); NaN and inf keep their meaning, so that a sum tells whether a
