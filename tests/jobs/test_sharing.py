@@ -151,18 +151,25 @@ def test_blocks_inside_of_each_other_share_one_process():
 
 
 def test_two_processes_fit_and_draw_the_same_bytes_as_one(vit_run, tmp_path, monkeypatch):
+    from probe.jobs.drawing.draw import plot
     from probe.jobs.fitting.fit import fit
     from probe.jobs.reporting.report import report
+
+    drawn = ["s_curves_selected", "alpha_vs_inverse_std", "families", "extremes"]
 
     one, two = (Path(shutil.copytree(vit_run.path, tmp_path / name / "run")) for name in ("a", "b"))
     monkeypatch.setattr(sharing, "processes", lambda: 1)
     fit(one)
+    plot(one, drawn)
     report(one)
     monkeypatch.setattr(sharing, "processes", lambda: 2)
     with second_process("probe.jobs.fitting.fit", "probe.jobs.reporting.report"):
         started()
         fit(two)
+        assert len(plot(two, drawn)) == 8
         report(two)
     for name in ("fits.parquet", "channel_fits.parquet", "alpha.csv"):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
+    for path in (one / "figures").iterdir():
+        assert path.read_bytes() == (two / "figures" / path.name).read_bytes(), path.name
     assert (one / "report.html").read_bytes() == (two / "report.html").read_bytes()
