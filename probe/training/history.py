@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from probe.formatting import csv_bytes
+from probe.formatting import csv_bytes, records
 
 EPOCHS = {
     "epoch": "int64",
@@ -55,6 +56,12 @@ def parquet_bytes(table: pd.DataFrame) -> bytes:
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     return buffer.getvalue()
+
+
+def read_tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of both tables of a training. Raises OSError, ValueError."""
+    names = ("epochs", "norms")
+    return {name: records(pd.read_parquet(folder / f"{name}.parquet")) for name in names}
 
 
 def table_files(epochs: Sequence[Row], norms: Sequence[Row]) -> dict[str, bytes]:

@@ -59,7 +59,7 @@ def run_processes(
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     messages = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    errors: list[ProbeError] = []
+    errors: dict[int, ProbeError] = {}  # by process
     listener = threading.Thread(target=_listen, args=(messages, progress, say, errors))
     listener.start()
     config = LaunchConfig(
@@ -72,7 +72,11 @@ def run_processes(
     )
     failure: BaseException | None = None
     try:
-        with quiet("torch.distributed.elastic", logging.CRITICAL), _threads(number):
+        with (
+            quiet("torch.distributed.elastic.agent.server.api", logging.CRITICAL),
+            quiet("torch.distributed.elastic.multiprocessing.api", logging.CRITICAL),
+            _threads(number),
+        ):
             elastic_launch(config, _in_a_process)(work, asked, messages)
     except (ChildFailedError, SignalException, KeyboardInterrupt) as error:
         failure = error
@@ -80,14 +84,14 @@ def run_processes(
         messages.put(None)
         listener.join()
     if errors:
-        raise errors[0]
+        raise errors[min(errors)]
     if isinstance(failure, ChildFailedError):
         raise ProbeError(f"one of the {number} processes ended: {named_first_line(failure)}")
     if failure is not None:
         raise Interrupted("interrupted; the same command continues at the last checkpoint")
 
 
-def _listen(messages: Any, progress: Progress, say: Say, errors: list[ProbeError]) -> None:
+def _listen(messages: Any, progress: Progress, say: Say, errors: dict[int, ProbeError]) -> None:
     """Until None comes."""
     while (message := messages.get()) is not None:
         kind, *content = message
@@ -96,7 +100,8 @@ def _listen(messages: Any, progress: Progress, say: Say, errors: list[ProbeError
         elif kind == "say":
             say(*content)
         else:
-            errors.append(KINDS.get(kind, ProbeError)(*content))
+            process, line = content
+            errors[process] = KINDS.get(kind, ProbeError)(line)
 
 
 def _in_a_process(work: Callable[..., None], asked: tuple[Any, ...], messages: Any) -> None:
@@ -104,16 +109,18 @@ def _in_a_process(work: Callable[..., None], asked: tuple[Any, ...], messages: A
     wait for it.
     """
 
+    process = int(os.environ["RANK"])
+
     def progress(stage: str, done: int, total: int | None, message: str = "") -> None:
         messages.put(("progress", stage, done, total, message))
 
     try:
         work(*asked, progress, lambda line: messages.put(("say", line)))
     except ProbeError as error:
-        messages.put((type(error).__name__, str(error)))
+        messages.put((type(error).__name__, process, str(error)))
         os._exit(1)
     except BaseException as error:  # a traceback of each process would bury the line
-        messages.put(("ProbeError", f"unexpected {named_first_line(error)}"))
+        messages.put(("ProbeError", process, f"unexpected {named_first_line(error)}"))
         os._exit(1)
 
 

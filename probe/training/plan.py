@@ -32,12 +32,15 @@ def plan_lines(task: Any) -> Iterator[str]:
         f"{thousands(len(images.validation))} validation images of {images.classes} classes"
     )
     yield from _updates(task)
+    yield f"  images: {', '.join(_augmentation(recipe))}"
     free = undecayed(network.module, recipe)
     tensors = sum(each.requires_grad for each in network.module.parameters())
     yield (
-        f"  {recipe.opt}, learning rate {number(base_rate(recipe))} ({recipe.sched}), weight decay "
-        f"{recipe.weight_decay:g} on {tensors - len(free)} tensors, none on {len(free)}"
+        f"  {recipe.opt}, weight decay {recipe.weight_decay:g} on {tensors - len(free)} tensors, "
+        f"none on {len(free)}; learning rate {number(base_rate(recipe))}, {recipe.sched} per "
+        f"{recipe.step_per} to {recipe.min_lr:g}, {recipe.warmup_epochs:g} epochs of warm-up"
     )
+    yield f"  loss: {', '.join(_loss(recipe))}"
     for flaw in recipe.flaws:
         yield f"  known of the source: {flaw}"
 
@@ -61,6 +64,25 @@ def _updates(task: Any) -> Iterator[str]:
             f"  {len(layers)} norms take the statistics of a batch, here of {micro} images, not of "
             f"{recipe.batch_size}; running statistics are those of the first process"
         )
+
+
+def _augmentation(recipe: Recipe) -> Iterator[str]:
+    low, high = recipe.scale
+    resized = f"random areas of {low:g} to {high:g}"
+    yield f"padded by {recipe.padding} and cropped" if recipe.crop == "padded" else resized
+    yield f"mirrored {recipe.hflip:g}"
+    for name in ("auto_augment", "color_jitter", "reprob", "mixup", "cutmix", "repeats"):
+        if value := getattr(recipe, name):
+            yield f"{name} {value}"
+
+
+def _loss(recipe: Recipe) -> Iterator[str]:
+    yield "cross-entropy"
+    for name in ("smoothing", "feature_decay", "attention_loss", "clip_grad"):
+        if value := getattr(recipe, name):
+            yield f"{name} {value:g}"
+    if recipe.ema is not None:
+        yield f"weights averaged with {recipe.ema:g}, and those evaluated"
 
 
 def _pairs(recipe: Recipe, names: list[str]) -> str:

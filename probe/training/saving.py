@@ -49,6 +49,7 @@ class Saving:
     def epoch_done(self, standing: Standing, evaluated: nn.Module, number: int) -> None:
         """After epoch `number` (0: before the first)."""
         if not self.is_first:
+            self.place = self._words(standing)
             return
         files = self._files(standing) | table_files(standing.epochs, standing.norms)
         if self.keep_every is not None and number % self.keep_every == 0:

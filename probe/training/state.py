@@ -1,5 +1,6 @@
-"""What a training continues from: weights, averaged weights, the state of the optimizer, the rows
-of the tables so far. Random numbers need no state, being functions of where the training stands.
+"""What a training continues from: weights, averaged weights, the state of the optimizer. Random
+numbers need no state, being functions of where the training stands, and the rows of the tables so
+far are in the tables.
 """
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from probe.errors import ProbeError, named_first_line
 from probe.models.loading.weights import mismatch
 from probe.training.folder import LAST
+from probe.training.history import read_tables
 
 WEIGHTS, AVERAGED, STATE = LAST
 
@@ -44,6 +46,10 @@ class Standing:
         self.loss = self.right = self.seconds = 0.0
 
 
+TABLES = ("epochs", "norms")
+PLACE = tuple(each.name for each in fields(Standing) if each.name not in TABLES)
+
+
 def weight_bytes(module: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
     """The state dict of a module, sorted by name."""
     tensors = {
@@ -58,7 +64,7 @@ def state_bytes(standing: Standing, optimizer: Any, scaler: Any) -> bytes:
     """As torch.load(weights_only=True) reads it."""
     buffer = io.BytesIO()
     content = {
-        "standing": asdict(standing),
+        "standing": {name: getattr(standing, name) for name in PLACE},
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict() if scaler is not None else None,
     }
@@ -80,8 +86,9 @@ def restore(
         optimizer.load_state_dict(content["optimizer"])
         if scaler is not None and content["scaler"] is not None:
             scaler.load_state_dict(content["scaler"])
-        known = {each.name for each in fields(Standing)}
-        return Standing(**{k: v for k, v in content["standing"].items() if k in known})
+        place = {name: content["standing"][name] for name in PLACE}
+        rows: dict[str, Any] = read_tables(folder)
+        return Standing(**place, **rows)
     except ProbeError:
         raise
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, pickle.PickleError) as error:
