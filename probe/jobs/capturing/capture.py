@@ -144,11 +144,11 @@ def capture(
         job |= norm_facts(loaded.module) | {"attention": {"given": overrides} if attention else {}}
         job = with_given(job, loaded, mask, transform)
         if begin.finished is not None:
-            check_same(out, begin.finished.manifest, job, bits=False)
+            check_same(os.fspath(out), begin.finished.manifest, job, bits=False)
             begin.say()
             return begin.finish(out)
         if begin.saved is not None:
-            check_same(out, begin.saved.facts["job"], job, bits=True)
+            check_same(os.fspath(out), begin.saved.facts["job"], job, bits=True)
             begin.say()
         assert writer is not None
         writer.metadata = table_metadata(job)
