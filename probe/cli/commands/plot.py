@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from probe.cli import options as opt
+from probe.cli.folders import holds_training
 
 Kinds = Annotated[
     str | None,
@@ -48,22 +49,26 @@ def plot(
     quiet: opt.Quiet = False,
     json: opt.Json = False,
 ) -> None:
-    """Draw the figures of a run; the model is not needed."""
+    """Draw the figures of a run, a training or a tracking; the model is not needed."""
     from probe.cli.progress import progress_bar
     from probe.cli.terminal import print_json, print_lines
 
+    drawing: dict[str, Any] = {
+        "kinds": list(kind) if kind else None,
+        "layers": layers,
+        "formats": tuple(format),
+        "out": out,
+    }
     with progress_bar(quiet, "figures", run) as progress:
-        from probe.jobs.drawing.draw import plot as job
-        from probe.store.run import open_run
+        if holds_training(run):
+            from probe.training.reporting.folders import plot_folder
 
-        paths = job(
-            open_run(run),
-            kinds=list(kind) if kind else None,
-            layers=layers,
-            formats=tuple(format),
-            out=out,
-            progress=progress,
-        )
+            paths = plot_folder(run, progress=progress, **drawing)
+        else:
+            from probe.jobs.drawing.draw import plot as job
+            from probe.store.run import open_run
+
+            paths = job(open_run(run), progress=progress, **drawing)
     if json:
         print_json({"run": run, "figures": [str(path) for path in paths]})
     else:

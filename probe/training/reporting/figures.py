@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -102,12 +102,3 @@ WORDS: Mapping[str, Words] = {
         "coloured by depth; of several heads the mean.",
     ),
 }
-
-
-def figures(tables: TrainingTables) -> Iterator[tuple[str, Figure]]:
-    """Name and figure of all that there is data for."""
-    for name, draw in KINDS.items():
-        try:
-            yield name, draw(tables)
-        except NothingToDraw:
-            continue

@@ -13,18 +13,18 @@ import pandas as pd
 from probe.errors import ProbeError, first_line
 from probe.formatting import json_text, records
 from probe.html import Finding, Page, RunPart, render
-from probe.jobs.figure_file import picture
 from probe.jobs.reporting.tables import described_table
 from probe.plots import Frame
 from probe.records import Progress, silent
 from probe.store import open_run
 from probe.store.outputs import is_run
 from probe.store.step import Step
+from probe.training.figure_files import figure_files
 from probe.training.folder import read_record
-from probe.training.reporting.figures import WORDS, TrainingTables, figures
+from probe.training.reporting.figures import KINDS, WORDS, TrainingTables
 from probe.training.tracking.checkpoints import number_of
+from probe.training.tracking.figures import KINDS as TRACKED
 from probe.training.tracking.figures import TrackedTables
-from probe.training.tracking.page import draw as draw_tracking
 from probe.training.tracking.page import shown, tracking_part
 from probe.training.tracking.tables import (
     HEADS,
@@ -35,7 +35,6 @@ from probe.training.tracking.tables import (
 from probe.wording.columns import EPOCHS
 from probe.wording.training import training_findings
 
-FORMATS = ("png", "svg")
 FIGURES, REPORT, PROBES = "figures", "report.html", "probes"
 FILES = (
     ("training.json", "recipe, model, data, versions and status"),
@@ -61,9 +60,9 @@ def training_report(
     """
     path, report = Path(folder).expanduser(), progress or silent
     record = read_record(path)
-    tables = TrainingTables(_table(path, "epochs"), _table(path, "norms"), _frame(record))
+    tables = training_tables(path)
     probed = _probed(path / PROBES)
-    drawn = draw(tables, report) if figures else {}
+    drawn = figure_files(KINDS, tables, progress=report) if figures else {}
     with Step(path) as step:
         for name, data in drawn.items():
             step.put(path / FIGURES / name, data)
@@ -73,16 +72,11 @@ def training_report(
         return step.put(path / REPORT, render(Page(parts[0].title, tuple(parts))).encode())
 
 
-def draw(
-    tables: TrainingTables, progress: Progress = silent, formats: Sequence[str] = FORMATS
-) -> dict[str, bytes]:
-    """File name -> content of every figure that there is data for."""
-    files: dict[str, bytes] = {}
-    for done, (name, figure) in enumerate(figures(tables)):
-        progress("figures", done, len(WORDS), name)
-        files |= {f"{name}.{ending}": picture(figure, ending) for ending in formats}
-    progress("figures", len(WORDS), len(WORDS))
-    return files
+def training_tables(path: Path) -> TrainingTables:
+    """The tables of a training folder. Raises UsageError where it holds none, ProbeError where they
+    cannot be read.
+    """
+    return TrainingTables(_table(path, "epochs"), _table(path, "norms"), _frame(read_record(path)))
 
 
 def training_part(
@@ -122,7 +116,7 @@ def _probes(
         files |= table_files(tables.heads, "attention", HEADS)
     for name, data in files.items():
         step.put(path / PROBES / name, data)
-    drawn = draw_tracking(tables, progress) if progress is not None else {}
+    drawn = {} if progress is None else figure_files(TRACKED, tables, progress=progress)
     for name, data in drawn.items():
         step.put(path / FIGURES / name, data)
     return tracking_part(tables, "track", drawn)
@@ -224,4 +218,4 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-__all__ = ["draw", "training_part", "training_report"]
+__all__ = ["training_part", "training_report", "training_tables"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -148,13 +148,4 @@ WORDS: Mapping[str, Words] = {
 }
 
 
-def figures(tables: TrackedTables) -> Iterator[tuple[str, Figure]]:
-    """Name and figure of all that there is data for."""
-    for name, draw in KINDS.items():
-        try:
-            yield name, draw(tables)
-        except NothingToDraw:
-            continue
-
-
-__all__ = ["KINDS", "WORDS", "TrackedTables", "figures"]
+__all__ = ["KINDS", "WORDS", "TrackedTables"]

@@ -13,7 +13,6 @@ from PIL import Image
 from probe.formatting import records
 from probe.html import Figure as Shown
 from probe.html import Finding, Page, RunPart, render
-from probe.jobs.figure_file import picture
 from probe.jobs.reporting.figures import Words, shown_figure
 from probe.jobs.reporting.run_facts import facts_of
 from probe.jobs.reporting.tables import described_table
@@ -21,15 +20,15 @@ from probe.layer_names import Patterns
 from probe.records import Progress, silent
 from probe.store import Run, open_run
 from probe.store.step import Step
+from probe.training.figure_files import figure_files
 from probe.training.tracking.checkpoints import Checkpoint
-from probe.training.tracking.figures import WORDS, TrackedTables, figures
+from probe.training.tracking.figures import KINDS, WORDS, TrackedTables
 from probe.training.tracking.record import FIGURES, REPORT, RUNS, read_record
 from probe.training.tracking.tables import FAILED, HEADS, TRACK, Tracked, table_files
 from probe.wording.columns import CHANGES
 from probe.wording.notes import missed, warnings_of
 from probe.wording.tracking import layer_changes, tracking_findings
 
-FORMATS = ("png", "svg")
 FILES = (
     ("track.csv", "one row per checkpoint and layer; any spreadsheet"),
     ("track.parquet", 'the same: pandas.read_parquet("track.parquet")'),
@@ -53,7 +52,7 @@ def write_results(
     files = dict(table_files(tables.all_rows, "track", TRACK))
     if not tables.heads.empty:
         files |= table_files(tables.heads, "attention", HEADS)
-    pictures = draw(tables, progress or silent) if figures else {}
+    pictures = figure_files(KINDS, tables, progress=progress or silent) if figures else {}
     with Step(folder) as step:
         for name, data in files.items():
             step.put(folder / name, data)
@@ -72,18 +71,6 @@ def _forget(folder: Path, keep: Mapping[str, bytes]) -> None:
         if file.name not in keep:
             with suppress(OSError):
                 file.unlink()
-
-
-def draw(
-    tables: TrackedTables, progress: Progress = silent, formats: Sequence[str] = FORMATS
-) -> dict[str, bytes]:
-    """File name -> content of every figure that there is data for."""
-    files: dict[str, bytes] = {}
-    for done, (name, figure) in enumerate(figures(tables)):
-        progress("figures", done, len(WORDS), name)
-        files |= {f"{name}.{ending}": picture(figure, ending) for ending in formats}
-    progress("figures", len(WORDS), len(WORDS))
-    return files
 
 
 def tracking_part(tables: TrackedTables, name: str, pictures: Mapping[str, bytes]) -> RunPart:
