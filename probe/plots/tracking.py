@@ -87,7 +87,8 @@ def _positive(rows: pd.DataFrame, value: str, ax: Axes, unit: str) -> None:
     """Lines on a log axis around their values."""
     values = numbers(rows, value)
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.1, 1.0)
-    ticks.log_y(ax, low / 1.3, high * 1.3)
+    pad = max((high / low) ** 0.06, 1.05)
+    ticks.log_y(ax, low / pad, high * pad)
     by_epoch.draw_lines(rows, value, ax, solid="established")
     by_epoch.epoch_axis(ax, _epochs(rows), unit)
     by_epoch.name_ends(ax, rows, value)

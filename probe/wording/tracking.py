@@ -59,6 +59,7 @@ def _change(layer: str, seen: Sequence[Row]) -> dict[str, Any]:
         "since": seen[start]["epoch"] if start < len(seen) else None,
         "from_the_first": start == 0,
         "before": seen[start - 1]["status"] if 0 < start < len(seen) else None,
+        "by_construction": last.get("own_alpha") is not None,
         "before_epoch": seen[start - 1]["epoch"] if 0 < start < len(seen) else None,
         **ends,
     }
@@ -109,6 +110,9 @@ def _when(changes: Sequence[Row], unit: str) -> Iterator[str]:
         yield f"None of {layers} is shown to be S-shaped at the last checkpoint."
         return
     yield f"{len(bent)} of {layers} {are(len(bent))} shown to be S-shaped at the last checkpoint."
+    if own := sum(row["by_construction"] for row in bent):
+        which = "1 of them is a DyT or Derf layer" if own == 1 else f"{own} are DyT or Derf layers"
+        yield f"{which} among them {are(own)} so by construction."
     if always := [str(row["layer"]) for row in bent if row["from_the_first"]]:
         which = "all of them" if len(always) == len(changes) else _some(always)
         yield f"From the first checkpoint ({_first(bent, unit)}) on: {which}."

@@ -128,7 +128,7 @@ WORDS: Mapping[str, Words] = {
         "Gain over a line",
         "What a tanh explains of R\u00b2 more than a straight line, a line per layer, coloured by "
         "its place in execution order. A layer is curved above the dashed threshold, where the "
-        "lower end of its interval is above half of it; gains under 0.00001 are drawn there.",
+        "lower end of its interval is above half of it. Gains under 0.00001 are drawn at 0.00001.",
     ),
     "alpha_by_epoch": Words(
         "Alpha over the training",
