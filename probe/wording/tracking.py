@@ -111,7 +111,7 @@ def _when(changes: Sequence[Row], unit: str) -> Iterator[str]:
         return
     yield f"{len(bent)} of {layers} {are(len(bent))} shown to be S-shaped at the last checkpoint."
     if own := sum(row["by_construction"] for row in bent):
-        which = "1 of them is a DyT or Derf layer" if own == 1 else f"{own} are DyT or Derf layers"
+        which = plural(own, "DyT or Derf layer")
         yield f"{which} among them {are(own)} so by construction."
     if always := [str(row["layer"]) for row in bent if row["from_the_first"]]:
         which = "all of them" if len(always) == len(changes) else _some(always)

@@ -76,10 +76,10 @@ def test_the_step_into_the_s_is_told_with_what_was_known_before() -> None:
 
 
 def test_layers_that_are_a_curve_themselves_are_counted_apart() -> None:
-    table = [
-        row | {"own_alpha": 0.5 if row["layer"] == "a" else None} for row in rows(a="cc", b="cc")
-    ]
-    assert "One of them is a DyT or Derf layer, S-shaped by construction." in said("When", table)
+    table = rows(a="cc", b="cc")
+    own = [row | {"own_alpha": 0.5 if row["layer"] == "a" else None} for row in table]
+    assert "1 DyT or Derf layer among them is so by construction." in said("When", own)
+    assert "by construction" not in said("When", table)
 
 
 def test_all_of_them_from_the_first_on_need_no_list() -> None:
