@@ -1,11 +1,12 @@
 """Write the model card of a bundled network: what it was trained on, what it reaches, what its
 normalization layers do.
 
-    python -m probe.training.card vit_cifar10 --log runs/train_vit/log.jsonl --command "python -m
+    python -m probe.training.card vit_cifar10 --training runs/train_vit --command "python -m
     probe.training.bundled ..."
 
 The layer table comes from a run on the bundled photographs, so that anyone can repeat it; without
---log and --command it alone is made anew.
+--training and --command it alone is made anew. Trainings from before `probe.train` left a
+log.jsonl, which --training takes, too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from probe.jobs.fitting.fit import fit
 from probe.models.loading.bundled import ARCHITECTURES, weights_path
 from probe.models.loading.load import Model, load_model
 from probe.records import Status
+from probe.training.result import open_training
 from probe.wording.evidence import seen
 
 GAIN = ("gain", "gain_low", "gain_high")
@@ -69,6 +71,20 @@ LINES = """\
 Every channel is exactly a line (`affine`); `slope` is the median over channels of \
 1/sqrt(var + eps), `cv` its coefficient of
 variation."""
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """One record per epoch: epoch, epochs (planned), loss, top1; of a training's folder, or of a
+    log.jsonl.
+    """
+    if path.is_file():
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    training = open_training(path)
+    table = training.epochs.query("epoch > 0").rename(columns={"train_loss": "loss"})
+    return [
+        {**row, "epochs": training.record["recipe"]["epochs"]}
+        for row in table[["epoch", "loss", "top1"]].to_dict("records")
+    ]
 
 
 def schedule_of(log: list[dict[str, Any]]) -> str:
@@ -146,18 +162,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", choices=sorted(ARCHITECTURES))
-    parser.add_argument("--log", type=Path, help="log.jsonl of the training run")
+    parser.add_argument("--training", type=Path, help="folder of the training, or its log.jsonl")
     parser.add_argument("--command", help="the command that trained it")
     options = parser.parse_args()
-    if (options.log is None) != (options.command is None):
-        parser.error("--log and --command go together; without both only the layers are made anew")
+    if (options.training is None) != (options.command is None):
+        parser.error(
+            "--training and --command go together; without both only the layers are made anew"
+        )
     model, path = load_model(f"bundled:{options.name}"), weights_path(options.name)
     page = path.with_suffix(".md")
-    if options.log is None:
+    if options.training is None:
         before = page.read_text(encoding="utf-8").partition(TITLE)[0]
         page.write_text(before + layers_section(model), encoding="utf-8")
     else:
-        log = [json.loads(line) for line in options.log.read_text().splitlines()]
+        log = read_log(options.training)
         page.write_text(card(model, log, options.command), encoding="utf-8")
 
     print(page)
