@@ -49,6 +49,27 @@ ROOMS = {
         {"reporting"},
         {"analyze", "published"},
     ],
+    "training": [
+        {
+            "recipe",
+            "options",
+            "randomness",
+            "folder",
+            "history",
+            "images",
+            "norm_values",
+            "machine",
+        },
+        {"recipes", "schedules", "losses", "augment", "order", "launch", "state", "result"},
+        {"choice", "batches", "network", "optimizer", "saving", "tracking"},
+        {"flags", "plan", "update", "validation", "reporting"},
+        {"survey", "evaluate"},
+        {"loop"},
+        {"prepare"},
+        {"probing"},
+        {"train"},
+        {"bundled", "card"},
+    ],
 }
 ROOM = {
     part: {room: rank for rank, rooms in enumerate(ranks) for room in rooms}

@@ -1,6 +1,7 @@
 """What a normalizer has learned, as numbers: one row per layer, quantity and index.
 
-alpha, shift                DyT, Derf, DyISRU (beta of the latter's square root is no alpha)
+alpha, shift                DyT, Derf
+beta                        DyISRU: the number under its root
 mean_share, var_share       DTN: sigmoid of its logits, the share of the token's own statistics;
                             index = head. SwitchNorm: its weights; index 0 IN, 1 LN, 2 BN
 position_weight             DTN's positional projection; index = 3 * head + k
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from probe.models.reading.conventions import curve_names
 from probe.models.reading.layers import list_norm_layers
 from probe.models.reading.recognize import norm_type
+from probe.norms.dyisru import DyISRU
 
 RUNNING = ("running_var", "running_phi")
 Value = tuple[str, int, float]
@@ -67,6 +69,8 @@ def _curve(norm: nn.Module) -> Iterator[Value]:
         if isinstance(value, Tensor):
             for index, each in enumerate(value.detach().double().reshape(-1).tolist()):
                 yield quantity, index, each
+    if isinstance(norm, DyISRU):
+        yield "beta", 0, float(norm.beta.detach().double())
 
 
 def _shares(norm: nn.Module) -> Iterator[Value]:

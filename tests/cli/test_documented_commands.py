@@ -106,6 +106,8 @@ JOBS = {
     "report": "probe.jobs.reporting.report.report",
     "track": "probe.training.tracking.track.track",
     "train": "probe.training.train.train",
+    "train, its plan": "probe.training.train.planned",
+    "train, the recipes": "probe.cli.views.train.list_all",
     "verify": "probe.store.verify_run",
 }
 

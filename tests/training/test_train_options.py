@@ -96,6 +96,7 @@ def test_dtn_gets_grid_and_heads_from_the_network(data, tmp_path):
         ("unified_norm", "running_scale"),
         ("switch_norm", "running_scale"),
         ("derf", "shift"),
+        ("dyisru", "beta"),
     ],
 )
 def test_the_history_holds_what_a_normalizer_learns(norm, quantity, data, tmp_path):
