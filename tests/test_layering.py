@@ -59,6 +59,7 @@ ROOMS = {
             "images",
             "norm_values",
             "machine",
+            "figure_files",
         },
         {"recipes", "schedules", "losses", "augment", "order", "launch", "state", "result"},
         {"choice", "batches", "network", "optimizer", "saving", "tracking"},
