@@ -45,6 +45,8 @@ PLAIN = {
     "device": "cpu",
     "image_size": 16,
     "mixup": 0.2,
+    "opt": "sgd",  # Adam would not see a gradient that is a multiple
+    "lr": 0.05,
 }
 
 
