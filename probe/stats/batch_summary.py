@@ -30,6 +30,10 @@ class Extremes(Protocol):
     @property
     def bounds(self) -> Bounds: ...
 
+    @property
+    def most(self) -> int:
+        """So many values at most of one channel beyond one of its bounds can matter."""
+
     def start(self, sums: NDArray[np.float64]) -> None:
         """First bounds from the sums (B, ChannelSum, C) of a batch, where there are none yet."""
 

@@ -22,7 +22,7 @@ from probe.stats.samples import CandidateRows, RowChoice, SampleBuffer
 from probe.stats.state import State, fitting, put_under, taken_from
 from probe.stats.summary import summarize
 from probe.stats.sums import ChannelSum
-from probe.stats.tail import ELEMENT, Tail
+from probe.stats.tail import ELEMENT, UNCAPPED, Tail
 from probe.stats.token_scale import TokenScale
 
 
@@ -175,6 +175,10 @@ class _TailCollector:
     @property
     def bounds(self) -> Bounds:
         return self._tail.bounds
+
+    @property
+    def most(self) -> int:
+        return max(self._tail.per_channel, UNCAPPED)
 
     def start(self, sums: NDArray[np.float64]) -> None:
         self._tail.start(sums[:, ChannelSum.X_MIN], sums[:, ChannelSum.X_MAX])

@@ -8,8 +8,11 @@ a bin. A layer whose channels are fixed lines has no profile: their moments say 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from probe.bins import PER_SIGN, folded
 from probe.records import GROUPS, TOKENS
@@ -23,8 +26,36 @@ class Profile:
     """
 
     def __init__(self) -> None:
-        self.cells = no_cells(1, GROUPS)
+        self._cells = no_cells(1, GROUPS)
         self.batches = 0  # added on an accelerator, whose memory may run out
+        self._waiting: Tensor | None = None  # (kinds, GROUPS, CELLS, CellSum), on a device
+
+    @property
+    def cells(self) -> NDArray[np.float64]:
+        """Everything that was added; what waits on a device is fetched first."""
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting.cpu().numpy(), None
+            self.grow(len(waiting))
+            self._cells[: len(waiting), ..., : len(CellSum)] += waiting
+        return self._cells
+
+    def add_later(self, cells: Tensor, groups: NDArray[np.int64]) -> None:
+        """Add cells (kinds, groups, CELLS, CellSum) float64 that lie on a device; they stay there
+        until somebody reads, so that a batch does not wait for megabytes.
+        """
+        kinds = len(cells)
+        if self._waiting is None or len(self._waiting) < kinds:
+            smaller = self._waiting
+            # the only memory that it takes, which may run out: nothing was added yet
+            self._waiting = cells.new_zeros(kinds, GROUPS, *cells.shape[2:])
+            if smaller is not None:
+                self._waiting[: len(smaller)] += smaller
+        for index, group in enumerate(groups.tolist()):
+            self._waiting[:kinds, group] += cells[:, index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels lies on the host."""
+        return self.__dict__ | {"_cells": self.cells, "_waiting": None}
 
     @property
     def sums(self) -> NDArray[np.float64]:
@@ -33,9 +64,9 @@ class Profile:
 
     def grow(self, kinds: int) -> None:
         """Make room for `kinds` token kinds."""
-        if kinds > len(self.cells):
-            smaller, self.cells = self.cells, no_cells(kinds, GROUPS)
-            self.cells[: len(smaller)] = smaller
+        if kinds > len(self._cells):
+            smaller, self._cells = self._cells, no_cells(kinds, GROUPS)
+            self._cells[: len(smaller)] = smaller
 
     def add(self, groups: NDArray[np.int64], cells: NDArray[np.float64]) -> None:
         """Add the sums (kinds, G, CELLS, CellSum) of the image groups (G,)."""
@@ -58,7 +89,8 @@ class Profile:
         kinds = int(state["kinds"])
         if not 1 <= kinds <= len(TOKENS):
             raise ValueError(f"{kinds} kinds of tokens")
-        self.cells, place = no_cells(kinds, GROUPS), state["place"]
+        self._cells, self._waiting = no_cells(kinds, GROUPS), None
+        place = state["place"]
         flat = self.cells.reshape(-1, CELL_WIDTH)[:, : len(CellSum)]
         flat[place] = fitting(state["cells"], flat[place])
 

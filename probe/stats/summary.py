@@ -1,5 +1,5 @@
-"""Reduce what a layer saw in one batch: on the CPU by the numba kernels, elsewhere by torch
-(`torch_summary`).
+"""Reduce what a layer saw in one batch: on the CPU by the numba kernels, on CUDA by Triton
+(`triton_summary`), elsewhere by torch (`torch_summary`).
 
 The images of one jackknife group are the unit of work: a group has cells of its own and its images
 follow in order, so the numbers do not depend on the number of threads.
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from probe.stats import kernels, torch_summary
+from probe.stats import kernels, torch_summary, triton_summary
 from probe.stats.batch_summary import BatchSummary, Extremes
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm
 from probe.stats.profile import Profile
@@ -32,7 +32,8 @@ Task = Callable[[int, NDArray[np.float64]], int]  # (image, cells of its group) 
 def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> BatchSummary:
     """Adds a batch to the profile, hands its extreme values to `extremes` and returns the rest."""
     if observed.x.device.type != "cpu":
-        return torch_summary.summarize(observed, profile, extremes)
+        backend = triton_summary if triton_summary.runs_on(observed.x.device) else torch_summary
+        return backend.summarize(observed, profile, extremes)
     if isinstance(observed.norm, PlaneNorm):
         if not observed.channels_last and observed.valid is None:
             return _summarize_planes(observed, observed.norm, profile, extremes)

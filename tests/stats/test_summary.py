@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from probe.bins import BINS, PER_SIGN, bin_of, folded
 from probe.records import GROUPS, Plan
-from probe.stats import summary, torch_summary
+from probe.stats import summary, torch_summary, triton_summary
 from probe.stats.layer import LayerStatistics
 from probe.stats.profile import Profile
 from probe.stats.samples import RowChoice
@@ -16,10 +18,14 @@ from probe.stats.sums import CellSum, ChannelSum
 from support.observations import NORMS, observed, tokens
 
 BACKENDS = {"numba": summary.summarize, "torch": torch_summary.summarize}
+if os.environ.get("TRITON_INTERPRET") == "1":  # test_triton.py runs this file so
+    BACKENDS["triton"] = triton_summary.summarize
 
 
 class NoTail:
     """Extremes that nothing lies beyond."""
+
+    most = 50
 
     def __init__(self, channels):
         self.bounds = np.full(channels, -np.inf, np.float32), np.full(channels, np.inf, np.float32)
@@ -139,9 +145,10 @@ def gather(backend, batches, monkeypatch):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_both_backends_keep_the_same(norm, monkeypatch):
+@pytest.mark.parametrize("backend", list(BACKENDS)[1:])
+def test_all_backends_keep_the_same(backend, norm, monkeypatch):
     batches = [observed(tokens(3, 30, 12, seed=i), norm, first=3 * i) for i in range(3)]
-    a, b = (gather(backend, batches, monkeypatch) for backend in BACKENDS)
+    a, b = (gather(name, batches, monkeypatch) for name in ("numba", backend))
     np.testing.assert_allclose(a.moments.sums, b.moments.sums, rtol=1e-6, atol=1e-6)
     left, right = a.profile.sums, b.profile.sums
     np.testing.assert_array_equal(left[..., CellSum.COUNT], right[..., CellSum.COUNT])

@@ -1,0 +1,64 @@
+"""The Triton kernels in Triton's interpreter, on the CPU: no GPU is needed, and none is tested."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from probe.stats import triton_summary
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.long
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+@pytest.mark.parametrize("file", ["test_summary.py", "triton_contract.py"])
+def test_the_kernels_keep_the_contract_in_the_interpreter(file):
+    # numpy, which plays the processor, warns of the infinities that are put in
+    options = ["-q", "-n0", "-p", "no:randomly", "-W", "ignore::RuntimeWarning"]
+    chosen = ["-k", "triton"] if file == "test_summary.py" else []
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *chosen, str(HERE / file)],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps", "meta"])
+def test_only_cuda_devices_get_triton(device):
+    assert not triton_summary.runs_on(torch.device(device))
+
+
+def test_without_triton_cuda_gets_plain_torch(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    triton_summary.runs_on.cache_clear()
+    assert not triton_summary.runs_on(torch.device("cuda", 7))
+    triton_summary.runs_on.cache_clear()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+@pytest.mark.parametrize("norm", ["token", "planes", "given", "farthest"])
+def test_the_kernels_compile_for_a_processor_of_today(norm):
+    """Through Triton's compiler and the assembler of CUDA, which need no GPU; in a process of its
+    own, as Triton must not interpret.
+    """
+    code = f"from support.triton_compiler import compiled; compiled({norm!r}, capability=90)"
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    path = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
