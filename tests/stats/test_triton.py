@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from probe.bins import CELLS
+from probe.records import GROUPS
 from probe.stats import triton_summary
+from probe.stats.profile import Profile
 
 HERE = Path(__file__).parent
 
@@ -31,6 +36,28 @@ def test_the_kernels_keep_the_contract_in_the_interpreter(file):
     )
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
+
+
+def restored(profile):
+    other = Profile()
+    other.restore(profile.state())
+    return other
+
+
+@pytest.mark.parametrize("read", [lambda p: p, restored, lambda p: pickle.loads(pickle.dumps(p))])
+def test_cells_that_wait_on_a_device_are_there_when_the_profile_is_read(read):
+    first, second = torch.rand(1, 2, CELLS, 6).double(), torch.rand(2, 1, CELLS, 6).double()
+    profile = Profile()
+    profile.add(np.array([3]), second.numpy())
+    profile.add_later(first, np.array([3, 5]))
+    profile.add_later(second, np.array([5]))
+    got = read(profile).sums
+    expected = np.zeros((2, GROUPS, CELLS, 6))
+    expected[:, 3] += second[:, 0].numpy()
+    expected[:1, [3, 5]] += first.numpy()
+    expected[:, 5] += second[:, 0].numpy()
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(profile.sums, expected)
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "meta"])
