@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probe.plots import Frame, by_epoch, tracking, tracking_curves, training, training_alpha
+from probe.training.reporting import figures as of_training
+from probe.training.tracking import figures as of_tracking
 from support import training_data as data
 from support.figure_data import check_legible, words
 
@@ -76,6 +79,11 @@ def test_every_figure_is_legible_for_any_number_of_layers_and_epochs(
     name: str, layers: list[str], epochs: list[int]
 ) -> None:
     check_legible(FIGURES[name](layers, epochs))
+
+
+@pytest.mark.parametrize("figures", [of_tracking, of_training], ids=["tracking", "training"])
+def test_every_figure_of_a_page_has_its_words(figures: ModuleType) -> None:
+    assert list(figures.KINDS) == list(figures.WORDS)
 
 
 def test_a_line_per_layer_holds_its_values_and_a_gap_where_there_is_none() -> None:
