@@ -56,6 +56,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     noun: str = "layers"
+    controls: bool = True  # can it be sorted and filtered?
 
     @property
     def statuses(self) -> list[str]:

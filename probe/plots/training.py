@@ -124,7 +124,7 @@ LOGARITHMIC = ("running_scale", "input_std")
 
 def norm_parameters(norms: pd.DataFrame, *, frame: layout.Frame | None = None) -> Figure:
     """What the normalizers hold besides alpha, by epoch: a panel per quantity, a line per layer."""
-    there = [name for name in QUANTITIES if not of_quantity(norms, name).empty]
+    there = told_quantities(norms)
     with style.theme():
         columns = min(len(there), 3)
         room = layout.Room(left=0.5, right=0.7, gap_x=0.5, gap_y=0.5, title=0.2, bottom=0.42)
@@ -136,6 +136,11 @@ def norm_parameters(norms: pd.DataFrame, *, frame: layout.Frame | None = None) -
         depths = norms["depth"].astype(float).to_list()
         by_epoch.bar(figure, axes[columns - 1], by_epoch.scale(depths), "depth (execution order)")
     return figure
+
+
+def told_quantities(norms: pd.DataFrame) -> list[str]:
+    """The quantities with values; a share that is zero everywhere says nothing."""
+    return [name for name in QUANTITIES if of_quantity(norms, name)["value"].any()]
 
 
 def _parameter(rows: pd.DataFrame, name: str, ax: Axes) -> None:

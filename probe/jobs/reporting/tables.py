@@ -36,8 +36,11 @@ def described_table(
     rows: Sequence[Values],
     targets: Mapping[str, str] = NO_TARGETS,
     noun: str = "layers",
+    controls: bool = True,
 ) -> Table:
-    """The rows with the columns that are shown on pages; `noun`: what a row is one of."""
+    """The rows with the columns that are shown on pages; `noun`: what a row is one of; controls:
+    can it be sorted and filtered by name?
+    """
     columns = on_page(table, rows)
     return Table(
         name,
@@ -50,6 +53,7 @@ def described_table(
             for row in rows
         ),
         noun,
+        controls,
     )
 
 

@@ -61,8 +61,7 @@ def _final(tables: TrainingTables) -> Figure:
 
 
 def _parameters(tables: TrainingTables) -> Figure:
-    there = (plots.of_quantity(tables.norms, name) for name in plots.QUANTITIES)
-    if all(rows.empty for rows in there):
+    if not plots.told_quantities(tables.norms):
         raise NothingToDraw("the normalizers hold no parameters")
     return plots.norm_parameters(tables.norms, frame=tables.frame)
 

@@ -94,7 +94,9 @@ def training_part(
         warnings=tuple(_warnings(record)),
         findings=tuple(Finding(topic, text) for topic, text in found),
         notes=tuple(f"Known of the source: {flaw}" for flaw in recipe.get("flaws") or ()),
-        layers=described_table("training-epochs", "Epochs", EPOCHS, epochs, noun="epochs")
+        layers=described_table(
+            "training-epochs", "Epochs", EPOCHS, epochs, noun="epochs", controls=False
+        )
         if epochs
         else None,
         figures=tuple(shown("training", pictures, tables.frame.heading, WORDS)),
@@ -119,7 +121,7 @@ def _probes(
     drawn = {} if progress is None else figure_files(TRACKED, tables, progress=progress)
     for name, data in drawn.items():
         step.put(path / FIGURES / name, data)
-    return tracking_part(tables, "track", drawn)
+    return tracking_part(tables, "track", drawn, "Its layers over the epochs")
 
 
 def _probed(folder: Path) -> list[Tracked] | None:
@@ -204,12 +206,16 @@ def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _named(record: Mapping[str, Any], title: str, key: str) -> Iterator[tuple[str, str]]:
     value = record.get(key)
     if isinstance(value, Mapping):
-        yield title, ", ".join(f"{k} {_short(v)}" for k, v in value.items() if v is not None)
+        yield title, ", ".join(_field(name, v) for name, v in value.items() if v is not None)
     elif value:
         yield title, str(value)
 
 
 def _field(name: str, value: Any) -> str:
+    """`lr 0.05`; of a mapping `training (kind folder, chosen 800)`, without its long checksum."""
+    if isinstance(value, Mapping):
+        inside = ", ".join(_field(str(k), v) for k, v in value.items() if k != "identity")
+        return f"{name} ({inside})"
     return f"{name} {_short(value)}"
 
 

@@ -73,15 +73,19 @@ def _forget(folder: Path, keep: Mapping[str, bytes]) -> None:
                 file.unlink()
 
 
-def tracking_part(tables: TrackedTables, name: str, pictures: Mapping[str, bytes]) -> RunPart:
-    """What a page says of a tracking; `pictures`: file name -> PNG of the figures drawn."""
+def tracking_part(
+    tables: TrackedTables, name: str, pictures: Mapping[str, bytes], title: str = ""
+) -> RunPart:
+    """What a page says of a tracking; `pictures`: file name -> PNG of the figures drawn; title:
+    where it is not the name of the network.
+    """
     rows, heads = records(tables.all_rows), records(tables.heads)
     changes = layer_changes(rows)
     run = _last_run(tables)
     findings = tracking_findings(rows, heads, tables.unit)
     return RunPart(
         name,
-        tables.name,
+        title or tables.name,
         _lead(tables, changes),
         facts=(*facts_of(run), ("Checkpoints", ", ".join(_names(tables)))),
         warnings=tuple(warnings_of(run.manifest)),
