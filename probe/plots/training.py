@@ -104,15 +104,24 @@ def alpha_evolution(norms: pd.DataFrame, *, frame: layout.Frame | None = None) -
 
 
 def of_quantity(norms: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """The rows of one quantity, with finite values; the mean over indices (heads) of a layer."""
+    """The rows of one quantity, with finite values; the mean over indices (heads) of a layer.
+
+    The shares of a SwitchNorm are left out: its three sum to one, and their mean says nothing.
+    """
     rows = norms[(norms["quantity"] == quantity) & np.isfinite(norms["value"].astype(np.float64))]
+    rows = (
+        rows[~rows["kind"].astype(str).str.startswith("switch_norm")]
+        if "share" in quantity
+        else rows
+    )
     means = rows.groupby(["epoch", "layer"], sort=False, as_index=False)
     return means.agg(depth=("depth", "first"), value=("value", "mean"))
 
 
 QUANTITIES = {
-    "mean_share": "weight of the inter-token mean",
-    "var_share": "weight of the inter-token variance",
+    "beta": "\u03b2 of the root",
+    "mean_share": "share of the token's own mean",
+    "var_share": "share of its own variance",
     "gain_mean": "mean gain of the channels",
     "gain_std": "std of the gains over channels",
     "gain_negative_share": "share of negative gains",

@@ -219,16 +219,23 @@ def test_a_panel_without_data_is_left_out() -> None:
 def test_the_mean_over_heads_stands_for_a_layer() -> None:
     norms = pd.DataFrame(
         {
-            "epoch": [1, 1, 1],
-            "layer": ["a", "a", "b"],
-            "depth": [0, 0, 1],
-            "quantity": ["mean_share"] * 3,
-            "index": [0, 1, 0],
-            "value": [0.2, 0.6, 0.5],
+            "epoch": [1] * 4,
+            "layer": ["a", "a", "b", "c"],
+            "depth": [0, 0, 1, 2],
+            "kind": ["dtn", "dtn", "dtn", "switch_norm"],  # whose shares sum to one
+            "quantity": ["mean_share"] * 4,
+            "index": [0, 1, 0, 0],
+            "value": [0.2, 0.6, 0.5, 0.3],
         }
     )
     rows = training.of_quantity(norms, "mean_share")
     assert list(rows["value"]) == pytest.approx([0.4, 0.5])
+
+
+def test_a_quantity_that_is_zero_everywhere_has_no_panel() -> None:
+    norms = data.norms_table(["a", "b"], 3, ["gain_mean", "gain_negative_share"])
+    norms.loc[norms["quantity"] == "gain_negative_share", "value"] = 0.0
+    assert training.told_quantities(norms) == ["gain_mean"]
 
 
 def test_final_alpha_is_that_of_the_last_epoch_a_negative_one_by_amount() -> None:

@@ -50,8 +50,9 @@ NORMS = (
     Column(KIND.name, KIND.meaning, KIND.unit),
     Column(
         "quantity",
-        "alpha, shift: of a DyT or Derf layer; mean_share, var_share: weight of the inter-token "
-        "statistics of DTN, index = head; position_weight: of DTN, index = 3 * head + number; "
+        "alpha, shift: of a DyT or Derf layer; beta: of DyISRU; mean_share, var_share: share of "
+        "the token's own statistics in DTN, index = head, and weights of SwitchNorm; "
+        "position_weight: of DTN, index = 3 * head + number; "
         "gain_mean, gain_std, gain_negative_share: of the weights over channels; running_scale: "
         "mean over channels of the root of a running variance or second moment; input_std, "
         "inverse_std: of the layer's input on the same images after each epoch.",
