@@ -20,11 +20,13 @@ from typing import Any
 
 import numba
 from numba import njit
+from numba.core import event
 
 _log = logging.getLogger(__name__)
 
 NUMBA = Path()  # wherever numba keeps what it compiles
 SETTINGS: Any = numba.config  # its names come from the environment
+ONCE = "kernels, at first use only"  # what a bar says meanwhile
 CHOOSE = "set NUMBA_CACHE_DIR to a folder that can be written to"
 
 
@@ -54,6 +56,30 @@ def cache_folder() -> Path | None:
                 return folder
     _log.warning("compiled kernels are not kept, each start compiles them anew: %s", CHOOSE)
     return None
+
+
+@contextmanager
+def announced(say: Callable[[], None]) -> Iterator[None]:
+    """Calls `say` before the first kernel that is compiled in this block, which takes seconds; one
+    that is kept is loaded without a word.
+    """
+    with event.install_listener("numba:compile", _First(say)):
+        yield
+
+
+class _First(event.Listener):
+    """Tells the first start of an event."""
+
+    def __init__(self, say: Callable[[], None]) -> None:
+        self._say: Callable[[], None] | None = say
+
+    def on_start(self, event: event.Event) -> None:
+        say, self._say = self._say, None
+        if say is not None:
+            say()
+
+    def on_end(self, event: event.Event) -> None:
+        """Nothing to tell."""
 
 
 def private_folder() -> Path | None:

@@ -96,3 +96,16 @@ def test_the_usual_place_is_that_of_numba(caplog: pytest.LogCaptureFixture) -> N
     compiling.cache_folder.cache_clear()
     assert compiling.cache_folder() == compiling.NUMBA
     assert not caplog.records
+
+
+def test_what_is_compiled_is_announced_once_and_what_is_there_is_not() -> None:
+    @compiling.compiled()
+    def plus(x: int) -> int:
+        return x + 1
+
+    said: list[str] = []
+    for argument in (1, 1, 1.5):  # the last is another kernel
+        with compiling.announced(lambda: said.append("compiles")):
+            plus(argument)
+            plus(argument)
+    assert said == ["compiles", "compiles"]

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from probe.compiling import ONCE, announced
 from probe.data import worker_died
 from probe.engines import Engine, find_engine
 from probe.engines import Worker as EngineWorker
@@ -222,7 +223,8 @@ def run_stream(
     if keeper is not None:
         batches, make = keeper.dealt(), partial(keeper.first, make)
     try:
-        worker: W = engine(make, batches, count)
+        with announced(lambda: report("compile", 0, None, ONCE)):
+            worker: W = engine(make, batches, count)
     except RuntimeError as error:
         if (died := worker_died(error)) is None:
             raise

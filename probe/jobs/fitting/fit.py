@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from probe.compiling import ONCE, announced
 from probe.curves import (
     CHANNEL_FAMILIES,
     FAMILIES,
@@ -116,7 +117,7 @@ def _fit_layers(
         report("fit", done, len(layers), layers[done]["layer"] if done < len(layers) else "")
 
     job = _FitJob(run, _families(families, fitted_families(run)))
-    with second_process(__name__):
+    with second_process(__name__), announced(lambda: report("compile", 0, None, ONCE)):
         results = shared(job, layers, progress)
     rows = [
         {"layer": result.alpha["layer"], "depth": result.alpha["depth"], **row.as_dict()}
