@@ -116,7 +116,7 @@ def _fit_layers(
     def progress(done: int) -> None:
         report("fit", done, len(layers), layers[done]["layer"] if done < len(layers) else "")
 
-    job = _FitJob(run, _families(families, fitted_families(run)))
+    job = _FitJob(run, _families(families, fitted_families(run)), by_layer(run.moments()))
     with second_process(__name__), announced(lambda: report("compile", 0, None, ONCE)):
         results = shared(job, layers, progress)
     rows = [
@@ -128,19 +128,15 @@ def _fit_layers(
 
 
 class _FitJob:
-    """Fits the layers of a run one by one, given as rows of its `layers`. Tables that were read do
-    not travel.
+    """Fits the layers of a run one by one, given as rows of its `layers`. The profile does not
+    travel: it is read anew.
     """
 
-    def __init__(self, run: Run, families: list[str]) -> None:
-        self.run, self.families = run, families
+    def __init__(self, run: Run, families: list[str], moments: dict[str, pd.DataFrame]) -> None:
+        self.run, self.families, self.moments = run, families, moments
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"run": self.run, "families": self.families}
-
-    @cached_property
-    def _moments(self) -> dict[str, pd.DataFrame]:
-        return by_layer(self.run.moments())
+        return {"run": self.run, "families": self.families, "moments": self.moments}
 
     @cached_property
     def _profiles(self) -> dict[str, pd.DataFrame]:
@@ -155,7 +151,7 @@ class _FitJob:
 
     def _fit(self, layer: dict[str, Any]) -> LayerFit:
         name = layer["layer"]
-        moments, profile = self._moments.get(name), self._profiles.get(name)
+        moments, profile = self.moments.get(name), self._profiles.get(name)
         seen = moments is not None and (layer["affine"] or profile is not None)
         if layer["status"] != Status.CAPTURED or not seen:
             return _without_fit(layer, self.families, moments)
