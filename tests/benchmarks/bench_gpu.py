@@ -30,7 +30,7 @@ from probe.errors import first_line
 from probe.jobs.capturing.forward import forward
 from probe.jobs.capturing.worker import Worker
 from probe.jobs.image_batches import Inputs
-from probe.models.loading.load import Model, load_model
+from probe.models.loading.load import load_model
 from probe.records import Plan
 from probe.stats.batch_summary import Bounds
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm
