@@ -16,6 +16,8 @@ import torch
 from probe.bins import CELLS
 from probe.records import GROUPS
 from probe.stats import triton_summary
+from probe.stats.fixed_point import Measure
+from probe.stats.observed import TokenNorm
 from probe.stats.profile import Profile
 
 HERE = Path(__file__).parent
@@ -58,6 +60,17 @@ def test_cells_that_wait_on_a_device_are_there_when_the_profile_is_read(read):
     expected[:, 5] += second[:, 0].numpy()
     np.testing.assert_array_equal(got, expected)
     np.testing.assert_array_equal(profile.sums, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 768, 4096])
+@pytest.mark.parametrize("rows", [1, 197 * 8, 1 << 24])
+def test_whole_numbers_hold_the_largest_sums_and_are_fine(channels, rows):
+    measure = Measure.of(TokenNorm(1e-6, centered=True), rows, channels)
+    # x is below 2 of its units, z at most sqrt(C): x x is the largest
+    assert measure.z_unit >= channels**0.5
+    assert 4 * rows * channels * measure.quantum <= 2**62
+    if rows * channels <= 1 << 24:
+        assert measure.quantum >= 2.0**35
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "meta"])
