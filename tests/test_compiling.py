@@ -14,10 +14,10 @@ from support.ordinary_user import python, read_only_package
 
 USE = """
 import numpy as np
-from probe.stats import kernels
+from probe.stats import tail_kernels
 kept = np.empty(2, np.int64)
 order, channel, bound = np.arange(3), np.zeros(3, np.int64), np.zeros(1)
-print(kernels.capped(order, np.ones(3), channel, 2, kept, bound), kept.tolist())
+print(tail_kernels.capped(order, np.ones(3), channel, 2, kept, bound), kept.tolist())
 """
 RESULT = "2 [0, 1]"
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from probe.stats import kernels, torch_summary, triton_summary
+from probe.stats import kernels, tail_kernels, torch_summary, triton_summary
 from probe.stats.batch_summary import BatchSummary, Extremes
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm
 from probe.stats.profile import Profile
@@ -116,7 +116,7 @@ def _collect_from_planes(
             extremes.collect(values, np.full(len(values), b), positions, channels)
 
         capacity = max(CANDIDATES, x.shape[2])
-        _scan(kernels.scan_planes, x[b], flagged[b], extremes, collect, capacity)
+        _scan(tail_kernels.scan_planes, x[b], flagged[b], extremes, collect, capacity)
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def _collect_from_rows(
         extremes.collect(values, image, position, channels)
 
     capacity = max(CANDIDATES, rows.x.shape[1])
-    _scan(kernels.scan_rows, rows.x, flagged, extremes, collect, capacity)
+    _scan(tail_kernels.scan_rows, rows.x, flagged, extremes, collect, capacity)
 
 
 @functools.cache

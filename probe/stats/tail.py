@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.stats import kernels
+from probe.stats import tail_kernels
 from probe.stats.batch_summary import Bounds
 from probe.stats.capacity import with_capacity
 from probe.stats.state import State, fitting
@@ -137,7 +137,7 @@ class Tail:
         order = np.argsort(key)
         kept = np.empty(self.per_sign, np.int64)
         bound = np.full(len(self.bounds[0]), np.inf, np.float32)
-        count = kernels.capped(order, key, every["channel"], self.per_channel, kept, bound)
+        count = tail_kernels.capped(order, key, every["channel"], self.per_channel, kept, bound)
         return _Arm(order, kept[:count], bound)
 
 
