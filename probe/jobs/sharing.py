@@ -13,6 +13,7 @@ without it.
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import os
 import pickle
@@ -30,7 +31,7 @@ Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 _SERVE = (
-    "import pickle, sys; sys.path[:], modules = pickle.load(sys.stdin.buffer); "
+    "import json, sys; sys.path[:], modules = json.loads(sys.argv[1]); "
     "from probe.jobs.sharing import serve; serve(modules)"
 )
 _PAUSE = 0.05  # seconds between two looks at whether the second process has started
@@ -131,16 +132,17 @@ class _Second:
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = threading.Event()
         self._lost = False
+        start = [sys.path, modules]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, *_interpreter_flags(), "-c", _SERVE],
+                [sys.executable, *_interpreter_flags(), "-c", _SERVE, json.dumps(start)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
         except OSError as error:
             self._lose(error)
             return
-        threading.Thread(target=self._start, args=(modules,), daemon=True).start()
+        threading.Thread(target=self._greet, daemon=True).start()
 
     def help(self, job: Callable[[Any], Any], work: _Work) -> None:
         """Takes items until none is left. One that fails there is left to this process, which meets
@@ -169,9 +171,9 @@ class _Second:
             with suppress(OSError):  # what was not sent
                 pipe.close()  # type: ignore[union-attr]
 
-    def _start(self, modules: Sequence[str]) -> None:
+    def _greet(self) -> None:
         try:
-            self._ask((sys.path, modules))
+            self._answer()
         except (OSError, EOFError, ValueError, pickle.PickleError) as error:
             self._lose(error)
         self._ready.set()
@@ -179,6 +181,10 @@ class _Second:
     def _ask(self, message: Any) -> Any:
         assert self._process is not None
         _send(self._process.stdin, message)
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process is not None
         return pickle.load(self._process.stdout)  # type: ignore[arg-type]
 
     def _lose(self, error: Exception) -> None:

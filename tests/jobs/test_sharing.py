@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -127,6 +128,26 @@ def test_the_second_process_ends_with_the_block():
         started()
         process = sharing._running.get()._process
     assert process.poll() is not None
+
+
+KILLED = """
+import os, signal
+from probe.jobs import sharing
+
+sharing.processes = lambda: 2
+with sharing.second_process("time"):
+    print(sharing._running.get()._process.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_second_process_ends_without_a_word_when_the_first_is_killed():
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED], capture_output=True, text=True, check=False
+    )  # both pipes end with the second process
+    assert ended.returncode == -signal.SIGKILL
+    assert int(ended.stdout) > 0
+    assert ended.stderr == ""
 
 
 def test_a_job_that_ends_before_the_second_process_has_started_does_not_wait_for_it():
