@@ -176,7 +176,7 @@ def test_two_processes_fit_and_draw_the_same_bytes_as_one(vit_run, tmp_path, mon
     from probe.jobs.fitting.fit import fit
     from probe.jobs.reporting.report import report
 
-    drawn = ["s_curves_selected", "alpha_vs_inverse_std", "families", "extremes"]
+    drawn = ["alpha_vs_inverse_std", "families", "extremes"]
 
     one, two = (Path(shutil.copytree(vit_run.path, tmp_path / name / "run")) for name in ("a", "b"))
     monkeypatch.setattr(sharing, "processes", lambda: 1)
@@ -187,7 +187,7 @@ def test_two_processes_fit_and_draw_the_same_bytes_as_one(vit_run, tmp_path, mon
     with second_process("probe.jobs.fitting.fit", "probe.jobs.reporting.report"):
         started()
         fit(two)
-        assert len(plot(two, drawn)) == 8
+        assert len(plot(two, drawn)) == 6
         report(two)
     for name in ("fits.parquet", "channel_fits.parquet", "alpha.csv"):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name

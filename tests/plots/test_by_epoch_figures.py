@@ -72,7 +72,16 @@ FIGURES: dict[str, Callable[[list[str], list[int]], Figure]] = {
 }
 
 
-@pytest.mark.parametrize("epochs", [[1], [0, 5], [0, 1, 2, 5, 10, 300], list(range(31))], ids=len)
+@pytest.mark.parametrize(
+    "epochs",
+    [
+        pytest.param([1], marks=pytest.mark.slow),
+        [0, 5],
+        pytest.param([0, 1, 2, 5, 10, 300], marks=pytest.mark.slow),
+        list(range(31)),
+    ],
+    ids=len,
+)
 @pytest.mark.parametrize("layers", [["norm"], data.VIT, data.RESNET50], ids=len)
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_legible_for_any_number_of_layers_and_epochs(

@@ -25,7 +25,9 @@ HERE = Path(__file__).parent
 
 @pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
-@pytest.mark.parametrize("file", ["test_summary.py", "triton_contract.py"])
+@pytest.mark.parametrize(
+    "file", [pytest.param("test_summary.py", marks=pytest.mark.slow), "triton_contract.py"]
+)
 def test_the_kernels_keep_the_contract_in_the_interpreter(file):
     # numpy, which plays the processor, warns of the infinities that are put in
     options = ["-q", "-n0", "-p", "no:randomly", "-W", "ignore::RuntimeWarning"]

@@ -147,7 +147,12 @@ TABLES = (
 )
 
 
-@pytest.mark.parametrize("job", JOBS)
+LONG = ("report", "plot by_position", "compare")  # seconds for each damaged file
+
+
+@pytest.mark.parametrize(
+    "job", [pytest.param(job, marks=pytest.mark.slow if job in LONG else ()) for job in JOBS]
+)
 def test_no_job_computes_from_a_damaged_file(
     job: str, sound: Path, other: Path, tmp_path: Path
 ) -> None:

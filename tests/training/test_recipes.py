@@ -49,7 +49,11 @@ def data(tmp_path_factory) -> str:
     return str(colour_folders(tmp_path_factory.mktemp("data"), classes=10, images=4))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+WHOLE = "dynamic-tanh-resnet50-scratch", "dynamic-tanh-resnet50-finetune"  # networks
+EACH = [pytest.param(name, marks=pytest.mark.slow if name in WHOLE else ()) for name in RECIPES]
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_a_recipe_says_its_plan_and_makes_two_updates(name: str, data: str, tmp_path) -> None:
     asked = {**QUICK, **SMALLER[name], "recipe": name, "data": data, "out": str(tmp_path / "out")}
     plan = "\n".join(planned(**asked))
@@ -60,6 +64,7 @@ def test_a_recipe_says_its_plan_and_makes_two_updates(name: str, data: str, tmp_
     assert training.epochs["train_loss"].notna().iloc[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, each in RECIPES.items() if each.as_published])
 def test_a_recipe_as_published_makes_two_updates(name: str, data: str, tmp_path) -> None:
     smaller = dict(SMALLER[name])

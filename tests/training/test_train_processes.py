@@ -70,6 +70,7 @@ def test_micro_batches_train_as_whole_ones(data, alone, tmp_path):
     assert_close(alone.weights, parts.weights)
 
 
+@pytest.mark.slow
 def test_an_error_in_the_processes_is_one_error_here(data, tmp_path):
     out = str(tmp_path / "t")
     with pytest.raises(UsageError, match="do not fill a batch of 4000"):

@@ -71,6 +71,7 @@ def test_the_page_shows_the_figures_recipe_flaws_and_epochs(tmp_path: Path) -> N
     assert "The \u03b1 of 53 layers began at 1.00" in page
 
 
+@pytest.mark.slow
 def test_the_same_training_gives_the_same_bytes(tmp_path: Path) -> None:
     pages = [training_report(folder(tmp_path / name)).read_bytes() for name in "ab"]
     assert pages[0] == pages[1]

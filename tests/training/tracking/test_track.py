@@ -198,6 +198,7 @@ probe.track({checkpoints!r}, {model!r}, {data!r}, out={out!r}, progress=kill, sa
 """
 
 
+@pytest.mark.slow
 def test_killed_halfway_the_same_call_goes_on_to_the_same_bytes(
     places: Path, tmp_path: Path
 ) -> None:
