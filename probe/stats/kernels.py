@@ -29,6 +29,7 @@ import numpy as np
 from probe.compiling import compiled
 from probe.stats.cell_kernels import count_elements, find_cells
 from probe.stats.sums import ChannelSum
+from probe.stats.tail_kernels import collect_outside
 
 # Reductions may be reordered (SIMD); NaN and inf keep their meaning, so that a sum tells whether a
 # row or plane is finite.
@@ -142,21 +143,6 @@ def _add_one(sums: Any, c: Any, x: Any, z: Any) -> None:
 
 
 @_compile
-def _collect(line, at, along_rows, low, high, outside):  # type: ignore[no-untyped-def]
-    """Note the values outside the bounds of a row (all channels of row `at`; `along_rows`) or of a
-    plane (all positions of channel `at`). Is there one?"""
-    values, rows, channels, number = outside
-    before = number[0]
-    for k in range(line.shape[0]):
-        c, row = (k, at) if along_rows else (at, k)
-        if (line[k] > high[c] or line[k] < low[c]) and math.isfinite(line[k]):
-            if number[0] < values.shape[0]:
-                values[number[0]], rows[number[0]], channels[number[0]] = line[k], row, c
-            number[0] += 1
-    return number[0] > before
-
-
-@_compile
 def _add_channels(sums, x, four, count, means, scales, low, high, flagged, outside):  # type: ignore[no-untyped-def]
     """Add the first `count` of the rows x[four] to the sums of their channels, and collect what is
     outside the bounds."""
@@ -172,7 +158,7 @@ def _add_channels(sums, x, four, count, means, scales, low, high, flagged, outsi
                 _add_one(sums, c, value, (value - means[k]) * scales[k])
     for k in range(count):
         if _any_outside(x[four[k]], low, high):
-            flagged[four[k]] = _collect(x[four[k]], four[k], True, low, high, outside)
+            flagged[four[k]] = collect_outside(x[four[k]], four[k], True, low, high, outside)
 
 
 @_compile
@@ -242,7 +228,7 @@ def planes(x, bits, mean, scale, binned, low, high, cells, sums, flagged, outsid
         if binned:
             _count_row(cells, plane_bits, plane, m, s, indices, pairs)
         if largest > high[c] or smallest < low[c]:
-            flagged[c] = _collect(plane, c, False, low, high, outside)
+            flagged[c] = collect_outside(plane, c, False, low, high, outside)
     return bad
 
 
@@ -269,5 +255,5 @@ def given_rows(x, bits, z, kinds, low, high, cells, sums, flagged, outside):  # 
         find_cells(finite_bits[:finite], indices)
         count_elements(cells[kinds[r]], indices[:finite], pairs)
         if is_outside:
-            flagged[r] = _collect(x[r], r, True, low, high, outside)
+            flagged[r] = collect_outside(x[r], r, True, low, high, outside)
     return bad

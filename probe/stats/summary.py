@@ -116,7 +116,7 @@ def _collect_from_planes(
             extremes.collect(values, np.full(len(values), b), positions, channels)
 
         capacity = max(CANDIDATES, x.shape[2])
-        _scan(tail_kernels.scan_planes, x[b], flagged[b], extremes, collect, capacity)
+        _scan(x[b], False, flagged[b], extremes, collect, capacity)
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def _collect_from_rows(
         extremes.collect(values, image, position, channels)
 
     capacity = max(CANDIDATES, rows.x.shape[1])
-    _scan(tail_kernels.scan_rows, rows.x, flagged, extremes, collect, capacity)
+    _scan(rows.x, True, flagged, extremes, collect, capacity)
 
 
 @functools.cache
@@ -252,8 +252,8 @@ def _run(task: Task, observed: Observed, profile: Profile) -> int:
 
 
 def _scan(
-    kernel: Callable,
     x: NDArray,
+    along_rows: bool,
     flagged: NDArray,
     extremes: Extremes,
     collect: Callable[..., None],
@@ -264,8 +264,9 @@ def _scan(
     """
     values = np.empty(capacity, np.float32)
     rows, channels = np.empty((2, capacity), np.int64)
-    start = 0
+    number, start = np.zeros(1, np.int64), 0
+    outside = values, rows, channels, number
     while start < len(x):
-        count, start = kernel(x, flagged, *extremes.bounds, start, values, rows, channels)
-        if count:
+        start = tail_kernels.scan(x, along_rows, flagged, *extremes.bounds, start, outside)
+        if count := int(number[0]):
             collect(values[:count], rows[:count], channels[:count])

@@ -14,39 +14,33 @@ _compile = compiled(
 
 
 @_compile
-def scan_rows(x, flagged, low, high, start, values, rows, channels):  # type: ignore[no-untyped-def]
-    """Collect the values outside [low_c, high_c] of flagged rows from row `start` on. Returns
-    (collected, next row): it stops before a row that might not fit, so that the caller can raise
-    the bounds and go on."""
-    count, width = 0, x.shape[1]
-    for r in range(start, x.shape[0]):
-        if not flagged[r]:
-            continue
-        if count + width > values.shape[0]:
-            return count, r
-        for c in range(width):
-            value = x[r, c]
-            if math.isfinite(value) and (value > high[c] or value < low[c]):
-                values[count], rows[count], channels[count] = value, r, c
-                count += 1
-    return count, x.shape[0]
+def collect_outside(line, at, along_rows, low, high, outside):  # type: ignore[no-untyped-def]
+    """Note the values outside the bounds of a row (all channels of row `at`; `along_rows`) or of a
+    plane (all positions of channel `at`). Is there one?"""
+    values, rows, channels, number = outside
+    before = number[0]
+    for k in range(line.shape[0]):
+        c, row = (k, at) if along_rows else (at, k)
+        if (line[k] > high[c] or line[k] < low[c]) and math.isfinite(line[k]):
+            if number[0] < values.shape[0]:
+                values[number[0]], rows[number[0]], channels[number[0]] = line[k], row, c
+            number[0] += 1
+    return number[0] > before
 
 
 @_compile
-def scan_planes(x, flagged, low, high, start, values, rows, channels):  # type: ignore[no-untyped-def]
-    """`scan_rows` for planes (C, P); `start` and the returned position count channels."""
-    count, size = 0, x.shape[1]
-    for c in range(start, x.shape[0]):
-        if not flagged[c]:
-            continue
-        if count + size > values.shape[0]:
-            return count, c
-        for p in range(size):
-            value = x[c, p]
-            if math.isfinite(value) and (value > high[c] or value < low[c]):
-                values[count], rows[count], channels[count] = value, p, c
-                count += 1
-    return count, x.shape[0]
+def scan(x, along_rows, flagged, low, high, start, outside):  # type: ignore[no-untyped-def]
+    """Collect the values outside the bounds of the flagged rows (R, C; `along_rows`) or planes (C,
+    P) from number `start` on. Returns the next one: it stops before one that might not fit, so that
+    the caller can raise the bounds and go on."""
+    number, room = outside[3], outside[0].shape[0]
+    number[0] = 0
+    for at in range(start, x.shape[0]):
+        if flagged[at]:
+            if number[0] + x.shape[1] > room:
+                return at
+            collect_outside(x[at], at, along_rows, low, high, outside)
+    return x.shape[0]
 
 
 @_compile

@@ -33,7 +33,7 @@ def changed(path, tmp_path, **metadata):
 OPTIONS = {**ASKED["model_options"], "num_classes": 3}
 WRONG = {
     "a path": (
-        {"options": OPTIONS | {"checkpoint_path": "/tmp/evil.pth"}},
+        {"options": OPTIONS | {"checkpoint_path": "/evil.pth"}},
         "an option of the model that files may not set: 'checkpoint_path'",
     ),
     "a mapping": (

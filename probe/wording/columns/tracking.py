@@ -4,6 +4,7 @@ page make of it (`probe.wording.tracking.layer_changes`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -50,14 +51,35 @@ TRACK = (
 TRACKED_HEADS = (CHECKPOINT, EPOCH, *HEADS)
 
 
-def _pair(name: str, show: Any) -> Any:
-    """`0.51 .. 0.12`: at the first and at the last checkpoint."""
+def _first_and_last(
+    name: str,
+    meaning: str,
+    unit: str,
+    title: str,
+    of: tuple[str, Callable[[Any], str]],
+    rank: int,
+) -> Column:
+    """`0.51 .. 0.12`: a number of TRACK at the first and at the last checkpoint; sorted by the
+    last. of: its column there, and how it is shown.
+    """
+    number_of, show = of
 
     def cell(row: Row) -> str:
-        first, last = show(row.get(f"first_{name}")), show(row.get(f"last_{name}"))
+        first, last = show(row.get(f"first_{number_of}")), show(row.get(f"last_{number_of}"))
         return first if row.get("checkpoints") == 1 else f"{first} .. {last}"
 
-    return cell
+    return Column(
+        name,
+        meaning,
+        unit,
+        title=title,
+        cell=cell,
+        key=lambda row: row.get(f"last_{number_of}"),
+        rank=rank,
+        page=True,
+        wanted=any_has(f"last_{number_of}"),
+        stored=False,
+    )
 
 
 def _status(row: Row) -> str:
@@ -114,53 +136,37 @@ CHANGES = (
         wanted=lambda rows: any(row["undecided"] for row in rows),
         stored=False,
     ),
-    Column(
+    _first_and_last(
         "gain",
         "R2 of the tanh less that of a line, at the first and at the last checkpoint.",
         "R2",
-        title="gain",
-        cell=_pair("gain", lambda value: number(value, 2)),
-        key=lambda row: row.get("last_gain"),
+        "gain",
+        ("gain", lambda value: number(value, 2)),
         rank=1,
-        page=True,
-        wanted=any_has("last_gain"),
-        stored=False,
     ),
-    Column(
+    _first_and_last(
         "alpha",
         "Alpha of the fitted tanh, at the first and at the last checkpoint, established or not.",
         "1/input",
-        title="alpha",
-        cell=_pair("alpha", number),
-        key=lambda row: row.get("last_alpha"),
+        "alpha",
+        ("alpha", number),
         rank=1,
-        page=True,
-        wanted=any_has("last_alpha"),
-        stored=False,
     ),
-    Column(
+    _first_and_last(
         "beyond",
         "Per cent of the elements beyond the linear part of the curve, at the first and at the "
         "last checkpoint.",
         "share",
-        title="beyond %",
-        cell=_pair("beyond_linear", percent),
-        key=lambda row: row.get("last_beyond_linear"),
+        "beyond %",
+        ("beyond_linear", percent),
         rank=2,
-        page=True,
-        wanted=any_has("last_beyond_linear"),
-        stored=False,
     ),
-    Column(
+    _first_and_last(
         "largest",
         "Largest input by amount, at the first and at the last checkpoint.",
         "input",
-        title="max |x|",
-        cell=_pair("max_abs_input", number),
-        key=lambda row: row.get("last_max_abs_input"),
+        "max |x|",
+        ("max_abs_input", number),
         rank=3,
-        page=True,
-        wanted=any_has("last_max_abs_input"),
-        stored=False,
     ),
 )
