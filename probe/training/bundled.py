@@ -21,7 +21,7 @@ from probe.training.recipes.cifar_small import RECIPE
 from probe.training.result import Training
 from probe.training.train import train
 
-FIELDS = ("epochs", "batch_size", "lr", "weight_decay", "seed", "precision")  # of the recipe
+FIELDS = ("epochs", "batch_size", "opt", "lr", "weight_decay", "seed", "precision")  # of the recipe
 
 
 def train_bundled(name: str, data: Path, out: Path, **fields: Any) -> Training:

@@ -9,11 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from probe.errors import ProbeError, UsageError, first_line, unknown
 from probe.models.loading.load import resolve_device
 
 PROJECT = "probe-norms"  # what trackers call it
+
+
+def plain_attention(module: nn.Module, precision: str, device: torch.device) -> None:
+    """timm's attention as two products of matrices, where torch's fused one is slow: in bf16 on the
+    CPU its backward pass takes most of a training's time.
+    """
+    if precision == "bf16" and device.type == "cpu":
+        for layer in module.modules():
+            if getattr(layer, "fused_attn", False) is True:
+                layer.fused_attn = False  # type: ignore[assignment]
 
 
 @contextmanager

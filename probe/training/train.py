@@ -24,7 +24,7 @@ from probe.training.folder import RECORD, check_same, read_record, training_fold
 from probe.training.images import open_training_images
 from probe.training.launch import check_processes, launched, run_processes
 from probe.training.losses import extra_losses
-from probe.training.machine import accelerated, start_tracker
+from probe.training.machine import accelerated, plain_attention, start_tracker
 from probe.training.network import build_network
 from probe.training.options import Options
 from probe.training.plan import plan_lines
@@ -180,6 +180,7 @@ def _checked(
     images = open_training_images(options.data, options.val_data)
     network = build_network(recipe, images.classes, given, options.alphas, options.offline)
     with accelerated(options.device, recipe.precision, options.log, folder) as accelerator:
+        plain_attention(network.module, recipe.precision, accelerator.device)
         if not accelerator.is_main_process:
             progress, say = silent, _unheard
         task = Task(choice, options, images, network, accelerator, folder, progress, say)

@@ -19,14 +19,24 @@ INPUT_SIZE = (3, 32, 32)
 
 
 def vit_cifar10() -> nn.Module:
-    """ViT, 8 blocks, 128 channels, 4 heads, 4-pixel patches on 32 x 32 images: 8 x 8 patch tokens
-    and a class token.
+    """ViT, 8 blocks, 128 channels, 4 heads, on 32 x 32 images: 8 x 8 tokens and a class token.
+
+    The tokens come from two convolutions, each with ReLU and pooling, in place of 4-pixel patches:
+    a small data set is learned in far fewer epochs ("Escaping the Big Data Paradigm with Compact
+    Transformers", https://arxiv.org/abs/2104.05704).
     """
     from timm.models import VisionTransformer
 
-    return VisionTransformer(
+    model = VisionTransformer(
         img_size=32, patch_size=4, embed_dim=128, depth=8, num_heads=4, num_classes=10
     )
+    model.patch_embed.proj = nn.Sequential(*_convolution(3, 64), *_convolution(64, 128))
+    return model
+
+
+def _convolution(before: int, after: int) -> list[nn.Module]:
+    """Half the height and width."""
+    return [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)]
 
 
 def resnet_cifar10() -> nn.Module:
