@@ -130,13 +130,16 @@ def mean_stride(stride: tuple[float, float]) -> float:
 
 class HeadSums:
     """Streaming sums of one layer: over images, of the values of each image and of their squares.
-    Merges by addition.
+    Merges by addition. A std that is small beside its mean keeps few digits of such sums, so what
+    each addition rounds off is kept, too: the order of batches then changes no digit of it.
     """
 
     def __init__(self, heads: int) -> None:
         self.images = np.zeros(heads, np.int64)
         self.total = np.zeros((heads, len(VALUES)))
         self.squares = np.zeros(heads)
+        # what was rounded off
+        self.total_rest, self.squares_rest = np.zeros((heads, len(VALUES))), np.zeros(heads)
 
     def update(self, sums: NDArray[np.float64]) -> None:
         """Add the sums (B, H, 1 + 4) over query patches of B images, the number of queries first;
@@ -145,16 +148,22 @@ class HeadSums:
         count = sums[:, :, 0]
         values = sums[:, :, 1:] / np.maximum(count, 1)[:, :, None]
         self.images += (count > 0).sum(axis=0)
-        self.total += values.sum(axis=0)
-        self.squares += (values[:, :, 0] ** 2).sum(axis=0)
+        self._add(values.sum(axis=0), (values[:, :, 0] ** 2).sum(axis=0))
 
     def merge(self, other: HeadSums) -> None:
         self.images += other.images
-        self.total += other.total
-        self.squares += other.squares
+        self._add(other.total, other.squares)
+        self._add(other.total_rest, other.squares_rest)
+
+    def _add(self, total: NDArray[np.float64], squares: NDArray[np.float64]) -> None:
+        self.total, rest = _two_sum(self.total, total)
+        self.total, self.total_rest = _two_sum(self.total, self.total_rest + rest)
+        self.squares, rest = _two_sum(self.squares, squares)
+        self.squares, self.squares_rest = _two_sum(self.squares, self.squares_rest + rest)
 
     def state(self) -> State:
-        return {"images": self.images, "total": self.total, "squares": self.squares}
+        names = ("images", "total", "squares", "total_rest", "squares_rest")
+        return {name: getattr(self, name) for name in names}
 
     def restore(self, state: State) -> None:
         for name, mine in self.state().items():
@@ -175,6 +184,15 @@ class HeadSums:
         return np.sqrt(
             np.where(variance < 1e-14 * self.squares / np.maximum(self.images, 1), 0.0, variance)
         )
+
+
+def _two_sum(
+    a: NDArray[np.float64], b: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """a + b, and what it rounded off (Knuth, The Art of Computer Programming 2, 4.2.2)."""
+    total = a + b
+    of_b = total - a
+    return total, (a - (total - of_b)) + (b - of_b)
 
 
 def attention_sums(

@@ -54,6 +54,7 @@ class LayerStatistics:
 
     def update(self, observed: Observed, choice: RowChoice) -> None:
         """Add one batch. Reads the tensors now and keeps no reference to them."""
+        self.tail.planes = observed.by_plane
         summary = summarize(observed, self.profile, _TailCollector(self.tail, observed.images))
         self.moments.update(summary)
         if summary.sigmas is not None:

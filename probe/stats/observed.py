@@ -70,6 +70,12 @@ class Observed:
     def channels(self) -> int:
         return self.x.shape[2] if self.channels_last else self.x.shape[1]
 
+    @property
+    def by_plane(self) -> bool:
+        """Is an image read channel by channel? Else position by position."""
+        planes = isinstance(self.norm, PlaneNorm) and not self.channels_last
+        return planes and self.valid is None
+
     def as_given_rows(self) -> Observed:
         """The same observation channels-last with z computed: the general form, slower than the
         others.

@@ -54,8 +54,12 @@ class Profile:
             self._waiting[:kinds, group] += cells[:, index]
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels lies on the host."""
-        return self.__dict__ | {"_cells": self.cells, "_waiting": None}
+        """What travels lies on the host, and is a tenth of the cells."""
+        return {"batches": self.batches, "state": self.state()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.batches = state["batches"]
+        self.restore(state["state"])
 
     @property
     def sums(self) -> NDArray[np.float64]:

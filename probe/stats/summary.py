@@ -35,7 +35,7 @@ def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> Batch
         backend = triton_summary if triton_summary.runs_on(observed.x.device) else torch_summary
         return backend.summarize(observed, profile, extremes)
     if isinstance(observed.norm, PlaneNorm):
-        if not observed.channels_last and observed.valid is None:
+        if observed.by_plane:
             return _summarize_planes(observed, observed.norm, profile, extremes)
         profile = Profile() if observed.norm.fixed else profile  # lines have none
         observed = observed.as_given_rows()

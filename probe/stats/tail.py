@@ -2,8 +2,9 @@
 
 Kept are the `per_sign` largest and smallest inputs, at most `per_channel` of one channel and sign,
 and the 50 largest |input| whatever their channel. Capped top-k sets merge exactly: the set of a
-union is the set of the union of the sets. Which of several equal values at the edge of the set are
-kept depends on the order in which they came.
+union is the set of the union of the sets. Of equal values at the edge of the set those of the first
+images are kept, and of one image those that are read first: the set does not depend on how the
+images were dealt out, as long as each worker saw its own in ascending order.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Tail:
         self._records = np.empty(_capacity(per_sign), ELEMENT)
         self._count = 0
         self._compact = False
+        self.planes = False  # is an image read channel by channel? Else position by position
         self.bounds: Bounds = (
             np.full(channels, np.inf, np.float32),
             np.full(channels, -np.inf, np.float32),
@@ -84,6 +86,7 @@ class Tail:
             elements["batch"][fresh] = -1
 
     def merge(self, other: Tail) -> None:
+        self.planes |= other.planes
         self.add(other.elements())
 
     def elements(self) -> NDArray:
@@ -103,7 +106,8 @@ class Tail:
     def state(self) -> State:
         low, high = self.bounds
         records = self._records[: self._count]
-        return {"records": records, "low": low, "high": high, "compact": np.array(self._compact)}
+        flags = np.array([self._compact, self.planes])
+        return {"records": records, "low": low, "high": high, "flags": flags}
 
     def restore(self, state: State) -> None:
         """Raises ValueError for a state that is none: the kernels trust their channels."""
@@ -111,13 +115,15 @@ class Tail:
         channels = len(self.bounds[0])
         if records.dtype != ELEMENT or not np.isin(records["channel"], np.arange(channels)).all():
             raise ValueError("elements of another layer")
-        self._count, self._compact = len(records), bool(state["compact"])
+        self._count = len(records)
+        self._compact, self.planes = map(bool, state["flags"])
         self._records = with_capacity(records, _capacity(self.per_sign))
         low, high = self.bounds
         self.bounds = fitting(state["low"], low), fitting(state["high"], high)
 
     def _select(self, every: NDArray) -> None:
         """Reduce to the kept set of `every` and tighten the bounds."""
+        every = every[np.lexsort([every[name] for name in self._reading_order])]
         smallest, largest = self._arm(every, every["value"]), self._arm(every, -every["value"])
         ends = np.union1d(smallest.order[:UNCAPPED], largest.order[:UNCAPPED])
         farthest = ends[np.argsort(-np.abs(every["value"][ends]), kind="stable")][:UNCAPPED]
@@ -132,9 +138,15 @@ class Tail:
         np.minimum(low, np.maximum(smallest.bound, -reach), out=low)
         np.maximum(high, np.minimum(-largest.bound, reach), out=high)
 
+    @property
+    def _reading_order(self) -> tuple[str, ...]:
+        """Where an element stands, the finest part first."""
+        inner = ("position", "channel") if self.planes else ("channel", "position")
+        return (*inner, "image")
+
     def _arm(self, every: NDArray, key: NDArray[np.float32]) -> _Arm:
         """The capped set with the smallest keys."""
-        order = np.argsort(key)
+        order = np.argsort(key, kind="stable")  # equal values stay in the order of reading
         kept = np.empty(self.per_sign, np.int64)
         bound = np.full(len(self.bounds[0]), np.inf, np.float32)
         count = tail_kernels.capped(order, key, every["channel"], self.per_channel, kept, bound)

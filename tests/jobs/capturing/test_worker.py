@@ -9,6 +9,8 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from probe.engines import ENGINES, local
 from probe.jobs.capturing.attention import AttentionWorker
@@ -19,6 +21,7 @@ from probe.models.reading.layers import list_norm_layers
 from probe.records import Plan
 from probe.store import verify_run
 from support.captures import Everything, token_batches
+from support.properties import EXAMPLES, deals, merged
 
 GRID = {"grid": (1, 11), "patch_size": 4, "prefix_tokens": 1}
 FEW = {"samples": 40, "tail": 80}
@@ -94,27 +97,28 @@ def whole():
     return ran(factory(), inputs())
 
 
-def merged(workers, random):
-    """In a random order and grouping: any two of them become one until one is left."""
-    while len(workers) > 1:
-        first, second = random.choice(len(workers), 2, replace=False)
-        workers[first].merge(workers[second])
-        del workers[second]
-    return workers[0]
+@pytest.fixture(scope="module")
+def by_batch():
+    """What a worker keeps of each batch, as it travels."""
+    make_worker = factory()
+    return [pickle.dumps(ran(make_worker, [batch])) for batch in inputs()]
 
 
-@pytest.mark.parametrize("pickled", [False, True], ids=["as they are", "pickled"])
-@pytest.mark.parametrize("parts", [1, 2, 3, 5])
-def test_any_split_order_and_grouping_of_the_batches_gives_the_same(parts, pickled, whole):
-    random = np.random.default_rng(parts)
-    dealt, batches, make_worker = random.integers(0, parts, len(BATCHES)), inputs(), factory()
-    workers = []
-    for part in range(parts):
-        own = random.permutation(np.flatnonzero(dealt == part))
-        workers.append(ran(make_worker, [batches[index] for index in own]))
+@EXAMPLES
+@given(st.permutations(range(len(BATCHES))), st.data())
+def test_single_batches_merge_in_any_order_and_grouping(by_batch, whole, order, data):
+    assert_same_worker(merged([pickle.loads(by_batch[number]) for number in order], data), whole)
+
+
+@EXAMPLES
+@given(deals(len(BATCHES)), st.booleans(), st.data())
+def test_any_split_order_and_grouping_of_the_batches_gives_the_same(whole, deal, pickled, data):
+    batches, make_worker = inputs(), factory()
+    orders = [data.draw(st.permutations(own)) for own in deal]
+    workers = [ran(make_worker, [batches[number] for number in own]) for own in orders]
     if pickled:
         workers = [pickle.loads(pickle.dumps(worker)) for worker in workers]
-    assert_same_worker(merged(workers, random), whole)
+    assert_same_worker(merged(workers, data), whole)
 
 
 def test_a_worker_pickled_half_way_is_taken_up_by_another(whole):
