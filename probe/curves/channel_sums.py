@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.curves.families import Family
-from probe.curves.kernels import add_products
+from probe.curves.kernels import add_products, add_value_products
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -98,16 +98,24 @@ def gather(rows: Rows, family: Family, log_alpha: float, derivatives: bool = Tru
     alpha = np.float32(math.exp(log_alpha))
     origin = family.value(rows.center * alpha)
     size, fixed = rows.fixed
-    sums = np.zeros((12 if derivatives else 5, *fixed.shape[1:]))
-    sums[:2] = fixed
+    sums = np.zeros((len(rows.blocks), 12 if derivatives else 5, len(origin)))
+    sums[:, :2] = fixed.swapaxes(0, 1)
     for g, block in enumerate(rows.blocks):
         u, z = rows.x[block] * alpha, rows.z[block]
         if derivatives:
-            add_products(u, *family.jet(u), origin, z, sums[2:, g])
+            add_products(u, *family.jet(u), origin, z, sums[g, 2:])
         else:
-            d = family.value(u) - origin
-            sums[2:5, g] = d.sum(axis=0), _dot(d, d), _dot(d, z)
-    return Sums(size, sums)
+            add_value_products(family.value(u), origin, z, sums[g, 2:])
+    return Sums(size, sums.swapaxes(0, 1))
+
+
+def gather_totals(rows: Rows, family: Family, log_alphas: Floats) -> Sums:
+    """The sums of values over all rows, a row per alpha."""
+    each = [gather(rows, family, t, derivatives=False).total() for t in log_alphas.tolist()]
+    return Sums(
+        np.concatenate([sums.n for sums in each]),
+        np.concatenate([sums.values for sums in each], axis=1),
+    )
 
 
 @dataclass(frozen=True)

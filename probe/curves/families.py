@@ -14,17 +14,15 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
+from probe.curves import jets
+from probe.curves.corners import hardtanh_optimum
+from probe.curves.jets import Array, Jet
 from probe.errors import unknown
-
-Array = NDArray[np.floating]
-Jet = tuple[Array, Array, Array]  # f, f', f''
 
 MAX_SHIFT = 3.0  # |shift| of the shifted families
 LINE = "linear"  # the family of a line
 LINE_REACH = 0.05  # f'(0) |u| within which tanh, erf and isru are straight to about 0.1 %
-_ERF = 2 / math.sqrt(math.pi)
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,9 @@ class Family:
     value: Callable[[Array], Array]  # f alone, which is quicker
     half_slope: float  # the u > 0 where f' falls under half of f'(0)
     shifted: bool = False  # has a shift to be fitted, f(alpha x + shift)
-    smooth: bool = True  # no corners
     line_reach: float = LINE_REACH  # f'(0) |u| within which f is as good as its tangent
+    # x, w, z, bounds -> log alpha, where corners make many shallow minima
+    optimum: Callable[..., NDArray[np.float64]] | None = None
 
     @cached_property
     def slope_at_zero(self) -> float:
@@ -56,26 +55,12 @@ def _linear(u: Array) -> Jet:
     return u, np.ones_like(u), np.zeros_like(u)
 
 
-def _tanh(u: Array) -> Jet:
-    f = np.tanh(u)
-    slope = 1 - f * f
-    return f, slope, -2 * f * slope
-
-
-def _erf(u: Array) -> Jet:
-    slope = u.dtype.type(_ERF) * np.exp(-u * u)
-    return special.erf(u), slope, -2 * u * slope
+def _erf_value(u: Array) -> Array:
+    return jets.erf(u)[0]
 
 
 def _isru_value(u: Array) -> Array:
     return u / np.sqrt(1 + u * u)
-
-
-def _isru(u: Array) -> Jet:
-    inverse = 1 / (1 + u * u)
-    root = np.sqrt(inverse)
-    slope = inverse * root
-    return u * root, slope, -3 * u * inverse * slope
 
 
 def _arctan(u: Array) -> Jet:
@@ -108,14 +93,14 @@ FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         Family("linear", _linear, np.array, math.inf),
-        Family("tanh", _tanh, np.tanh, _TANH_HALF),
-        Family("erf", _erf, special.erf, _ERF_HALF),
-        Family("isru", _isru, _isru_value, math.sqrt(2 ** (2 / 3) - 1)),
+        Family("tanh", jets.tanh, np.tanh, _TANH_HALF),
+        Family("erf", jets.erf, _erf_value, _ERF_HALF),
+        Family("isru", jets.isru, _isru_value, math.sqrt(2 ** (2 / 3) - 1)),
         Family("arctan", _arctan, np.arctan, 1.0),
         Family("softsign", _softsign, _softsign_value, math.sqrt(2) - 1, line_reach=1e-3),
-        Family("hardtanh", _hardtanh, _hardtanh_value, 1.0, smooth=False),
-        Family("tanh_shift", _tanh, np.tanh, _TANH_HALF, shifted=True),
-        Family("erf_shift", _erf, special.erf, _ERF_HALF, shifted=True),
+        Family("hardtanh", _hardtanh, _hardtanh_value, 1.0, optimum=hardtanh_optimum),
+        Family("tanh_shift", jets.tanh, np.tanh, _TANH_HALF, shifted=True),
+        Family("erf_shift", jets.erf, _erf_value, _ERF_HALF, shifted=True),
     )
 }
 

@@ -9,6 +9,7 @@ miss 4e-5 of them. The replicates of the jackknife use the bin means themselves.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class Points:
     z: Floats
     tss: Floats
 
-    @property
+    @cached_property
     def between(self) -> Floats:
         """Variance of the points about their mean (B,)."""
         mean = np.vecdot(self.w, self.z)

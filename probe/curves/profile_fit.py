@@ -243,21 +243,14 @@ def solve_case(task: Problem, family: Family) -> tuple[varpro.Solution, varpro.S
     The total starts from the deepest minima of the grid, a replicate from the curve of the total
     and, where its own grid has another best cell, from that one as well.
     """
+    if family.optimum is not None:
+        return _at_optimum(family, task.total, task), _at_optimum(family, task.replicates, task)
     starts = varpro.grid(family, task.max_abs)
     loss = varpro.grid_loss(family, starts, task.coarse)
     flat = starts.reshape(-1, starts.shape[-1])
     cells = varpro.lowest_cells(loss[0])
-    tolerance = 1e-9 if family.smooth else _REFIT_TOLERANCE
-    best = varpro.solve(
-        family,
-        task.total,
-        flat[cells],
-        np.zeros(len(cells), dtype=np.intp),
-        task.max_abs,
-        tolerance,
-    )
-    if not family.smooth:
-        best = _past_corners(task, family, best)
+    owner = np.zeros(len(cells), dtype=np.intp)
+    best = varpro.solve(family, task.total, flat[cells], owner, task.max_abs)
     replicates = len(task.replicates.w)
     if not replicates:
         empty = np.zeros(0)
@@ -269,21 +262,13 @@ def solve_case(task: Problem, family: Family) -> tuple[varpro.Solution, varpro.S
     return best, varpro.solve(family, task.replicates, begin, owner, task.max_abs, _REFIT_TOLERANCE)
 
 
-def _past_corners(task: Problem, family: Family, best: varpro.Solution) -> varpro.Solution:
-    """The best of the shallow minima around: a corner of the curve that passes a point of weight
-    makes one.
-    """
-    near = best.theta + np.linspace(-0.06, 0.06, 121)[:, None]
-    loss = varpro.grid_loss(family, near[:, None], task.total)[0]
-    cells = varpro.lowest_cells(loss)
-    return varpro.solve(
-        family,
-        task.total,
-        near[cells],
-        np.zeros(len(cells), dtype=np.intp),
-        task.max_abs,
-        _REFIT_TOLERANCE,
-    )
+def _at_optimum(family: Family, points: Points, task: Problem) -> varpro.Solution:
+    """The best curve of each map of a family that knows where its optimum is."""
+    assert family.optimum is not None
+    (lower,), (upper,) = varpro.bounds(family, task.max_abs)
+    theta = family.optimum(points.x, points.w, points.z, lower, upper)[:, None]
+    state = varpro.evaluate(family, theta, points.x, points.w, points.z)
+    return varpro.Solution(theta, state.loss, state.gamma, state.beta)
 
 
 def _ranked(case: Case, fits: list[Fit], r2: list[Floats]) -> list[Fit]:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.curves.families import MAX_SHIFT, Family
-from probe.curves.kernels import reduced_objective
+from probe.curves.kernels import accept, explained, propose, reduced_objective
 from probe.curves.points import Points
 
 Floats = NDArray[np.float64]
@@ -30,7 +30,6 @@ Floats = NDArray[np.float64]
 LOWEST, HIGHEST = 1e-3, 300.0  # bounds of alpha * max|x|
 GRID = 44  # starts along log alpha
 SHIFTS = np.linspace(-MAX_SHIFT, MAX_SHIFT, 13)
-_TINY = np.finfo(float).tiny
 
 
 @dataclass(frozen=True)
@@ -68,17 +67,21 @@ def bounds(family: Family, max_abs: float) -> tuple[Floats, Floats]:
     return np.array([lower]), np.array([upper])
 
 
-def evaluate(family: Family, theta: Floats, x: Floats, w: Floats, z: Floats) -> State:
-    """The objective of B problems: theta (B, P); x (K,), w and z (B, K) or (1, K)."""
-    ax = np.exp(theta[:, :1]) * x
-    f, slope, bend = family.jet(ax + theta[:, 1:] if family.shifted else ax)
-    along = slope * ax
-    first = np.stack([along, slope]) if family.shifted else along[None]
-    second = np.empty((len(first), *first.shape))
-    second[0, 0] = bend * ax * ax + along
-    if family.shifted:
-        second[0, 1], second[1, 1] = bend * ax, bend
-    problems, parameters = len(theta), len(first)
+def evaluate(
+    family: Family,
+    theta: Floats,
+    x: Floats,
+    w: Floats,
+    z: Floats,
+    row: NDArray[np.intp] | None = None,
+) -> State:
+    """The objective of B problems: theta (B, P); x (K,); w and z (R, K), of which problem b takes
+    row[b] (None: row b, or the only one).
+    """
+    problems, parameters = theta.shape
+    alpha = np.exp(theta[:, 0])
+    u = alpha[:, None] * x
+    jet = family.jet(u + theta[:, 1:] if family.shifted else u)
     state = State(
         np.empty(problems),
         np.empty((problems, parameters)),
@@ -86,7 +89,9 @@ def evaluate(family: Family, theta: Floats, x: Floats, w: Floats, z: Floats) -> 
         np.empty(problems),
         np.empty(problems),
     )
-    reduced_objective(f, first, second, w, z, *state.arrays)
+    if row is None:
+        row = np.arange(problems) % len(w)
+    reduced_objective(x, alpha, *jet, w, z, row, *state.arrays)
     return state
 
 
@@ -102,31 +107,20 @@ def grid(family: Family, max_abs: float) -> Floats:
 
 
 def grid_loss(family: Family, starts: Floats, points: Points) -> Floats:
-    """The loss of every problem at every start, (B, GRID, S), by matrix products: the curves are
-    shared by the B problems.
-
-    One shift at a time: such products are too small for BLAS to share them out among threads, which
-    costs more than they do.
-    """
-    mean, wz = np.vecdot(points.w, points.z), points.w * points.z
-    loss = np.empty((len(points.w), *starts.shape[:2]))
-    for s in range(starts.shape[1]):
-        theta = starts[:, s]
-        u = np.exp(theta[:, :1]) * points.x
-        f = family.value(u + theta[:, 1:] if family.shifted else u)
-        f = f - (f @ points.w[0])[:, None]
-        first, square = f @ points.w.T, (f * f) @ points.w.T
-        cross = f @ wz.T - first * mean
-        variance = np.maximum(square - first * first, _TINY)
-        loss[:, :, s] = (points.between - cross * cross / variance).T
-    return loss
+    """The loss of every problem at every start, (B, GRID, S): the B problems share the curves."""
+    u = np.exp(starts[..., 0]).reshape(-1, 1) * points.x
+    f = family.value(u + starts[..., 1].reshape(-1, 1) if family.shifted else u)
+    mean, gain = np.vecdot(points.w, points.z), np.empty((len(u), len(points.w)))
+    explained(f, points.w, points.w * (points.z - mean[:, None]), gain)
+    return (points.between - gain).T.reshape(-1, *starts.shape[:2])
 
 
 def lowest_cells(loss: Floats, most: int = 4) -> NDArray[np.intp]:
     """Flat indices of the deepest local minima of a loss on the grid (GRID, S), at most `most`,
     deepest first.
     """
-    padded = np.pad(loss, 1, constant_values=np.inf)
+    padded = np.full((loss.shape[0] + 2, loss.shape[1] + 2), np.inf)
+    padded[1:-1, 1:-1] = loss
     around = [
         padded[i : i + loss.shape[0], j : j + loss.shape[1]] for i in range(3) for j in range(3)
     ]
@@ -153,49 +147,16 @@ def newton(
     state = objective(theta, active)
     damping = np.zeros(len(theta))
     for _ in range(most):
-        step = _step(
-            theta[active],
-            state.gradient[active],
-            state.hessian[active],
-            damping[active],
-            lower,
-            upper,
-        )
+        step = np.empty((len(active), theta.shape[1]))
+        propose(theta, state.gradient, state.hessian, damping, lower, upper, active, step)
         moving = np.abs(step).max(axis=1) > tolerance
         active, step = active[moving], step[moving]
         if not len(active):
             break
         trial = theta[active] + step
-        new = objective(trial, active)
-        better = new.loss <= state.loss[active] * (1 + 1e-14)
-        eased = np.where(damping[active] > 1e-3, damping[active] / 8, 0)
-        damping[active] = np.where(better, eased, np.maximum(8 * damping[active], 0.1))
-        theta[active[better]] = trial[better]
-        for kept, fresh in zip(state.arrays, new.arrays, strict=True):
-            kept[active[better]] = fresh[better]
+        fresh = objective(trial, active)
+        accept(theta, state.arrays, damping, active, trial, fresh.arrays)
     return theta, state
-
-
-def _step(
-    theta: Floats, gradient: Floats, hessian: Floats, damping: Floats, lower: Floats, upper: Floats
-) -> Floats:
-    """The step inside the box: coordinates held at a bound rest, curvatures count by their size,
-    none moves by more than 1.
-    """
-    held = ((theta <= lower) & (gradient > 0)) | ((theta >= upper) & (gradient < 0))
-    gradient = np.where(held, 0, gradient)
-    hessian = np.where(held[:, :, None] | held[:, None, :], 0, hessian)
-    if hessian.shape[1] == 1:
-        curvature = np.abs(hessian[:, :, 0])
-        step = -gradient / np.maximum(curvature * (1 + damping[:, None]), np.abs(gradient) + _TINY)
-    else:
-        size, axes = np.linalg.eigh(hessian)
-        size = np.abs(size)
-        largest = size.max(axis=1, keepdims=True)
-        size = np.maximum(size + damping[:, None] * largest, 1e-14 * largest + _TINY)
-        step = -np.einsum("bij,bj->bi", axes, np.einsum("bij,bi->bj", axes, gradient) / size)
-        step = step / np.maximum(np.abs(step).max(axis=1, keepdims=True), 1)
-    return np.clip(theta + step, lower, upper) - theta
 
 
 def solve(
@@ -209,11 +170,9 @@ def solve(
     """Refine starts (S, P) of the problems owner (S,) and keep the best of each problem: a Solution
     of B rows.
     """
-    shared = len(points.w) == 1
 
     def objective(theta: Floats, which: NDArray[np.intp]) -> State:
-        rows = slice(None) if shared else owner[which]
-        return evaluate(family, theta, points.x, points.w[rows], points.z[rows])
+        return evaluate(family, theta, points.x, points.w, points.z, owner[which])
 
     theta, state = newton(objective, starts, *bounds(family, max_abs), tolerance)
     order = np.lexsort((state.loss, owner))

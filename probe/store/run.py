@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from probe.errors import ProbeError, UsageError, first_line, nearest
+from probe.errors import ProbeError, UsageError, first_line, nearest, unknown
 from probe.paths import user_path
 from probe.records import STRATA
 from probe.store.alphas import alpha_bytes, parse_alphas
@@ -151,13 +151,17 @@ class Run:
         layer: str | Sequence[str] | None = None,
         channels: Iterable[int] | None = None,
         stratum: str | Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
     ) -> pd.DataFrame:
         """Stored elements sorted by layer, channel, stratum, image, position; `layer` and `stratum`
-        are categories.
+        are categories. columns: those to read (None: all), as reading them is most of the time.
 
         Only stratum `uniform` may be used for estimates. Raises UsageError for an unknown layer,
-        channel or stratum.
+        channel, stratum or column.
         """
+        for name in columns or ():
+            if name not in SAMPLE_SCHEMA.names:
+                raise unknown("column", name, SAMPLE_SCHEMA.names)
         known = dict(zip(self.layers["layer"], self.layers["depth"], strict=True))
         chosen = (
             list(known)
@@ -166,9 +170,10 @@ class Run:
         )
         files = [f"{SAMPLES}/{sample_name(known[name], name)}" for name in chosen]
         filters = self._channel_filter(channels, chosen) + _stratum_filter(stratum)
-        parts = [self._read(file, filters) for file in files if self.has_file(file)]
-        table = pa.concat_tables(parts) if parts else SAMPLE_SCHEMA.empty_table()
-        return table.to_pandas()
+        parts = [self._read(file, filters, columns) for file in files if self.has_file(file)]
+        if not parts:
+            return SAMPLE_SCHEMA.empty_table().select(columns or SAMPLE_SCHEMA.names).to_pandas()
+        return pa.concat_tables(parts).to_pandas()
 
     def save_table(self, name: str, frame: pd.DataFrame) -> Path:
         """Writes or replaces a table (`fits`, `channel_fits`) in one step."""
@@ -252,11 +257,20 @@ class Run:
         """Is a file there, or in the list? To do without one that is gone would be to be wrong."""
         return file in listed(self.manifest) or os.path.lexists(self.path / file)
 
-    def _read(self, file: str, filters: list[tuple[str, str, Any]] | None) -> pa.Table:
+    def _read(
+        self,
+        file: str,
+        filters: list[tuple[str, str, Any]] | None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
         source = pa.BufferReader(self._content(file))
         try:
             return pq.read_table(
-                source, filters=filters or None, partitioning=None, page_checksum_verification=True
+                source,
+                columns=None if columns is None else list(columns),
+                filters=filters or None,
+                partitioning=None,
+                page_checksum_verification=True,
             )
         except (OSError, pa.ArrowException) as error:
             hint = f"`probe-norms verify {self.path}` lists what is damaged"
@@ -309,7 +323,7 @@ def _stratum_filter(stratum: str | Sequence[str] | None) -> list[tuple[str, str,
     if stratum is None:
         return []
     wanted = [stratum] if isinstance(stratum, str) else list(stratum)
-    unknown = [name for name in wanted if name not in STRATA]
-    if unknown:
-        raise UsageError(f"stratum {unknown[0]!r} is unknown; known: {', '.join(STRATA)}")
+    strange = [name for name in wanted if name not in STRATA]
+    if strange:
+        raise UsageError(f"stratum {strange[0]!r} is unknown; known: {', '.join(STRATA)}")
     return [("stratum", "in", wanted)]

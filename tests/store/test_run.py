@@ -135,7 +135,7 @@ def test_an_unknown_layer_names_the_nearest(run_path: Path) -> None:
         open_run(run_path).profile("zzz")
 
 
-def test_an_unknown_channel_or_stratum_is_one_line(run_path: Path, kit) -> None:
+def test_an_unknown_channel_stratum_or_column_is_one_line(run_path: Path, kit) -> None:
     with pytest.raises(UsageError, match="channel 6 does not exist: stem/norm has channels 0 to 5"):
         open_run(run_path).samples(kit.names[0], channels=[2, 6])
     with pytest.raises(UsageError, match="channel -1 does not exist"):
@@ -144,6 +144,14 @@ def test_an_unknown_channel_or_stratum_is_one_line(run_path: Path, kit) -> None:
         UsageError, match="stratum 'tails' is unknown; known: uniform, prefix, tail"
     ):
         open_run(run_path).samples(stratum="tails")
+    with pytest.raises(UsageError, match=r"column 'inputs' is unknown.*; known: layer, image"):
+        open_run(run_path).samples(columns=["inputs"])
+
+
+def test_columns_are_read_alone(run_path: Path) -> None:
+    run = open_run(run_path)
+    part = run.samples(columns=["input", "stratum"], channels=[1])
+    pd.testing.assert_frame_equal(part, run.samples(channels=[1])[["input", "stratum"]])
 
 
 @pytest.mark.parametrize(

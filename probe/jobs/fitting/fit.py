@@ -41,6 +41,7 @@ from probe.wording.evidence import seen_images
 from probe.wording.notes import table_metadata
 
 TOKEN_FAMILIES = ("linear", "tanh")  # fitted to prefix and to patch tokens alone, too
+_OF_ROWS = ("image", "channel", "input", "normalized", "stratum")
 
 Groups = Callable[[NDArray[np.int64]], NDArray[np.int64]]  # image index -> jackknife group
 
@@ -223,7 +224,8 @@ def uniform_rows(
     run: Run, layer: str, groups: Groups
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """Input and normalized (N, C) of the uniform rows, and their jackknife groups (N,)."""
-    rows = run.samples(layer, stratum="uniform")
+    rows = run.samples(layer, columns=_OF_ROWS)
+    rows = rows[(rows.pop("stratum") == "uniform").to_numpy()]
     channels = int(rows["channel"].max()) + 1 if len(rows) else 0
     if not channels:
         empty = np.empty((0, 0), np.float32)
