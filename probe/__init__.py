@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from probe.models.reading.layers import list_norm_layers
     from probe.models.reading.registration import register_norm, unregister_norm
     from probe.store.run import open_run
+    from probe.training.distilling.distill import distill
     from probe.training.evaluate import evaluate
     from probe.training.result import open_training
     from probe.training.tracking.track import track
@@ -51,6 +52,7 @@ _HOME = {
     "check_attention_grid": "probe.jobs.capturing.grid_check",
     "compare": "probe.jobs.drawing.compare",
     "convert": "probe.jobs.converting.convert",
+    "distill": "probe.training.distilling.distill",
     "draw_attention": "probe.jobs.drawing.attention",
     "evaluate": "probe.training.evaluate",
     "export_alphas": "probe.jobs.replacing.export",
@@ -85,6 +87,7 @@ __all__ = [
     "check_attention_grid",
     "compare",
     "convert",
+    "distill",
     "draw_attention",
     "evaluate",
     "export_alphas",

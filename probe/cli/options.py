@@ -47,6 +47,21 @@ def whole(option: str, minimum: int, word: str | None = None) -> Callable[[Any],
     return parse
 
 
+def positive(option: str) -> Callable[[Any], float]:
+    """A parser for numbers above 0."""
+
+    def parse(value: Any) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.0
+        if not number > 0:
+            raise Refused(f"{option} {value}: must be a number above 0")
+        return number
+
+    return parse
+
+
 def listed(option: str, known: tuple[str, ...] = ()) -> Callable[[Any], Any]:
     """A parser for names with commas between, as a tuple; only names of `known`, where it is
     given.
@@ -112,8 +127,10 @@ def text_option(name: str, metavar: str, help: str, **more: Any) -> Any:
     return typer.Option(name, parser=text(name), metavar=metavar, help=help, **more)
 
 
-def number_option(name: str, minimum: int, text: str, word: str | None = None) -> Any:
-    return typer.Option(name, parser=whole(name, minimum, word), metavar="N", help=text)
+def number_option(
+    name: str, minimum: int, text: str, word: str | None = None, metavar: str = "N"
+) -> Any:
+    return typer.Option(name, parser=whole(name, minimum, word), metavar=metavar, help=text)
 
 
 Run = Annotated[
@@ -241,6 +258,13 @@ NoReport = Annotated[bool, typer.Option("--no-report", help="Write no report.htm
 Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="No progress and no messages; results and errors only."),
+]
+MeasureSpeed = Annotated[
+    bool,
+    typer.Option(
+        "--measure-speed",
+        help="Time the forward pass before and after: one image and 32, eager and torch.compile.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Results as one JSON document on stdout.")]
 

@@ -20,6 +20,7 @@ from probe.records import Progress, silent
 EVERY = 5.0  # seconds between plain lines
 UNITS = {
     "convert": "passes",
+    "calibrate": "layers",
     "images": "images",
     "capture": "images",
     "attention": "images",

@@ -19,13 +19,12 @@ from torch import Tensor, nn
 from probe.errors import UsageError
 from probe.formatting import json_bytes
 from probe.jobs.inputs import open_model
+from probe.models.loading.converted import trusted_options
 from probe.models.loading.file_metadata import Format, read_metadata
 from probe.models.loading.load import Model, load_model
 from probe.models.loading.origins.names import is_architecture
 from probe.store.alphas import sorted_header
 from probe.store.outputs import output_file
-
-FILE_OPTIONS = ("num_classes",)
 
 
 def model_file(
@@ -80,26 +79,8 @@ def original(
         device="cpu",
         dtype=known.get("dtype"),
         offline=offline,
-        **_trusted_options(known["options"], path),
+        **trusted_options(known["options"], path),
     )
-
-
-def _trusted_options(options: Any, path: Path) -> dict[str, int]:
-    """The options of a constructor that a file may give: those that `constructor_options` writes.
-
-    Any other could make the constructor read a file of its choice, and run the code in it.
-    """
-    if not isinstance(options, Mapping):
-        raise UsageError(f"{path} is damaged: its options are no mapping")
-    for name, value in options.items():
-        if name not in FILE_OPTIONS:
-            raise UsageError(
-                f"{path} asks for an option of the model that files may not set; accepted: "
-                f"{', '.join(FILE_OPTIONS)}. Load the model yourself and give it as model="
-            )
-        if type(value) is not int or value < 1:
-            raise UsageError(f"{path} is damaged: {name} is no whole number of at least 1")
-    return dict(options)
 
 
 def constructor_options(model: Model) -> dict[str, Any]:

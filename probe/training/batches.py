@@ -23,7 +23,7 @@ from probe.errors import ProbeError, named_first_line
 from probe.records import Progress
 from probe.training.augment import Transform
 from probe.training.images import Labelled
-from probe.training.order import Indices, Order, parts
+from probe.training.order import Batching, Indices, parts
 from probe.training.randomness import Stream, start
 from probe.training.randomness import kept as numbers_kept
 
@@ -84,7 +84,7 @@ class _Shares(Dataset[Any]):
     """Item (epoch, step): the share of one process, or the error that stops the training."""
 
     def __init__(
-        self, data: Labelled, transform: Transform, order: Order, rank: int, of: int
+        self, data: Labelled, transform: Transform, order: Batching, rank: int, of: int
     ) -> None:
         self.source, self.labels, self.transform = data.source, data.labels, transform
         self.order, self.rank, self.processes = order, rank, of
@@ -136,7 +136,7 @@ class Shares:
         self,
         data: Labelled,
         transform: Transform,
-        order: Order,
+        order: Batching,
         *,
         rank: int = 0,
         processes: int = 1,

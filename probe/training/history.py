@@ -66,6 +66,10 @@ def read_tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 def table_files(epochs: Sequence[Row], norms: Sequence[Row]) -> dict[str, bytes]:
     """Both tables as Parquet and as CSV, by file name."""
-    tables = {"epochs": epoch_table(epochs), "norms": norm_table(norms)}
+    return files_of({"epochs": epoch_table(epochs), "norms": norm_table(norms)})
+
+
+def files_of(tables: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
+    """Tables as Parquet and as CSV, by file name."""
     parquet = {f"{name}.parquet": parquet_bytes(table) for name, table in tables.items()}
     return parquet | {f"{name}.csv": csv_bytes(table) for name, table in tables.items()}

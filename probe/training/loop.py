@@ -20,8 +20,10 @@ from probe.training.recipe import Recipe
 from probe.training.saving import Saving
 from probe.training.schedules import learning_rate
 from probe.training.state import Standing
-from probe.training.survey import Survey
 from probe.training.update import NotFinite, Updater
+
+# of a network after an epoch: columns of the table of epochs, rows of the table of norms
+Surveys = Callable[[nn.Module, int, Progress], tuple[dict[str, Any], list[dict[str, Any]]]]
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Loop:
     optimizer: Any
     updater: Updater
     shares: Shares
-    survey: Survey
+    survey: Surveys
     saving: Saving
     standing: Standing
     log: Callable[[dict[str, float], int], None]  # what trackers are told, at which update
@@ -42,11 +44,18 @@ class Loop:
     progress: Progress
     after_epoch: Callable[[int, nn.Module], None]
     _told: set[str] = field(default_factory=set)  # images that could not be read
+    unit = "epoch"
+    right = "top-1"  # what the share of right answers is called
 
     @property
     def evaluated(self) -> nn.Module:
         """The network that is evaluated: of the averaged weights where there are some."""
         return self.averaged.module if self.averaged is not None else self.module
+
+    @property
+    def ends_early(self) -> bool:
+        """Is there nothing to gain from the epochs that are left?"""
+        return False
 
     @property
     def updates(self) -> int:
@@ -58,7 +67,7 @@ class Loop:
         try:
             if not self.standing.epochs:
                 self._finish_epoch(None)
-            while self.standing.epoch < self.recipe.epochs:
+            while self.standing.epoch < self.recipe.epochs and not self.ends_early:
                 self._epoch()
             self.saving.finished(self.standing, self.evaluated)
         except KeyboardInterrupt:
@@ -112,8 +121,8 @@ class Loop:
         # sorted: a process with a suspect speaks before one without
         told = sorted(gather_object([(not suspects.any, suspects.words())]))
         return ProbeError(
-            f"{stopped.what} of update {stopped.step + 1} (epoch {self.standing.epoch + 1}) is not "
-            f"finite, {told[0][1]}"
+            f"{stopped.what} of update {stopped.step + 1} ({self.unit} {self.standing.epoch + 1}) "
+            f"is not finite, {told[0][1]}"
         )
 
     def _report(self) -> None:
@@ -123,8 +132,8 @@ class Loop:
             "train",
             self._images_done(),
             self._images_planned(),
-            f"epoch {standing.epoch + 1}/{self.recipe.epochs}, loss {standing.loss / seen:.3f}, "
-            f"top-1 {100 * standing.right / seen:.1f} %",
+            f"{self.unit} {standing.epoch + 1}/{self.recipe.epochs}, "
+            f"loss {standing.loss / seen:.3f}, {self.right} {100 * standing.right / seen:.1f} %",
         )
 
     def _images_done(self) -> int:
@@ -140,7 +149,7 @@ class Loop:
         trained_on = self._images_done()
 
         def show(stage: str, done: int, total: int | None, message: str = "") -> None:
-            said = f"epoch {number}/{self.recipe.epochs}, validation {done}/{total}"
+            said = f"{self.unit} {number}/{self.recipe.epochs}, validation {done}/{total}"
             self.progress("train", trained_on, self._images_planned(), said)
 
         trained = {} if rate is None else self._trained(rate)
@@ -148,11 +157,15 @@ class Loop:
         standing.epochs.append({"epoch": number, "step": self.updates, **trained, **row})
         standing.norms += norms
         self.log(_for_trackers(standing.epochs[-1], norms), self.updates)
-        self.say(_line(standing.epochs[-1], self.recipe.epochs))
+        self.say(self.line(standing.epochs[-1]))
         self.after_epoch(number, self.evaluated)
         if rate is not None:
             standing.next_epoch()
         self.saving.epoch_done(standing, self.evaluated, number)
+
+    def line(self, row: dict[str, Any]) -> str:
+        """An epoch, for people."""
+        return _line(row, self.recipe.epochs)
 
     def _trained(self, rate: float) -> dict[str, float]:
         """The columns of the training part."""

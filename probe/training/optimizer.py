@@ -16,9 +16,11 @@ from probe.training.schedules import base_rate
 ONE_DIMENSIONAL, NONE = "1d", "none"
 
 
-def create_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Raises UsageError for an optimizer that timm does not have, and for patterns of parameters
-    that match none.
+def create_optimizer(
+    module: nn.Module, recipe: Recipe, groups: list[dict[str, Any]] | None = None
+) -> torch.optim.Optimizer:
+    """groups: of parameters, in place of those with and without weight decay. Raises UsageError for
+    an optimizer that timm does not have, and for patterns of parameters that match none.
     """
     from timm.optim import create_optimizer_v2, list_optimizers
 
@@ -28,7 +30,7 @@ def create_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
     options: dict[str, Any] = {} if recipe.betas is None else {"betas": recipe.betas}
     try:
         return create_optimizer_v2(
-            parameter_groups(module, recipe),
+            groups or parameter_groups(module, recipe),
             opt=recipe.opt,
             lr=base_rate(recipe),
             weight_decay=recipe.weight_decay,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,21 @@ from numpy.typing import NDArray
 from probe.training.randomness import Stream, derived
 
 Indices = NDArray[np.int64]
+
+
+class Batching(Protocol):
+    """Which images each update sees: an Order, or anything like it."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def images_per_epoch(self) -> int: ...
+
+    def batch(self, epoch: int, step: int) -> Indices: ...
 
 
 @dataclass(frozen=True)

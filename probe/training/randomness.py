@@ -21,6 +21,7 @@ class Stream(IntEnum):
     MIX = 2
     DROPOUT = 3
     HEAD = 4
+    HELD_OUT = 5
 
 
 def derived(seed: int, stream: Stream, *place: int) -> int:

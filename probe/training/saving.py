@@ -5,7 +5,7 @@ first process alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import nn
 
 from probe.store.step import Step
 from probe.training.folder import LAST, MODEL, RECORD, checkpoint_name, record_bytes
-from probe.training.history import table_files
+from probe.training.history import Row, table_files
 from probe.training.state import Standing, state_bytes, weight_bytes
 
 WEIGHTS, AVERAGED, STATE = LAST
@@ -37,6 +37,8 @@ class Saving:
     minutes: float
     _saved: float = field(default_factory=time.monotonic)
     place: str = "nothing yet"  # what the folder holds, in words
+    unit: str = "epochs"
+    tables: Callable[[Sequence[Row], Sequence[Row]], dict[str, bytes]] = table_files
 
     @property
     def due(self) -> bool:
@@ -51,7 +53,7 @@ class Saving:
         if not self.is_first:
             self.place = self._words(standing)
             return
-        files = self._files(standing) | table_files(standing.epochs, standing.norms)
+        files = self._files(standing) | self.tables(standing.epochs, standing.norms)
         if self.keep_every is not None and number % self.keep_every == 0:
             files[checkpoint_name(number)] = self.module_bytes(evaluated)
         self._write(files, standing)
@@ -95,4 +97,4 @@ class Saving:
 
     def _words(self, standing: Standing) -> str:
         more = f" and {standing.step} updates of the next" if standing.step else ""
-        return f"{standing.epoch} of {self.epochs} epochs{more}"
+        return f"{standing.epoch} of {self.epochs} {self.unit}{more}"

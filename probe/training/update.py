@@ -51,6 +51,8 @@ class Updater:
     the device does not hold them.
     """
 
+    training_mode = True  # of the module while it is updated
+
     def __init__(
         self,
         module: nn.Module,
@@ -72,7 +74,7 @@ class Updater:
         """Update number `step` (from 0). Raises NotFinite, before the weights change, for a loss or
         a gradient that is not finite; ProbeError where one image alone takes too much memory.
         """
-        self.module.train()
+        self.module.train(self.training_mode)
         while (sums := self._gradients(share, step)) is None:
             self._halve(share)
         norm = self._total_gradient(share, sums)
@@ -88,7 +90,7 @@ class Updater:
 
     def replay(self, share: Share, step: int) -> None:
         """Forward and backward pass of an update once more, as they were."""
-        self.module.train()
+        self.module.train(self.training_mode)
         self._gradients(share, step)
 
     def _gradients(self, share: Share, step: int) -> Tensor | None:
@@ -118,17 +120,13 @@ class Updater:
 
     def _micro_batch(self, share: Share, places: Indices, step: int) -> Tensor:
         images, labels = share.part(places, self.accelerator.device)
-        mixed, targets = self.mixing(images, labels, step)
-        with self.accelerator.autocast():
-            logits = logits_of(self.module(mixed)).float()
-        loss = F.cross_entropy(logits, targets, label_smoothing=self._smoothing, reduction="sum")
+        loss, right = self.losses(images, labels, step)
         # a process without an image of its own in a last, small batch adds nothing
         counted = 1.0 if share.counted else 0.0
         total, added = loss * (counted / share.batch), self.extra()
         if added is not None:
             total = total + added * (counted * len(labels) / share.batch)
         self.accelerator.backward(total)
-        right = (logits.detach().argmax(1) == labels).sum()
         return counted * torch.stack(
             [
                 loss.detach().double().cpu(),
@@ -136,6 +134,14 @@ class Updater:
                 torch.tensor(float(len(labels)), dtype=torch.float64),
             ]
         )
+
+    def losses(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Sum of the loss over a micro-batch of update `step`, and images that are right."""
+        mixed, targets = self.mixing(images, labels, step)
+        with self.accelerator.autocast():
+            logits = logits_of(self.module(mixed)).float()
+        loss = F.cross_entropy(logits, targets, label_smoothing=self._smoothing, reduction="sum")
+        return loss, (logits.detach().argmax(1) == labels).sum()
 
     def _total_gradient(self, share: Share, sums: Tensor) -> tuple[float, float, float, float]:
         """Sums gradients and counts over the processes; loss, right answers, images and the norm of

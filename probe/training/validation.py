@@ -51,7 +51,7 @@ class Validation:
         self._autocast = autocast if accelerator is None else accelerator.autocast
         rank, of = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
         self._places = np.arange(rank, len(data), of)
-        self._source = data.source if of == 1 else _some(data.source, self._places)
+        self._source = data.source if of == 1 else picked(data.source, self._places)
         self._labels = torch.from_numpy(data.labels)
         self._transform, self._batch, self._workers = transform, batch_size, workers
         self.images = len(data)
@@ -132,7 +132,8 @@ class _Picked:
         return self.read(self.places[index])
 
 
-def _some(source: ImageSource, places: np.ndarray) -> ImageSource:
+def picked(source: ImageSource, places: np.ndarray) -> ImageSource:
+    """The images at these places."""
     rows = places.tolist()
     return replace(
         source,

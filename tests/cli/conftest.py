@@ -33,10 +33,11 @@ JOBS = {
     "probe.models.loading.load": ["load_model"],
     "probe.models.reading.layers": ["list_norm_layers"],
     "probe.models.reading.unusual": ["affine_errors", "unread_norms"],
+    "probe.training.distilling.distill": ["distill"],
     "probe.training.tracking.track": ["track"],
 }
 # what takes the options that a job takes as `**options`
-PASSED_ON = {"analyze": "capture", "draw_attention": "load_model"}
+PASSED_ON = {"analyze": "capture", "distill": "convert", "draw_attention": "load_model"}
 
 
 class Jobs:

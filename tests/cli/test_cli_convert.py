@@ -9,6 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from probe.jobs.converting.calibrate import Calibration
+from probe.jobs.converting.evaluate import Score
+from probe.jobs.converting.result import Distillation
+from probe.jobs.speed import Speed
+
 LAYERS = ["blocks.0.norm1", "blocks.0.norm2", "norm", "unused"]
 
 
@@ -52,6 +57,10 @@ def conversion(**values: Any) -> Any:
         "tolerance": None,
         "notes": [],
         "files": [],
+        "calibration": None,
+        "distillation": None,
+        "stages": {},
+        "speed": [],
     }
     return SimpleNamespace(**(given | values))
 
@@ -79,6 +88,8 @@ def test_what_is_given_reaches_the_job(cli: Any, jobs: Any) -> None:
         "data": "photos",
         "num_images": 9,
         "tolerance": 0.01,
+        "calibrate": False,
+        "measure_speed": False,
         "model": "net.py:make",
         "weights": "w.pth",
         "batch_size": 3,
@@ -222,3 +233,65 @@ def test_wrong_use_is_one_line(cli: Any, jobs: Any, line: str) -> None:
     cli(*line.split())
     assert (cli.code, cli.out, cli.err) == (2, "", f"probe-norms: error: {WRONG[line]}\n")
     assert jobs.calls == []
+
+
+def test_a_distillation_is_asked_for_with_its_images(cli: Any, jobs: Any) -> None:
+    jobs.answers["distill"] = conversion()
+    line = "--calibrate --distill 40 --data photos --train all --lr 0.01 --train-images 64"
+    assert cli("convert", "runs/a", *line.split(), "--out", "m.safetensors", "-q").code == 0
+    options = jobs.last("distill").options
+    asked = ("steps", "data", "train", "lr", "train_images", "precision", "calibrate", "eval_data")
+    assert [options[name] for name in asked] == [40, "photos", "all", 0.01, 64, "no", True, None]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--distill 5 --out m.safetensors", "--distill 5: needs --data D"),
+        ("--distill 5 --data photos", "--distill 5: needs --out FILE.safetensors"),
+        ("--data photos", "--data photos: is for --distill STEPS"),
+        ("--distill 0", "--distill 0: must be at least 1"),
+        ("--train some", "--train some"),
+        ("--lr 0", "--lr 0: must be a number above 0"),
+    ],
+)
+def test_options_of_a_distillation_that_do_not_fit_are_one_line(
+    line: str, message: str, cli: Any, jobs: Any
+) -> None:
+    done = cli("convert", "runs/a", *line.split())
+    assert done.code == 2
+    assert message in done.err
+    assert not jobs.calls
+
+
+def test_what_came_after_the_conversion_is_told(cli: Any, jobs: Any) -> None:
+    steps = {"a": 1.0, "b": 0.0}
+    rounds = pd.DataFrame({"epoch": [0, 1], "kl": [0.3, 0.1]})
+    jobs.answers["convert"] = conversion(
+        calibration=Calibration(64, "photographs", 0.7, 0.4, steps),
+        distillation=Distillation(rounds, "norms", 40, 1, 56, 8, 2),
+        stages={"converted": score(0.4, 0.6, None), "distilled": score(0.1, 0.8, None)},
+        speed=[
+            Speed("eager", 1, 2.0, 2.5, 0.8, 0.7, 0.9, 9),
+            Speed("compiled", 1, None, None, None, None, None, 0, "torch.compile: no compiler"),
+        ],
+    )
+    text = cli("convert", "runs/a").out
+    assert "calibrated 1 of 2 layers on 64 images: mean squared output error 0.700 before" in text
+    assert "distilled 40 updates of the norms' parameters on 56 images; on 8 held-out" in text
+    assert "0.80 times as fast [0.70, 0.90], slower" in text
+    assert "compiled, 1 image: not measured (torch.compile: no compiler)" in text
+    assert "it buys no time on this machine" in text
+
+
+def test_the_document_holds_what_came_after_the_conversion(cli: Any, jobs: Any) -> None:
+    jobs.answers["convert"] = conversion(
+        calibration=Calibration(64, "photographs", 0.7, 0.4, {"a": 1.0}),
+        stages={"converted": Score(0.4, 0.6, None), "calibrated": Score(0.3, 0.7, None)},
+        speed=[Speed("eager", 1, 2.0, 2.5, 0.8, 0.7, 0.9, 9)],
+    )
+    document = cli("convert", "runs/a", "--json").json
+    assert document["calibration"]["steps"] == {"a": 1.0}
+    assert document["stages"]["calibrated"]["kl"] == 0.3
+    assert document["speed"][0]["verdict"] == "slower"
+    assert "distillation" not in document

@@ -38,6 +38,7 @@ def fold(
     norm_type: opt.NormTypes = None,
     num_images: NumImages = IMAGES,
     repeats: Repeats = 10,
+    measure_speed: opt.MeasureSpeed = False,
     seed: opt.Seed = opt.DEFAULTS.seed,
     device: opt.Device = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
@@ -69,6 +70,7 @@ def fold(
             seed=seed,
             offline=offline,
             repeats=repeats,
+            measure_speed=measure_speed,
             overwrite=overwrite,
             progress=progress,
         )

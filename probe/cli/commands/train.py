@@ -16,21 +16,6 @@ from probe.training.flags import Field, recipe_fields
 RECIPE_HELP = "[default: the recipe's]"
 
 
-def positive(option: str) -> Callable[[Any], float]:
-    """A parser for numbers above 0."""
-
-    def parse(value: Any) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = 0.0
-        if not number > 0:
-            raise opt.Refused(f"{option} {value}: must be a number above 0")
-        return number
-
-    return parse
-
-
 def field_parser(field: Field) -> Callable[[Any], Any]:
     """The parser of a field of the recipe, with the message that options give."""
 
@@ -103,7 +88,7 @@ SaveMinutes = Annotated[
     typer.Option(
         "--save-minutes",
         metavar="X",
-        parser=positive("--save-minutes"),
+        parser=opt.positive("--save-minutes"),
         help="Minutes between saves within an epoch.",
     ),
 ]

@@ -8,8 +8,10 @@ from typing import Any
 
 from probe.cli.terminal import print_json, print_table
 from probe.cli.views.grid import Column, Row
+from probe.cli.views.speed import speed_lines
 from probe.formatting import number, percent, records
 
+TRAINED = {"norms": "the norms' parameters", "all": "all parameters"}
 SHOWN = 5  # layers that cannot be replaced, named below the table
 
 
@@ -60,8 +62,40 @@ def summary(result: Any, rows: Sequence[Row]) -> list[str]:
         lines.append(
             f"top-1: {percent(result.accuracy)} % before, {percent(result.score.accuracy)} % after"
         )
+    lines += refined(result)
+    lines += speed_lines(result.speed)
     lines.append(f"measured on {result.images} images: {result.data}")
     return lines + advice(result, rows)
+
+
+def refined(result: Any) -> list[str]:
+    """What calibrating and distilling did."""
+    lines = []
+    if calibration := result.calibration:
+        moved = sum(share > 0 for share in calibration.steps.values())
+        lines.append(
+            f"calibrated {moved} of {len(calibration.steps)} layers on {calibration.images} "
+            f"images: mean squared output error {number(calibration.error_before)} before, "
+            f"{number(calibration.error_after)} after"
+        )
+    if learned := result.distillation:
+        judged = f"{learned.held_out} held-out" if learned.held_out else "the same"
+        best = learned.rounds.iloc[learned.best_round]
+        lines.append(
+            f"distilled {learned.steps} updates of {TRAINED[learned.train]} on {learned.images} "
+            f"images; on {judged} images KL {number(learned.rounds['kl'].iloc[0])} before, "
+            f"{number(best['kl'])} after (round {learned.best_round} of {len(learned.rounds) - 1})"
+        )
+    if len(result.stages) > 1:
+        each = [f"{name} {stage(score)}" for name, score in result.stages.items()]
+        lines.append(f"on the images measured on: {'; '.join(each)}")
+    return lines
+
+
+def stage(score: Any) -> str:
+    """A score in a few words."""
+    top1 = f", top-1 {percent(score.accuracy)} %" if score.accuracy is not None else ""
+    return f"KL {number(score.kl)}, same class {percent(score.agreement)} %{top1}"
 
 
 def advice(result: Any, rows: Sequence[Row]) -> list[str]:
@@ -99,6 +133,8 @@ def _could_be_curves(asked: Mapping[str, str]) -> bool:
 
 def document(result: Any, run: str, rows: Sequence[Row]) -> dict[str, Any]:
     """The JSON form."""
+    from probe.jobs.converting.result import steps_taken
+
     score = {name: getattr(result.score, name) for name in ("kl", "agreement", "accuracy")}
     return {
         "run": run,
@@ -109,6 +145,7 @@ def document(result: Any, run: str, rows: Sequence[Row]) -> dict[str, Any]:
         "layers": list(rows),
         "converted": score,
         "accuracy_before": result.accuracy,
+        **steps_taken(result),
         "notes": result.notes,
         "files": [str(path) for path in result.files],
     }

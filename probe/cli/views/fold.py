@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from probe.cli.terminal import print_json, print_table
 from probe.cli.views.grid import columns_of
+from probe.cli.views.speed import speed_lines
 from probe.formatting import number
 from probe.wording.columns import FOLD
 from probe.wording.notes import warnings_of
@@ -41,6 +43,7 @@ def lines(done: Mapping[str, Any]) -> Iterator[str]:
         f"{relative} of the largest |output|"
     )
     yield times(done)
+    yield from speed_lines([SimpleNamespace(**row) for row in done.get("speed", [])])
     yield f'file: {done["file"]}; load it with probe.load_folded("{done["file"]}")'
     yield from (f"WARNING: {line}" for line in warnings_of(done))
 

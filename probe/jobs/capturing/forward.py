@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from probe.errors import unknown
 from probe.jobs.inputs import Inputs
@@ -33,6 +33,13 @@ def forward(model: Model, batch: Inputs, autocast: torch.dtype | None = None) ->
     cast = torch.autocast(device.type, autocast) if autocast else nullcontext()
     with torch.no_grad(), cast:
         return model.module(*args, **kwargs)
+
+
+def on_device(batch: Inputs, module: nn.Module) -> Inputs:
+    """The batch on the device of the module's parameters."""
+    device = next((each.device for each in module.parameters()), torch.device("cpu"))
+    args, kwargs = to_device(batch.args, device), to_device(batch.kwargs, device)
+    return Inputs(args, kwargs, batch.images, batch.groups)
 
 
 def input_size(batch: Inputs) -> tuple[int, int] | None:

@@ -1,5 +1,5 @@
 """Convert a pretrained model without training: fitted curves in place of its normalization layers,
-and what that costs.
+and what that costs; calibrated on request.
 
 Every layer is replaced alone, and behind the replaced ones before it in execution order; with a
 tolerance, only the layers that are replaceable within it are replaced in the end. What the numbers
@@ -14,6 +14,7 @@ import itertools
 import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -24,6 +25,7 @@ from probe.errors import UsageError, unknown
 from probe.jobs.converting.curves import check_choice, conversion_curves
 from probe.jobs.converting.eval_data import EvalData, read_eval_data
 from probe.jobs.converting.evaluate import Comparison, activate
+from probe.jobs.converting.improve import Refine, improve
 from probe.jobs.converting.result import BESIDE, Conversion, write
 from probe.jobs.converting.table import choose, layer_rows, measured, passes
 from probe.jobs.fitting.fit import ensure_fitted
@@ -50,6 +52,8 @@ def convert(
     layers: Patterns = "*",
     scope: str = "channel",
     curves: str = "all",
+    calibrate: bool = False,
+    calibration_data: Any = None,
     data: Any = None,
     num_images: int | None = None,
     tolerance: float | None = None,
@@ -62,7 +66,9 @@ def convert(
     seed: int = 0,
     offline: bool = False,
     overwrite: bool = False,
+    measure_speed: bool = False,
     progress: Progress | None = None,
+    refine: Refine | None = None,
 ) -> Conversion:
     """Replace the layers of the model of `run` by their fitted curves, measure what that changes,
     and save the converted model.
@@ -72,6 +78,8 @@ def convert(
     None: nothing is written. layers: globs. scope: `channel` or `layer`. curves: `all`, the
     curve of least loss in every layer that has one; `established`, a line where a layer's curve is
     not shown to be better.
+    calibrate: refit the replaced layers one after the other behind each other, label-free, on
+    calibration_data (None: the run's own images): see probe.jobs.converting.calibrate.
     data: what is compared on, with labels where it has them (a folder of one sub-folder per class,
     a dataset with labels, batches (input, target)); None: the run's own images. num_images: how
     many of them, chosen by `seed`; None: all.
@@ -80,7 +88,9 @@ def convert(
     the tolerance. Loss: the drop of accuracy where there are labels, else 1 - agreement with the
     original, on `data`.
     model: the captured model, where the manifest cannot name it (plain modules); it is converted in
-    place. weights: its checkpoint.
+    place. weights: its checkpoint. measure_speed: the forward pass before and after, eager and
+    compiled, on the first images (probe.jobs.speed). refine: called with the converted model and
+    the slots of its layers before it is measured for the last time and written (probe.distill).
 
     Raises UsageError for wrong arguments and a model that is not the run's, ProbeError where the
     job fails.
@@ -103,17 +113,17 @@ def convert(
             curves=curves,
             progress=report,
         )
-        compared = read_eval_data(
+        read = partial(
+            read_eval_data,
             loaded,
-            data,
-            run,
-            num_images=num_images,
+            run=run,
             batch_size=batch_size,
             workers=workers,
             seed=seed,
             transform=transform,
             progress=report,
         )
+        compared = read(data, num_images=num_images)
         trial = swap(
             loaded.module, to, layers=layers, init="fitted", stand_ins=stand_ins, left_out=left_out
         )
@@ -121,11 +131,26 @@ def convert(
         table, comparison = _measure(loaded, rows, trial, compared, tolerance, report)
         chosen = table.loc[table["replaced"], "layer"].tolist()
         swapped = _swap_only(loaded.module, to, chosen, stand_ins) if chosen else None
+        again = data is not None or num_images is not None or calibration_data is not None
+        own = partial(read, calibration_data, num_images=None, labelled=False)
+        steps = improve(
+            loaded,
+            _by_layer(swapped, chosen) if swapped is not None else {},
+            stand_ins,
+            comparison,
+            images=(own if again else lambda: compared) if calibrate else None,
+            refine=refine,
+            timed=measure_speed,
+            progress=report,
+        )
+        if steps.calibration is not None:
+            table["calibrated"] = table["layer"].map(steps.calibration.steps)
         result = Conversion(
             table=table,
             model=dataclasses.replace(loaded, fingerprint=fingerprint(loaded.module)),
             swap=swapped,
-            score=comparison.score(chosen),
+            score=[*steps.stages.values()][-1],
+            **vars(steps),
             accuracy=comparison.accuracy,
             images=compared.images,
             data=compared.description,

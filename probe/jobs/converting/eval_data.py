@@ -47,7 +47,7 @@ class EvalData:
 def read_eval_data(
     model: Model,
     data: Any,
-    run: Run,
+    run: Run | None,
     *,
     num_images: int | None,
     batch_size: int,
@@ -55,23 +55,24 @@ def read_eval_data(
     seed: int,
     transform: Transform | None,
     progress: Progress,
+    labelled: bool = True,
 ) -> EvalData:
     """The batches of `data`; None: the images of the run, or the bundled photographs where those
-    cannot be opened again.
+    cannot be opened again. labelled: False reads no labels.
 
     Raises UsageError for data that cannot be opened, ProbeError where no image can be used.
     """
     labels, classes, said = None, None, ""
-    if data is None:
+    if data is None and run is not None:
         data, said = run_images(run, num_images)
     elif is_images(data):
         data = data if isinstance(data, ImageSource) else open_images(data, num_images, seed)
     elif isinstance(data, Iterable) and not isinstance(data, Tensor):
         data = list(data)
-        labels = _labels_of_batches(data)
+        labels = _labels_of_batches(data) if labelled else None
     if isinstance(data, ImageSource):
         said = said or _location(data.description)
-        found = labels_of(data)
+        found = labels_of(data) if labelled else None
         labels, classes = (found.index, found.classes) if found is not None else (None, None)
     stream = open_stream(
         model,

@@ -79,6 +79,11 @@ class Comparison:
             self._scores[layers] = self._against_original(self._logits(layers))
         return self._scores[layers]
 
+    def score_of(self, model: Model) -> Score:
+        """Another model, or the same as it stands, whatever is in its slots."""
+        logits = torch.cat([logits_of(forward(model, batch)) for batch in self.data.batches])
+        return self._against_original(logits)
+
     def output_errors(self) -> dict[str, tuple[float, float]]:
         """Relative output error of each layer: alone, and behind the replaced layers before it."""
         rivals = {layer: _Rivals(slots[0].old, slots[0].new) for layer, slots in self.slots.items()}
@@ -148,6 +153,11 @@ def logits_of(output: Any) -> Tensor:
 
     Raises UsageError for any other output: KL and agreement need a classifier.
     """
+    return raw_logits(output).detach().to("cpu", torch.float64)
+
+
+def raw_logits(output: Any) -> Tensor:
+    """The logits (B, K) of an output as they are. Raises UsageError for any other output."""
     logits = getattr(output, "logits", output)
     if isinstance(logits, tuple | list) and logits:
         logits = logits[0]
@@ -157,7 +167,7 @@ def logits_of(output: Any) -> Tensor:
             f"the model gives a {type(logits).__name__}{shape}; logits (images, classes) are "
             "needed to compare models"
         )
-    return logits.detach().to("cpu", torch.float64)
+    return logits
 
 
 class _RelativeError:

@@ -11,15 +11,38 @@ from pathlib import Path
 
 import pandas as pd
 
-from probe.formatting import csv_bytes
+from probe.formatting import csv_bytes, records
+from probe.jobs.converting.calibrate import Calibration
 from probe.jobs.converting.converted_file import converted_bytes
 from probe.jobs.converting.evaluate import Score
 from probe.jobs.figure_file import Put, save
 from probe.jobs.inputs import shown_name
+from probe.jobs.speed import Speed, speed_rows
 from probe.models.loading.load import Model
 from probe.models.replacing.swap import Swap
 
 BESIDE = (".csv", ".png", ".svg")  # endings of the files beside the model
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What a distillation did. rounds: a row per round, and one before the first (epoch 0): KL in
+    nats and agreement with the original on the held-out images, 0 of them where there are too few
+    images: then on those that it learned from.
+    """
+
+    rounds: pd.DataFrame
+    train: str  # norms or all
+    steps: int
+    best_round: int  # whose weights were taken
+    images: int  # learned from
+    held_out: int
+    blocks: int  # whose outputs were compared
+
+    def as_dict(self) -> dict[str, object]:
+        """As the file and --json say it."""
+        names = ("train", "steps", "best_round", "images", "held_out", "blocks")
+        return {**{name: getattr(self, name) for name in names}, "rounds": records(self.rounds)}
 
 
 @dataclass(frozen=True)
@@ -29,21 +52,33 @@ class Conversion:
     table: one row per layer in execution order: layer, depth, kind, affine, family (of its curve;
     linear: a line); rel_error, kl, agreement and accuracy of the layer replaced alone, and with
     `_cumulative` together with every layer before it; replaced (in the converted model), reason
-    (why a layer cannot be replaced).
+    (why a layer cannot be replaced). All that is of the plain conversion; of a calibrated one there
+    is a column calibrated besides: the share of the way to its solution that the layer went.
     """
 
     table: pd.DataFrame
     model: Model  # converted in place
-    # .undo() brings the original layers back; None where no layer is within the tolerance
+    # .undo() brings the original layers back (what else a distillation of all parameters changed
+    # stays changed); None where no layer is within the tolerance
     swap: Swap | None
-    score: Score  # of the converted model
+    score: Score  # of the converted model after its last step
     accuracy: float | None  # of the original, where there are labels
     images: int
     data: str  # what the images are
     asked: dict[str, str]  # norm, scope, curves
     tolerance: float | None
+    calibration: Calibration | None = None
+    distillation: Distillation | None = None
+    # converted, calibrated, distilled: the score after each step that was taken
+    stages: dict[str, Score] = field(default_factory=dict)
+    speed: list[Speed] = field(default_factory=list)  # where it was measured
     notes: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+
+
+def as_dict(calibration: Calibration) -> dict[str, object]:
+    """As the file and --json say it."""
+    return {**dataclasses.asdict(calibration), "steps": dict(calibration.steps)}
 
 
 def write(result: Conversion, original: Model, path: Path, put: Put) -> list[Path]:
@@ -92,4 +127,19 @@ def _metadata(result: Conversion, original: Model) -> Mapping[str, object]:
             "images": result.images,
             "data": result.data,
         },
+        **steps_taken(result),
     }
+
+
+def steps_taken(result: Conversion) -> dict[str, object]:
+    """What came after the conversion, as the file and --json say it."""
+    steps: dict[str, object] = {}
+    if result.calibration:
+        steps["calibration"] = as_dict(result.calibration)
+    if result.distillation:
+        steps["distillation"] = result.distillation.as_dict()
+    if result.speed:
+        steps["speed"] = speed_rows(result.speed)
+    if result.calibration or result.distillation:
+        steps["stages"] = {name: dataclasses.asdict(each) for name, each in result.stages.items()}
+    return steps

@@ -8,7 +8,7 @@ import copy
 import os
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ import torch
 from torch import nn
 
 from probe.errors import ProbeError, UsageError
-from probe.jobs.capturing.forward import to_device
+from probe.jobs.capturing.forward import on_device
 from probe.jobs.folding.folded_file import save_folded
 from probe.jobs.inputs import Inputs, check_layers, describe, open_model, open_stream
 from probe.jobs.model_file import model_file
+from probe.jobs.speed import Speed, speed_rows
+from probe.jobs.speed import measure_speed as time_forward
 from probe.layer_names import Patterns
 from probe.models.folding.fold import Fold, fold
 from probe.models.loading.load import Model
@@ -63,6 +65,7 @@ class FoldedModel:
     seconds_after: Seconds
     repeats: int
     threads: int
+    speed: list[Speed] = field(default_factory=list)  # where it was measured
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON: the fields, and the report as `layers`."""
@@ -82,7 +85,15 @@ class FoldedModel:
         }
         measured = {"deviation": self.fold.deviation, "relative_deviation": self.fold.relative}
         rows = [asdict(outcome) for outcome in self.fold.outcomes]
-        return {"file": str(self.path), "model": self.model, **plain, **measured, "layers": rows}
+        speed = {"speed": speed_rows(self.speed)} if self.speed else {}
+        return {
+            "file": str(self.path),
+            "model": self.model,
+            **plain,
+            **measured,
+            **speed,
+            "layers": rows,
+        }
 
 
 @offline_means_all
@@ -98,6 +109,7 @@ def fold_model(
     seed: int = 0,
     offline: bool = False,
     repeats: int = 10,
+    measure_speed: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> FoldedModel:
@@ -105,7 +117,8 @@ def fold_model(
     again.
 
     data: images (or batches) to trace, check and time on, all of them in one forward pass; None:
-    bundled photographs. A module or a loaded model is folded in place. Raises UsageError for wrong
+    bundled photographs. measure_speed: besides, one image and 32, eager and compiled
+    (probe.jobs.speed). A module or a loaded model is folded in place. Raises UsageError for wrong
     arguments, ProbeError where nothing can be folded.
     """
     path = model_file(out, overwrite)
@@ -130,6 +143,7 @@ def fold_model(
             f"{done.outcomes[0].reason}"
         )
     times = alternating_times([original, done.module], inputs, repeats, report)
+    speed = time_forward(original, done.module, inputs, progress=report) if measure_speed else []
     return FoldedModel(
         path=save_folded(done, path, loaded, overwrite=overwrite),
         model=described,
@@ -141,6 +155,7 @@ def fold_model(
         seconds_after=times[1],
         repeats=repeats,
         threads=torch.get_num_threads(),
+        speed=speed,
     )
 
 
@@ -202,9 +217,7 @@ def _inputs(model: Model, data: Any, num_images: int | None, seed: int) -> Input
     inputs = next(stream.batches, None)
     if inputs is None:
         raise ProbeError("no image could be read to check the folded model on")
-    device = next((value.device for value in model.module.parameters()), torch.device("cpu"))
-    args, kwargs = to_device(inputs.args, device), to_device(inputs.kwargs, device)
-    return Inputs(args, kwargs, inputs.images, inputs.groups)
+    return on_device(inputs, model.module)
 
 
 __all__ = ["Counts", "FoldedModel", "Seconds", "alternating_times", "counts", "fold_model"]

@@ -1,8 +1,8 @@
 """A network by name, with weights and its own evaluation transform: `load_model("resnet50")`.
 
 Names: `NAME` or `timm:NAME`, `torchvision:NAME`, `bundled:NAME`, `hf:NAME`, `hf-hub:OWNER/NAME`,
-`FILE.py:FACTORY`, or `FILE.safetensors` that `train` wrote. Weights: `pretrained`, `random`
-(seeded) or a file.
+`FILE.py:FACTORY`, or `FILE.safetensors` that `train` or `convert` wrote. Weights: `pretrained`,
+`random` (seeded) or a file.
 """
 
 from __future__ import annotations
@@ -17,12 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from probe.errors import UsageError
+from probe.models.loading.converted import build_converted
 from probe.models.loading.feed import Feed
 from probe.models.loading.origins import ORIGINS, Request
 from probe.models.loading.origins.names import ACCEPTED
 from probe.models.loading.origins.python_file import is_file_name
 from probe.models.loading.origins.timm_folders import prefix_of
-from probe.models.loading.trained import SUFFIX, build_trained, is_trained_file, trained_model
+from probe.models.loading.trained import (
+    SUFFIX,
+    build_trained,
+    is_converted_file,
+    is_trained_file,
+    trained_model,
+)
 from probe.models.loading.weights import fingerprint
 from probe.paths import user_path
 
@@ -83,6 +90,8 @@ def load_model(
     request = Request(plain, mode, path, seed, offline, kwargs)
     if path is not None and is_trained_file(path):
         built = build_trained(ORIGINS[origin], request, f"{origin}:{plain}")
+    elif path is not None and is_converted_file(path):
+        built = build_converted(ORIGINS[origin], request, f"{origin}:{plain}")
     else:
         built = ORIGINS[origin](request)
     module = built.module.eval().to(device=target, dtype=kind)

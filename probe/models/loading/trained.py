@@ -23,6 +23,7 @@ import safetensors.torch
 from torch import nn
 
 from probe.errors import UsageError, unknown
+from probe.models.loading.converted import CONVERTED
 from probe.models.loading.file_metadata import Format, metadata_of, read_metadata
 from probe.models.loading.origins.common import Built, Request, load_exactly
 from probe.models.loading.origins.names import is_architecture
@@ -41,21 +42,31 @@ _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def is_trained_file(path: Path) -> bool:
     """Was this file written by `train`?"""
+    return format_of(path) == TRAINED.name
+
+
+def is_converted_file(path: Path) -> bool:
+    """Was this file written by `convert`?"""
+    return format_of(path) == CONVERTED.name
+
+
+def format_of(path: Path) -> str | None:
+    """What a safetensors file says it is; None for another file, or one that says nothing."""
     if path.suffix != SUFFIX:
-        return False
+        return None
     try:
-        return metadata_of(path).get("format") == TRAINED.name
+        return metadata_of(path).get("format")
     except (OSError, safetensors.SafetensorError):  # whoever reads its weights says what is wrong
-        return False
+        return None
 
 
 def trained_model(path: Path) -> str:
-    """The name of the network that a file is of. Raises UsageError for another file, and where the
-    name could run code.
+    """The name of the network that a trained or converted file is of. Raises UsageError for another
+    file, and where the name could run code.
     """
     if not path.is_file():
         raise UsageError(f"model {str(path)!r} is not a file")
-    known = read_metadata(path, TRAINED)
+    known = read_metadata(path, CONVERTED if is_converted_file(path) else TRAINED)
     name = known["model"]
     if known["origin"] == "module":
         raise UsageError(

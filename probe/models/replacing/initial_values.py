@@ -27,7 +27,7 @@ def init_from_curve(new: Any, stand_in: StandIn, families: Sequence[str]) -> str
     A line is the straight part of the first family where the norm is no line itself. Raises
     NotReplaced for values that overflow.
     """
-    curve = stand_in if stand_in.family in families else stand_in.as_family(families[0])
+    curve = curve_of(stand_in, families)
     weight, bias = (
         torch.as_tensor(values, dtype=torch.float64) for values in (curve.weight, curve.bias)
     )
@@ -41,6 +41,11 @@ def init_from_curve(new: Any, stand_in: StandIn, families: Sequence[str]) -> str
                 f"{name}"
             )
     return "" if curve is stand_in else "line: the layer has no alpha"
+
+
+def curve_of(stand_in: StandIn, families: Sequence[str]) -> StandIn:
+    """The stand-in as a norm of these families holds it."""
+    return stand_in if stand_in.family in families else stand_in.as_family(families[0])
 
 
 def init_from_layer(new: nn.Module, old: nn.Module) -> str:

@@ -1,0 +1,1 @@
+"""A converted network learns from the original one, without labels."""
