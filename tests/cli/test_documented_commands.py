@@ -104,6 +104,7 @@ JOBS = {
     "layers": "probe.models.loading.load.load_model",
     "plot": "probe.jobs.drawing.draw.plot",
     "report": "probe.jobs.reporting.report.report",
+    "distill": "probe.training.distilling.distill.distill",
     "track": "probe.training.tracking.track.track",
     "train": "probe.training.train.train",
     "train, its plan": "probe.training.train.planned",

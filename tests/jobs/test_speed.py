@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -14,6 +12,9 @@ from probe.jobs.inputs import Inputs
 from probe.jobs.speed import COMPILED, EAGER, Speed, measure_speed, speed_rows
 
 
+NOW = [0.0]  # seconds, of a clock that the modules turn
+
+
 class Waits(nn.Module):
     def __init__(self, seconds):
         super().__init__()
@@ -21,13 +22,14 @@ class Waits(nn.Module):
 
     def forward(self, x):
         self.seen.append(len(x))
-        time.sleep(self.seconds)
+        NOW[0] += self.seconds
         return x
 
 
 @pytest.fixture
 def few(monkeypatch):
     monkeypatch.setattr(speed, "PAIRS", (5, 5))
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: NOW[0])
     return Inputs((torch.arange(3.0)[:, None],), {}, np.arange(3), np.arange(3))
 
 
@@ -35,15 +37,15 @@ def test_the_ratio_is_that_of_the_times_and_above_one_where_it_is_faster_now(few
     before, after = Waits(0.004), Waits(0.001)
     (row,) = measure_speed(before, after, few, modes=(EAGER,), batches=(2,))
     assert row.pairs == 5
-    assert row.before_ms > 4
+    assert (row.before_ms, row.after_ms) == (pytest.approx(4), pytest.approx(1))
     assert row.low <= row.ratio <= row.high
-    assert row.ratio > 1
+    assert row.ratio == pytest.approx(4)
     assert row.verdict == "faster"
     assert measure_speed(after, before, few, modes=(EAGER,), batches=(2,))[0].verdict == "slower"
 
 
 def test_batches_are_made_of_the_images_that_there_are_over_again(few):
-    before, after = Waits(0), Waits(0)
+    before, after = Waits(1), Waits(1)
     before.train()
     rows = measure_speed(before, after, few, modes=(EAGER,), batches=(1, 7))
     assert [row.batch for row in rows] == [1, 7]
@@ -65,7 +67,7 @@ def test_without_a_compiler_the_eager_numbers_remain(few, monkeypatch):
         return call
 
     monkeypatch.setattr(torch, "compile", compile_nothing)
-    rows = measure_speed(Waits(0), Waits(0), few, batches=(1,))
+    rows = measure_speed(Waits(1), Waits(1), few, batches=(1,))
     assert [row.mode for row in rows] == [EAGER, COMPILED]
     assert rows[0].ratio is not None
     assert rows[1].ratio is None
