@@ -11,7 +11,6 @@ from probe.jobs import speed
 from probe.jobs.inputs import Inputs
 from probe.jobs.speed import COMPILED, EAGER, Speed, measure_speed, speed_rows
 
-
 NOW = [0.0]  # seconds, of a clock that the modules turn
 
 
