@@ -100,7 +100,7 @@ class LayerStatistics:
         several threads may.
         """
         for buffer in (self.uniform, self.prefix):
-            buffer.settle()
+            buffer.rows()
         self.tail.elements()
 
     def merge(self, other: LayerStatistics) -> None:

@@ -123,6 +123,7 @@ class SampleBuffer:
         self._key = np.empty(self._capacity, np.uint64)
         self._where = np.empty((self._capacity, 2), np.int32)  # image, position
         self._columns: list[NDArray[np.float32]] = []
+        self._in_order = True  # by image and position
 
     def add(
         self,
@@ -137,7 +138,7 @@ class SampleBuffer:
             self._columns = [
                 np.empty((self._capacity, *column.shape[1:]), np.float32) for column in columns
             ]
-        start = 0
+        start, self._in_order = 0, False
         while start < len(key):
             part = slice(start, start + self._capacity - self._count)
             into = slice(self._count, self._count + len(key[part]))
@@ -186,26 +187,31 @@ class SampleBuffer:
         self._key = with_capacity(state["key"].astype(np.uint64), self._capacity)
         self._where = with_capacity(state["where"].astype(np.int32), self._capacity)
         self._columns = [with_capacity(c.astype(np.float32), self._capacity) for c in columns]
+        self._in_order = False
 
     def settle(self) -> None:
         """Drop all but the `size` smallest keys."""
         if self._count <= self.size:
             return
-        kept = np.sort(np.argpartition(self._key[: self._count], self.size - 1)[: self.size])
-        arrays: list[NDArray] = [self._key, self._where, *self._columns]
-        for array in arrays:
-            array[: self.size] = array[kept]
-        self._count = self.size
+        self._keep(np.sort(np.argpartition(self._key[: self._count], self.size - 1)[: self.size]))
         # a buffer of no rows takes none
         self.below = self._key[: self.size].max(initial=np.uint64(0))
 
+    def _keep(self, chosen: NDArray[np.int64]) -> None:
+        """The rows with these indices, in this order, and no others."""
+        arrays: list[NDArray] = [self._key, self._where, *self._columns]
+        for array in arrays:
+            array[: len(chosen)] = array[chosen]
+        self._count = len(chosen)
+
     def rows(self) -> tuple[NDArray[np.int32], NDArray[np.int32], list[NDArray[np.float32]]]:
-        """Image (n,), position (n,) and the columns, sorted by (image, position)."""
+        """Image (n,), position (n,) and the columns, sorted by (image, position): views, good until
+        the next `add`.
+        """
         self.settle()
-        where = self._where[: self._count]
-        order = np.lexsort((where[:, 1], where[:, 0]))
-        return (
-            where[order, 0],
-            where[order, 1],
-            [column[: self._count][order] for column in self._columns],
-        )
+        if not self._in_order:
+            where = self._where[: self._count]
+            self._keep(np.lexsort((where[:, 1], where[:, 0])))
+            self._in_order = True
+        n = self._count
+        return self._where[:n, 0], self._where[:n, 1], [column[:n] for column in self._columns]

@@ -12,6 +12,7 @@ log.jsonl, which --training takes, too.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import tempfile
 from pathlib import Path
@@ -129,7 +130,7 @@ def card(model: Model, log: list[dict[str, Any]], command: str) -> str:
     path = weights_path(model.name)
     return CARD.format(
         name=model.name,
-        architecture=(ARCHITECTURES[model.name].__doc__ or "").strip(),
+        architecture=inspect.getdoc(ARCHITECTURES[model.name]) or "",
         parameters=sum(p.numel() for p in model.module.parameters()),
         file=path.name,
         size=path.stat().st_size / 1e6,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pyarrow as pa
 from torch import nn
 
 from probe.jobs.capturing import tables
@@ -35,42 +36,53 @@ def write_layers(
     """Samples by two threads, whose compression releases the GIL, and the tables meanwhile. Returns
     the manifest's layer records.
     """
-    called = [(layer, statistics) for layer, statistics in captured if statistics is not None]
-    report("store", 0, len(called))
-    for _, statistics in called:
-        statistics.settle()
-
-    def write_samples(layer: Layer, statistics: LayerStatistics) -> None:
-        writer.write_samples(layer.depth, layer.name, **tables.sample_columns(statistics))
-
-    with ThreadPoolExecutor(2) as pool:
-        written = [pool.submit(write_samples, *item) for item in called]
-        records = _write_tables(writer, module, captured)
-        for count, sample in enumerate(written, start=1):
-            sample.result()
-            report("store", count, len(called))
-    return records
-
-
-def _write_tables(
-    writer: RunWriter, module: nn.Module, captured: CapturedLayers
-) -> list[dict[str, Any]]:
     modules = {name: child for name, child, _ in norm_modules(module)}
-    parts: dict[str, list[Any]] = {"moments": [], "profile": [], "rows": []}
-    records = []
-    for layer, statistics in captured:
-        of_module = {"own_alpha": own_alpha(modules[layer.module])}
-        if statistics is None:
-            records.append(layer_record(layer, None) | of_module)
-            continue
+    called = [_Called(layer, each, modules) for layer, each in captured if each is not None]
+    report("store", 0, len(called))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(_Called.settle, called))
+        samples = [pool.submit(each.write_samples, writer) for each in called]
+        _write_tables(writer, called)
+        errors = {}
+        for count, (each, error) in enumerate(zip(called, samples, strict=True), start=1):
+            errors[each.layer.name] = error.result()
+            report("store", count, len(called))
+    return [
+        layer_record(layer, statistics, errors.get(layer.name))
+        | {"own_alpha": own_alpha(modules[layer.module])}
+        for layer, statistics in captured
+    ]
+
+
+class _Called:
+    """A layer that was called: what is known of it."""
+
+    def __init__(
+        self, layer: Layer, statistics: LayerStatistics, modules: dict[str, nn.Module]
+    ) -> None:
+        self.layer, self.statistics = layer, statistics
         affine = affine_of(modules[layer.module], layer.channels)
-        weight, bias = (values.numpy() for values in affine)
-        parts["moments"].append(tables.moments_columns(layer, statistics, weight, bias))
-        parts["profile"].append(tables.profile_columns(layer, statistics))
-        parts["rows"].append(tables.token_columns(layer, statistics))
-        error = tables.affine_error(statistics, weight, bias)
-        records.append(layer_record(layer, statistics, error) | of_module)
+        self.weight, self.bias = (values.numpy() for values in affine)
+
+    def settle(self) -> None:
+        self.statistics.settle()
+
+    def write_samples(self, writer: RunWriter) -> float | None:
+        """Returns how far the samples are from weight * normalized + bias."""
+        columns = tables.sample_columns(self.statistics)
+        writer.write_samples(self.layer.depth, self.layer.name, **columns)
+        return tables.affine_error(self.statistics, self.weight, self.bias)
+
+    def moments(self) -> pa.Table:
+        return tables.moments_columns(self.layer, self.statistics, self.weight, self.bias)
+
+
+def _write_tables(writer: RunWriter, called: list[_Called]) -> None:
+    parts = {
+        "moments": [each.moments() for each in called],
+        "profile": [tables.profile_columns(each.layer, each.statistics) for each in called],
+        "rows": [tables.token_columns(each.layer, each.statistics) for each in called],
+    }
     for name, of_layers in parts.items():
-        there = [part for part in of_layers if part is not None]
+        there = [each for each in of_layers if each is not None]
         writer.write_table(name, tables.joined(name, there))
-    return records

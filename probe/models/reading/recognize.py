@@ -50,6 +50,13 @@ class Recognized:
         return self.error is None or self.error < EXACT
 
 
+# most modules of a network are of these files of torch, and need no look at all
+_WITHOUT_NORMS = {
+    f"torch.nn.modules.{name}"
+    for name in ("activation", "container", "conv", "dropout", "linear", "pooling")
+}
+
+
 def recognize(module: nn.Module) -> Recognized | None:
     """What the module is; None if it is no normalization layer that can be read."""
     own = registered(module)
@@ -57,6 +64,8 @@ def recognize(module: nn.Module) -> Recognized | None:
         names = own.names_in(module)
         untried = Recognized(own.norm_type.holding(names), names)
         return _of_trial(try_type(module, own.norm_type, names)) or untried
+    if type(module).__module__ in _WITHOUT_NORMS:
+        return None
     by_name = type_by_table(module) or _first_match(RESPONSE_NORMS, module)
     names = conventions.affine_names(module)
     if by_name is None:
