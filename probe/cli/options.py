@@ -7,6 +7,7 @@ what is accepted, whatever the installed typer or click would say.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import PurePath
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from probe import __version__
+from probe.errors import UsageError
 from probe.records import Plan
 
 DEFAULTS = Plan(images=128)
@@ -188,6 +190,34 @@ NumImages = Annotated[
 ]
 BatchSize = Annotated[int, number_option("--batch-size", 1, "Images per forward pass.")]
 Workers = Annotated[int, number_option("--workers", 0, "Extra processes that read images.")]
+ModelWorkers = Annotated[
+    int,
+    number_option(
+        "--workers",
+        0,
+        "Extra processes that read images; with --engine processes or ray those that run the "
+        "model (0: one per GPU, or per core).",
+    ),
+]
+ENGINES = ("local", "processes", "ray")  # the names of probe.engines, which imports torch
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="ENGINE",
+        parser=one_of("--engine", ENGINES),
+        help="Who runs the model: local (this process), processes (several of this machine) or "
+        "ray (a cluster).",
+    ),
+]
+Address = Annotated[
+    str | None,
+    text_option(
+        "--address",
+        "HOST:PORT",
+        "The Ray cluster, or auto for that of this machine.  [default: one is started here]",
+    ),
+]
 Seed = Annotated[int, number_option("--seed", 0, "Decides images, rows and random weights.")]
 Device = Annotated[
     str | None,
@@ -281,6 +311,19 @@ Version = Annotated[
         "--version", callback=print_version, is_eager=True, help="Print the version and leave."
     ),
 ]
+
+
+def refuse_torchrun() -> None:
+    """Raises UsageError in one of several processes that torchrun started: each of them would do
+    the whole job.
+    """
+    number = os.environ.get("WORLD_SIZE", "1")
+    if number != "1":
+        raise UsageError(
+            f"started as process {os.environ.get('RANK', '?')} of {number} (torchrun): every one "
+            "would do the whole job; leave torchrun out and give --engine processes --workers "
+            f"{number} (one machine) or --engine ray (several)"
+        )
 
 
 def default_out(model: str, weights: str) -> str:

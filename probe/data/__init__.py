@@ -9,9 +9,12 @@ from probe.data.labels import Labels, labels_of
 from probe.data.loader import (
     Batch,
     cut_batches,
+    cut_stream,
     iterate,
     iterate_stream,
     load_batch,
+    none_used,
+    read_batch,
     worker_died,
 )
 from probe.data.source import ImageSource
@@ -25,13 +28,16 @@ __all__ = [
     "ImageStream",
     "Labels",
     "cut_batches",
+    "cut_stream",
     "image_stream_of",
     "is_stream_name",
     "iterate",
     "iterate_stream",
     "labels_of",
     "load_batch",
+    "none_used",
     "open_image_stream",
     "open_images",
+    "read_batch",
     "worker_died",
 ]

@@ -24,6 +24,7 @@ from probe.errors import ProbeError, UsageError, named_first_line
 
 Transform = Callable[[Any], Tensor]
 Read = Callable[[], Any]  # gives one image; raises BadImage
+Row = tuple[int, str, Read]  # index and id of an image
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,31 @@ class Batch:
         return len(self.indices)
 
 
-def cut_batches(images: int, batch_size: int) -> list[np.ndarray]:
-    """Image indices of every batch: consecutive runs of `batch_size`, the last one shorter."""
+@dataclass(frozen=True)
+class Cut(Sequence[np.ndarray]):
+    """Image indices of every batch: consecutive runs of `batch_size`, the last one shorter. A
+    function of the number of the batch: no list of them is kept.
+    """
+
+    images: int
+    batch_size: int
+    first: int = 0  # batch
+
+    def __len__(self) -> int:
+        return max(0, -(-self.images // self.batch_size) - self.first)
+
+    def __getitem__(self, number: Any) -> Any:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        start = (self.first + number) * self.batch_size
+        return np.arange(start, min(start + self.batch_size, self.images))
+
+
+def cut_batches(images: int, batch_size: int, first: int = 0) -> Cut:
+    """The batches from number `first` on. Raises UsageError for batches of no image."""
     if batch_size < 1:
         raise UsageError(f"batch_size is {batch_size}; give at least 1")
-    return [
-        np.arange(start, min(start + batch_size, images)) for start in range(0, images, batch_size)
-    ]
+    return Cut(images, batch_size, first)
 
 
 def load_batch(
@@ -59,10 +78,10 @@ def load_batch(
     Raises UsageError where tensors to be stacked differ in shape.
     """
     rows = [(i, source.ids[i], partial(source.load, i)) for i in map(int, indices)]
-    return _batch(rows, transform, stacked)
+    return read_batch(rows, transform, stacked)
 
 
-def _batch(rows: Sequence[tuple[int, str, Read]], transform: Transform, stacked: bool) -> Batch:
+def read_batch(rows: Sequence[Row], transform: Transform, stacked: bool) -> Batch:
     """Reads and transforms the images of (index, id, reading function)."""
     kept, tensors, skipped = [], [], []
     for index, name, read in rows:
@@ -93,7 +112,7 @@ def iterate(
     """
     if workers < 0:
         raise UsageError(f"workers is {workers}; give 0 or more")
-    batches = cut_batches(len(source), batch_size)[start:]
+    batches = cut_batches(len(source), batch_size, start)
     results = _results(_Batches(source, transform, batches, stacked), workers, timeout or 0)
     return _checked(results, used=start)  # a job goes on after a batch that could be used
 
@@ -108,9 +127,16 @@ def iterate_stream(
     """Batches of images as they come, the first `num_images` or all; an image's index is its place
     in the stream. Raises ProbeError at the end where no image at all could be used.
     """
+    cut = cut_stream(images, batch_size, num_images)
+    return _checked(read_batch(batch, transform, stacked) for batch in cut)
+
+
+def cut_stream(
+    images: Iterable[Read], batch_size: int, num_images: int | None
+) -> Iterator[list[Row]]:
+    """The rows of batches of images as they come, not read yet."""
     rows = ((i, f"image #{i}", read) for i, read in enumerate(islice(images, num_images)))
-    cut = iter(lambda: list(islice(rows, batch_size)), [])
-    return _checked(_batch(batch, transform, stacked) for batch in cut)
+    return iter(lambda: list(islice(rows, batch_size)), [])
 
 
 class _Batches(Dataset[Any]):
@@ -122,7 +148,7 @@ class _Batches(Dataset[Any]):
         self,
         source: ImageSource,
         transform: Transform,
-        batches: list[np.ndarray],
+        batches: Cut,
         stacked: bool,
     ) -> None:
         self.source, self.transform, self.batches = source, transform, batches
@@ -216,22 +242,35 @@ def _too_late(dataset: _Batches, batch: int, timeout: float) -> str:
 
 def _checked(results: Iterator[Batch | ProbeError], used: int = 0) -> Iterator[Batch]:
     """used: how many could be used before."""
-    skipped = 0
-    reasons: list[str] = []
+    number = 0
+    skipped: list[tuple[str, str]] = []
     for result in results:
         if isinstance(result, ProbeError):
             raise result
-        used, skipped = used + len(result), skipped + len(result.skipped)
-        reasons += [
-            f"{name}: {reason}" for name, reason in result.skipped[: max(0, 3 - len(reasons))]
-        ]
+        used, number = used + len(result), number + len(result.skipped)
+        skipped += result.skipped[: max(0, 3 - len(skipped))]
         yield result
     if not used:
-        raise ProbeError(f"none of the {skipped} images could be used ({'; '.join(reasons)})")
+        raise none_used(number, skipped)
+
+
+def none_used(number: int, skipped: Sequence[tuple[str, str]]) -> ProbeError:
+    """The one line where none of so many images could be used; the first ones with the reasons."""
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
+    return ProbeError(f"none of the {number} images could be used ({reasons})")
 
 
 def _identity(batch: Any) -> Any:
     return batch
 
 
-__all__ = ["Batch", "cut_batches", "iterate", "iterate_stream", "load_batch"]
+__all__ = [
+    "Batch",
+    "cut_batches",
+    "cut_stream",
+    "iterate",
+    "iterate_stream",
+    "load_batch",
+    "none_used",
+    "read_batch",
+]

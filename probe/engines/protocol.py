@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, Self, TypeVar
 
 
@@ -27,6 +27,27 @@ class Worker(Protocol):
 
 
 W = TypeVar("W", bound=Worker)
+
+
+class Batches(Protocol):
+    """Batches that may be read here, one after the other, or in other processes, share by share.
+
+    A share is a few batches that follow each other; how many depends on the plan alone, so that
+    the shares are the same for any number of workers. The batches travel to each process once, and
+    leave behind what can be read here only; a share is picklable and small.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        """All of them, read in this process."""
+
+    def shares(self) -> Iterator[Any]:
+        """The shares in order, made one at a time; there may be no end that is known."""
+
+    def read(self, share: Any) -> Iterator[Any]:
+        """The batches of a share, in any process."""
+
+    def note(self) -> Any:
+        """What is to be told, in the process of the job, of the share that was read last."""
 
 
 class Engine(Protocol):

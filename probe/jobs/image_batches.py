@@ -54,6 +54,29 @@ class Stream:
     # planned batches that were read, up to the one given last; set before reading, those that
     # another job worked on
     read: int = 0
+    source: ImageSource | ImageStream | None = None  # of images; None: batches were given
+    making: Making | None = None  # how the images of the source become batches
+    limit: int | None = None  # so many images of an ImageStream are read; None: all
+
+
+@dataclass(frozen=True)
+class Making:
+    """How images become what a model is called with, in any process."""
+
+    transform: Callable[[Any], Tensor]
+    batch_size: int
+    stacked: bool
+    feed: Feed
+    dtype: torch.dtype
+    mask: Mask | None
+    groups: NDArray[np.int64] | None  # by image; None: their number modulo GROUPS
+
+    def inputs(self, batch: Batch) -> Inputs:
+        """A batch of images on its way into the model."""
+        images, number = _in_dtype(batch.inputs, self.dtype), batch.indices
+        group = number % GROUPS if self.groups is None else self.groups[number]
+        valid = valid_positions(self.mask, images)
+        return Inputs(self.feed.arguments(images), {}, number, group, valid)
 
 
 def image_stream(
@@ -79,6 +102,10 @@ def image_stream(
         groups = source.groups
         described = {**source.description, "sources": len(set(source.sources))}
         stream = Stream(iter(()), len(source), list(source.ids), described, groups.tolist())
+    making = Making(
+        transform, batch_size, stacked, model.feed, _floating_dtype(model), mask, groups
+    )
+    stream.source, stream.making, stream.limit = source, making, num_images
 
     def read() -> Iterator[Batch]:
         if isinstance(source, ImageStream):
@@ -86,16 +113,11 @@ def image_stream(
         return iterate(source, transform, batch_size, workers, stacked, stream.read, timeout)
 
     def batches() -> Iterator[Inputs]:
-        dtype = _floating_dtype(model)
         for batch in read():
             stream.read += 1
             stream.skipped += batch.skipped
             if len(batch):
-                images = _in_dtype(batch.inputs, dtype)
-                number = batch.indices
-                group = number % GROUPS if groups is None else groups[number]
-                valid = valid_positions(mask, images)
-                yield Inputs(model.feed.arguments(images), {}, number, group, valid)
+                yield making.inputs(batch)
 
     stream.batches = batches()
     return stream

@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from probe.store.schema import ATTENTION, CAPTURED, FIGURES, RESULTS, SAMPLES
+from probe.store.schema import ATTENTION, CAPTURED, FIGURES, IMAGES, RESULTS, SAMPLES
 
 Entries = Mapping[str, Mapping[str, Any]]
 
@@ -41,7 +41,7 @@ def is_result(name: str) -> bool:
 
 def belongs(name: str) -> bool:
     """Is this the name of a file that must be in the list if it is there?"""
-    tables = {f"{table}.parquet" for table in (*CAPTURED, ATTENTION)}
+    tables = {f"{table}.parquet" for table in (*CAPTURED, ATTENTION, IMAGES)}
     return is_result(name) or name in tables or name.startswith(f"{SAMPLES}/")
 
 

@@ -27,6 +27,7 @@ from probe.store.notebook_view import notebook_view
 from probe.store.results import Results
 from probe.store.schema import (
     ATTENTION,
+    IMAGES,
     LAYERS,
     MADE_BY,
     SAMPLE_SCHEMA,
@@ -108,6 +109,18 @@ class Run:
     def rows(self, layer: str | None = None) -> pd.DataFrame:
         """Mean and sigma of the sampled rows of layers with statistics per token."""
         return self._table("rows", layer)
+
+    def images(self) -> pd.DataFrame:
+        """Name and jackknife group of each image, one row per image in the order of their indices;
+        empty where batches were captured.
+        """
+        if self.has(IMAGES):
+            return self._table(IMAGES, None)
+        data = self.manifest.get("data") or {}
+        names, groups = data.get("images") or [], data.get("groups") or []
+        if not isinstance(names, list) or len(groups) != len(names):
+            names = groups = []
+        return pd.DataFrame({"image": range(len(names)), "name": names, "group": groups})
 
     def fits(self, layer: str | None = None) -> pd.DataFrame:
         """Fitted curves, one row per layer, family, scope, weighting and tokens."""

@@ -22,6 +22,9 @@ FIGURES = "figures"
 CAPTURED = ("moments", "profile", "rows")
 # a table that a capture writes where it was asked to; the only one of a run whose job it is
 ATTENTION = "attention"
+# names and groups of the images, where they are too many for the manifest
+IMAGES = "images"
+LISTED = 10_000  # images that a manifest lists
 
 # files that jobs after the capture put into a run, beside the figures
 RESULTS = frozenset(
@@ -34,7 +37,7 @@ RESULTS = frozenset(
 CONTENTS = (
     frozenset((MANIFEST, SAMPLES, FIGURES))
     | RESULTS
-    | {f"{name}.parquet" for name in (*CAPTURED, ATTENTION)}
+    | {f"{name}.parquet" for name in (*CAPTURED, ATTENTION, IMAGES)}
 )
 
 VALUES = ("input", "normalized", "output")
@@ -85,6 +88,7 @@ TABLES: dict[str, pa.Schema] = {
             *_floats("mean", "sigma"),
         ]
     ),
+    IMAGES: pa.schema([("image", pa.int32()), ("name", pa.string()), ("group", pa.int16())]),
     "fits": pa.schema(
         [
             ("layer", pa.string()),

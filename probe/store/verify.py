@@ -13,7 +13,7 @@ from probe.records import Status
 from probe.store.files import Unsound, check_content, present, read_inside
 from probe.store.listing import belongs, has_list_of_results, is_result, listed, remedy, stale
 from probe.store.run import Run, open_run
-from probe.store.schema import ATTENTION, CAPTURED, MADE_BY, MANIFEST, missing_columns
+from probe.store.schema import ATTENTION, CAPTURED, IMAGES, MADE_BY, MANIFEST, missing_columns
 from probe.store.staging import is_aside
 from probe.store.verify_tables import (
     check_attention,
@@ -102,7 +102,7 @@ def _stale(run: Run, damaged: dict[str, str]) -> Iterator[str]:
 def _older(run: Run) -> list[str]:
     """Tables of another version of this package."""
     problems = []
-    for name in (*CAPTURED, ATTENTION):
+    for name in (*CAPTURED, ATTENTION, IMAGES):
         file = f"{name}.parquet"
         if file in listed(run.manifest):
             schema = pq.read_schema(pa.BufferReader(read_inside(run.path, file)))

@@ -24,6 +24,7 @@ from probe.store.schema import (
     ATTENTION,
     CAPTURED,
     FORMAT,
+    IMAGES,
     MANIFEST,
     SAMPLES,
     VERSION,
@@ -103,14 +104,14 @@ class RunWriter:
         self._add(f"{SAMPLES}/{sample_name(depth, layer)}", rows, data)
 
     def write_table(self, name: str, data: pd.DataFrame | pa.Table | Mapping[str, Any]) -> None:
-        """Writes `moments`, `profile`, `rows` or `attention`: a data frame, an arrow table or a
-        mapping of columns.
+        """Writes `moments`, `profile`, `rows`, `attention` or `images`: a data frame, an arrow
+        table or a mapping of columns.
 
         Raises ValueError for an unknown name, for missing columns and for values that do not fit
         their type.
         """
-        if name not in (*CAPTURED, ATTENTION):
-            raise ValueError(f"a capture writes {', '.join((*CAPTURED, ATTENTION))}, not {name!r}")
+        if name not in (tables := (*CAPTURED, ATTENTION, IMAGES)):
+            raise ValueError(f"a capture writes {', '.join(tables)}, not {name!r}")
         self._claim(name)
         self._add(f"{name}.parquet", *table_bytes(name, data, self.metadata))
 

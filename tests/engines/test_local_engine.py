@@ -92,7 +92,9 @@ def test_an_engine_is_found_by_its_name_and_an_entry_is_all_that_a_new_one_needs
 
 def test_an_unknown_engine_is_refused_in_one_line():
     with pytest.raises(
-        UsageError, match=r"^--engine 'lokal' is unknown \(did you mean local\?\); known: local$"
+        UsageError,
+        match=r"^--engine 'lokal' is unknown \(did you mean local\?\); known: "
+        "local, processes, ray$",
     ):
         find_engine("lokal")
 

@@ -22,7 +22,9 @@ def analyze(
     norm_type: opt.NormTypes = None,
     num_images: opt.NumImages = opt.DEFAULTS.images,
     batch_size: opt.BatchSize = opt.DEFAULTS.batch_size,
-    workers: opt.Workers = 0,
+    workers: opt.ModelWorkers = 0,
+    engine: opt.Engine = "local",
+    address: opt.Address = None,
     samples: opt.Samples = opt.DEFAULTS.samples,
     tail: opt.Tail = opt.DEFAULTS.tail,
     seed: opt.Seed = opt.DEFAULTS.seed,
@@ -54,6 +56,7 @@ def analyze(
     from probe.cli.progress import progress_bar
     from probe.cli.views.run import show_run
 
+    opt.refuse_torchrun()
     place = out or opt.default_out(model, weights)
     with norm_classes(norm_type), progress_bar(quiet, message=model) as progress:
         from probe.jobs.analyze import analyze as job
@@ -69,6 +72,8 @@ def analyze(
             num_images=num_images,
             batch_size=batch_size,
             workers=workers,
+            engine=engine,
+            address=address,
             device=device,
             dtype=dtype,
             autocast=autocast,

@@ -76,7 +76,8 @@ ACCEPTED = {
     "--check-grid": LOADING - {"dtype"} | {"check_grid", "quiet", "json"},
     "a model": SHARED
     | LOADING
-    | {"data", "num_images", "batch_size", "workers", "no_figures", "overwrite"},
+    | {"data", "num_images", "batch_size", "workers", "engine", "address"}
+    | {"no_figures", "overwrite"},
 }
 HINTS = {
     "--image": "an image has maps only; leave --image out for distances",
@@ -94,7 +95,9 @@ def attention(
     out: Out = None,
     num_images: opt.NumImages = opt.DEFAULTS.images,
     batch_size: opt.BatchSize = opt.DEFAULTS.batch_size,
-    workers: opt.Workers = 0,
+    workers: opt.ModelWorkers = 0,
+    engine: opt.Engine = "local",
+    address: opt.Address = None,
     seed: opt.Seed = opt.DEFAULTS.seed,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
@@ -140,10 +143,13 @@ def attention(
             raise UsageError("--image needs --out DIR: the directory of its figures")
         of_image(model, image, out, quiet, json, query=query, layers=layers, **loading, **tokens)
         return
+    opt.refuse_torchrun()
     reading = {
         "num_images": num_images,
         "batch_size": batch_size,
         "workers": workers,
+        "engine": engine,
+        "address": address,
         "overwrite": overwrite,
     }
     of_model(model, data, out, not no_figures, quiet, json, **loading, **reading, **tokens)

@@ -15,7 +15,9 @@ def capture(
     norm_type: opt.NormTypes = None,
     num_images: opt.NumImages = opt.DEFAULTS.images,
     batch_size: opt.BatchSize = opt.DEFAULTS.batch_size,
-    workers: opt.Workers = 0,
+    workers: opt.ModelWorkers = 0,
+    engine: opt.Engine = "local",
+    address: opt.Address = None,
     samples: opt.Samples = opt.DEFAULTS.samples,
     tail: opt.Tail = opt.DEFAULTS.tail,
     seed: opt.Seed = opt.DEFAULTS.seed,
@@ -38,6 +40,7 @@ def capture(
     from probe.cli.progress import progress_bar
     from probe.cli.views.capture import show_capture
 
+    opt.refuse_torchrun()
     place = out or opt.default_out(model, weights)
     with norm_classes(norm_type), progress_bar(quiet, message=model) as progress:
         from probe.jobs.capturing.capture import capture as job
@@ -53,6 +56,8 @@ def capture(
             num_images=num_images,
             batch_size=batch_size,
             workers=workers,
+            engine=engine,
+            address=address,
             device=device,
             dtype=dtype,
             autocast=autocast,

@@ -19,21 +19,20 @@ from typing import Any
 import pandas as pd
 from torch import Tensor, nn
 
-from probe.engines import find_engine
 from probe.errors import ProbeError
-from probe.jobs.capturing.capture import run_stream, times
+from probe.jobs.capturing.capture import engine_of, opened, readers, run_stream, times
 from probe.jobs.capturing.forward import forward, input_size
 from probe.jobs.capturing.halving import Halving, Key, halved
 from probe.jobs.capturing.manifest import attention_manifest, attention_record
 from probe.jobs.capturing.resume import refuse_interrupted
 from probe.jobs.capturing.tables import attention_columns
-from probe.jobs.capturing.write_run import write_attention
+from probe.jobs.capturing.travel import travelling
+from probe.jobs.capturing.write_run import write_attention, write_images
 from probe.jobs.inputs import (
     Inputs,
     Mask,
     check_images,
     describe,
-    open_model,
     open_stream,
     shown_name,
 )
@@ -66,6 +65,8 @@ def attention_distance(
     patch_size: int | tuple[int, int] | None = None,
     grid: tuple[int, int] | None = None,
     prefix_tokens: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -73,7 +74,7 @@ def attention_distance(
     """How far each attention head of `model` looks on `data`: one row per layer and head, in
     execution order.
 
-    model, data, num_images, mask and transform: as `capture` takes them.
+    model, data, num_images, mask, transform, workers, engine and address: as `capture` takes them.
     patch_size (pixels), grid (rows, columns) and prefix_tokens (class and register tokens, which
     are left out as queries and keys) say what a plain module does not.
     out: a folder for a finished run that holds this table alone; `open_run(out).attention()` reads
@@ -89,15 +90,14 @@ def attention_distance(
     read.
     """
     check_images(num_images)
+    run_batches = engine_of(engine, workers, address, device)
     with ExitStack() as stack:
         writer = None
         if out is not None:
             checkpoint = stack.enter_context(Checkpoint(out))
             refuse_interrupted(checkpoint, overwrite)
             writer = stack.enter_context(RunWriter(Path(out), overwrite))
-        loaded = open_model(
-            model, weights=weights, device=device, dtype=dtype, seed=seed, offline=offline
-        )
+        loaded = opened(run_batches, model, device, weights, dtype, seed, offline)
         if writer is not None:
             writer.metadata = table_metadata({"model": describe(loaded)})
         stack.enter_context(unchanged(loaded.module))
@@ -106,20 +106,22 @@ def attention_distance(
             data,
             num_images=num_images,
             batch_size=batch_size,
-            workers=workers,
+            workers=readers(run_batches, workers),
             seed=seed,
             mask=mask,
             transform=transform,
         )
         started, began = datetime.now(UTC).isoformat(), time.perf_counter()
         overrides = {"prefix_tokens": prefix_tokens, "patch_size": patch_size, "grid": grid}
-        make_worker = partial(AttentionWorker, loaded, overrides)
+        make = partial(AttentionWorker, overrides=overrides)
+        make_worker = travelling(run_batches, make, loaded, device)
         report = progress or silent
-        worker = run_stream(find_engine("local"), make_worker, stream, report, "attention")
+        worker = run_stream(run_batches, make_worker, stream, report, "attention")
         seconds = time.perf_counter() - began
         table = _table(loaded, worker.probe)
         if writer is not None:
-            manifest = attention_manifest(loaded, stream, seed, batch_size)
+            write_images(writer, stream)
+            manifest = attention_manifest(loaded, stream, seed, batch_size, engine)
             seen = {
                 "images_seen": worker.images,
                 **halved(worker.halving),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self
@@ -26,8 +26,6 @@ Facts = dict[str, Any]
 
 class Kept(Protocol):
     """A worker whose state can be kept."""
-
-    images: int
 
     def state(self) -> tuple[Facts, State]: ...
 
@@ -106,11 +104,15 @@ class Keeper:
     def dealt(self) -> Iterator[Inputs]:
         """The batches of the stream."""
         for batch in self._stream.batches:
-            self._busy = True
+            self.begin()
             yield batch
 
-    def after(self, batch: Inputs) -> None:
-        """The worker has worked on a batch."""
+    def begin(self) -> None:
+        """The worker works on a batch, or takes some up: its state is none until `after`."""
+        self._busy = True
+
+    def after(self, batch: Sized) -> None:
+        """The worker has worked on a batch, of so many images."""
         self.images += len(batch)
         self._place = {"read": self._stream.read, "skipped": list(self._stream.skipped)}
         self._random = _random_state()

@@ -16,7 +16,7 @@ from probe.models.attention import AttentionProbe
 from probe.models.loading.load import Model
 from probe.records import Layer, Plan, Status, finite_or_none
 from probe.stats.layer import LayerStatistics
-from probe.store.schema import ATTENTION
+from probe.store.schema import ATTENTION, LISTED
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "pyarrow", "pandas", "scipy")
 
@@ -61,7 +61,9 @@ def attention_record(probe: AttentionProbe | None, rows: list[dict[str, Any]]) -
     }
 
 
-def attention_manifest(model: Model, stream: Stream, seed: int, batch_size: int) -> dict[str, Any]:
+def attention_manifest(
+    model: Model, stream: Stream, seed: int, batch_size: int, engine: str
+) -> dict[str, Any]:
     """What `manifest_of` says, of a run whose only job was attention: no normalization layer was
     looked at.
     """
@@ -73,7 +75,7 @@ def attention_manifest(model: Model, stream: Stream, seed: int, batch_size: int)
             "images": stream.images,
             "seed": seed,
             "batch_size": batch_size,
-            "engine": "local",
+            "engine": engine,
         },
         "layers": [],
         "versions": _versions(),
@@ -106,6 +108,8 @@ def layer_record(
 
 def _data(stream: Stream) -> dict[str, Any]:
     skipped = [{"image": name, "reason": why} for name, why in stream.skipped]
+    if len(stream.ids) > LISTED:  # a table of its own has them
+        return stream.description | {"images": len(stream.ids), "skipped": skipped}
     return stream.description | {"images": stream.ids, "groups": stream.groups, "skipped": skipped}
 
 

@@ -56,6 +56,7 @@ class Worker:
         attention: dict[str, Any] | None = None,
     ) -> None:
         self.images = 0
+        self.device = next((str(p.device) for p in model.module.parameters()), None)
         self.attention = (
             AttentionProbe(model.module, **attention) if attention is not None else None
         )
@@ -88,7 +89,16 @@ class Worker:
 
     def __getstate__(self) -> dict[str, Any]:
         """What was seen; model and hooks stay behind."""
-        kept = ("images", "attention", "functional", "_counted", "_statistics", "_order", "halving")
+        kept = (
+            "images",
+            "device",
+            "attention",
+            "functional",
+            "_counted",
+            "_statistics",
+            "_order",
+            "halving",
+        )
         return {name: getattr(self, name) for name in kept} | {"_hooks": None}
 
     def update(self, batch: Inputs) -> None:

@@ -11,11 +11,13 @@ from torch import nn
 from probe.jobs.capturing import tables
 from probe.jobs.capturing.manifest import attention_record, layer_record
 from probe.jobs.capturing.worker import CapturedLayers
+from probe.jobs.inputs import Stream
 from probe.models.attention import AttentionProbe
 from probe.models.reading.layers import affine_of, norm_modules, own_alpha
 from probe.records import Layer, Progress
 from probe.stats.layer import LayerStatistics
 from probe.store import RunWriter
+from probe.store.schema import IMAGES, LISTED
 
 
 def write_attention(
@@ -28,6 +30,13 @@ def write_attention(
     if rows:
         writer.write_table("attention", tables.attention_columns(rows))
     return attention_record(probe, rows) | ({"given": overrides} if probe is not None else {})
+
+
+def write_images(writer: RunWriter, stream: Stream) -> None:
+    """The table of images, where they are too many for the manifest."""
+    if len(stream.ids) > LISTED:
+        images = range(len(stream.ids))
+        writer.write_table(IMAGES, {"image": images, "name": stream.ids, "group": stream.groups})
 
 
 def write_layers(

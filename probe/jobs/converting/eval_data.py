@@ -136,7 +136,7 @@ def _reopened(described: dict[str, Any], plan: dict[str, Any]) -> ImageSource:
         return open_images(location, chosen, seed)
     if kind == "paths":
         return open_images(list(described.get("images") or [])[:chosen])
-    if kind == "dataset":
+    if kind in ("dataset", "store"):
         # it may be on the hub, under a name that a stranger chose
         raise UsageError("they are a data set, which is opened where --eval names it")
     if kind == "parquet":

@@ -213,8 +213,11 @@ def _sources_to_decide(row: dict[str, Any]) -> int | None:
 
 def image_groups(run: Run) -> Groups:
     """Jackknife group of each image: as the capture stored it, else the running number."""
-    stored = (run.manifest.get("data") or {}).get("groups")
-    if not stored:
+    data = run.manifest.get("data") or {}
+    stored = data.get("groups")
+    if not stored and isinstance(data.get("images"), int):  # too many for the manifest
+        stored = run.images()["group"]
+    if stored is None or not len(stored):
         return lambda images: images % GROUPS
     known = np.asarray(stored, dtype=np.int64)
     return lambda images: known[images]

@@ -25,6 +25,8 @@ from probe.models.reading.recognize import foreign_kinds, foreign_type
 from probe.models.reading.registry import REGISTERED, USUAL, Registration
 from probe.stats.observed import GivenNorm
 
+_SAID: dict[type[nn.Module], dict[str, Any]] = {}  # what each class was registered with
+
 Normalized = Callable[[Any, Tensor], Tensor]
 
 # What a class of one's own may compute. The other response norms and the EvoNorms are not among
@@ -58,6 +60,7 @@ def register_norm(
     Raises UsageError for what is no such class, kind or function.
     """
     _check_class(norm)
+    said = {"kind": kind, "channels_last": channels_last, "weight": weight, "bias": bias}
     if isinstance(like, str):
         made = _like(norm, like, kind, channels_last)
     elif callable(like) and not isinstance(like, type):
@@ -68,6 +71,7 @@ def register_norm(
             "(module, x) -> normalized"
         )
     REGISTERED[norm] = Registration(made, weight, bias)
+    _SAID[norm] = {"like": like, **said}
 
 
 def unregister_norm(norm: type[nn.Module]) -> None:
@@ -77,7 +81,7 @@ def unregister_norm(norm: type[nn.Module]) -> None:
         raise UsageError(
             f"{getattr(norm, '__name__', norm)!r} is not registered; registered: {names}"
         )
-    del REGISTERED[norm]
+    del REGISTERED[norm], _SAID[norm]
 
 
 def registered_names() -> dict[str, str]:
@@ -86,6 +90,18 @@ def registered_names() -> dict[str, str]:
         f"{cls.__module__}:{cls.__qualname__}": said.norm_type.kind
         for cls, said in REGISTERED.items()
     }
+
+
+class Registered:
+    """The registrations of this process; unpickled in another one, they hold there too."""
+
+    def __init__(self) -> None:
+        self._said = {norm: said for norm, said in _SAID.items() if norm in REGISTERED}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for norm, said in self._said.items():
+            register_norm(norm, **said)
 
 
 def _check_class(norm: Any) -> None:

@@ -45,12 +45,15 @@ class Capturing:
     autocast: str | None = None
     batch_size: int = 8
     workers: int = 0
+    engine: str = "local"
+    address: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the numbers; not how the work is cut up."""
         given = asdict(self)
-        return {name: given[name] for name in given if name not in ("batch_size", "workers")}
+        cutting = ("batch_size", "workers", "engine", "address")
+        return {name: given[name] for name in given if name not in cutting}
 
 
 def probe_checkpoint(
@@ -145,7 +148,7 @@ def _is_of(manifest: dict[str, Any], model: Model, data: Any, capturing: Capturi
         and seen.get("autocast") == capturing.autocast
         and all(plan.get(name) == getattr(capturing, name) for name in planned)
         and images.get("identity") == data.description.get("identity")
-        and images.get("images") == list(data.ids)
+        and images.get("images") in (list(data.ids), len(data.ids))
         and attention == capturing.attention
     )
 

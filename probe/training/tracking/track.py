@@ -22,6 +22,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from probe.curves.families import FAMILIES as ALL_FAMILIES
+from probe.engines import connected
 from probe.errors import ProbeError, UsageError, first_line, unknown
 from probe.jobs.inputs import check_images
 from probe.models.loading.load import Model
@@ -77,6 +78,8 @@ def track(
     num_images: int | None = None,
     batch_size: int = 8,
     workers: int = 0,
+    engine: str = "local",
+    address: str | None = None,
     samples: int = 512,
     tail: int = 1000,
     seed: int = 0,
@@ -118,9 +121,8 @@ def track(
     if norm is not None:
         norm_maker(norm)  # an unknown one, before anything is loaded
     found = find_checkpoints(checkpoints)
-    capturing = Capturing(
-        layers, attention, num_images, samples, tail, seed, autocast, batch_size, workers
-    )
+    cutting = batch_size, workers, engine, address
+    capturing = Capturing(layers, attention, num_images, samples, tail, seed, autocast, *cutting)
     wanted = Architecture(
         model if isinstance(model, str) else None,
         model_options or {},
@@ -132,7 +134,8 @@ def track(
     settings = {**capturing.settings, "norm": norm}
     check_place(folder, settings, overwrite)
     images = same_images(data, capturing)
-    with _networks(model, wanted, Loading(device, dtype, seed, offline)) as network:
+    loading = Loading(device, dtype, seed, offline)
+    with connected(engine, address), _networks(model, wanted, loading) as network:
         make = _Runs(folder, network, images, capturing, tuple(families), transform, overwrite)
         tracked = _each(make, found, settings, progress or silent)
     write_results(folder, tracked, figures=figures, report=report, progress=progress)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from probe.wording.columns.attention import ATTENTION_LAYERS, HEADS
 from probe.wording.columns.captured import CAPTURED, MODEL_LAYERS
 from probe.wording.columns.column import UNITS, Column, in_terminal, on_page
-from probe.wording.columns.files import CHANNEL_FITS, FITS, MOMENTS, PROFILE, ROWS, SAMPLES
+from probe.wording.columns.files import CHANNEL_FITS, FITS, IMAGES, MOMENTS, PROFILE, ROWS, SAMPLES
 from probe.wording.columns.layers import ALPHAS
 from probe.wording.columns.results import COMPARED, FOLD, key_number
 from probe.wording.columns.tracking import CHANGES, TRACK, TRACKED_HEADS
@@ -27,6 +27,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "moments.parquet": MOMENTS,
     "profile.parquet": PROFILE,
     "rows.parquet": ROWS,
+    "images.parquet": IMAGES,
     "samples/": SAMPLES,
     "compare.csv": COMPARED,
     "result of fold": FOLD,
@@ -48,6 +49,7 @@ __all__ = [
     "FITS",
     "FOLD",
     "HEADS",
+    "IMAGES",
     "MODEL_LAYERS",
     "MOMENTS",
     "NORMS",

@@ -100,6 +100,11 @@ ROWS = (
     Column("mean", "Mean of the token over channels, as the layer computes it.", "input"),
     Column("sigma", "Its standard deviation with eps; of RMSNorm the root mean square.", "input"),
 )
+IMAGES = (
+    _IMAGE,
+    Column("name", "Name of the image, as the data gives it.", "text"),
+    Column("group", "Group of images, 0 to 15.", "count"),
+)
 SAMPLES = (
     _LAYER,
     _IMAGE,

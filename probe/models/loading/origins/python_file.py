@@ -13,6 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,6 +52,31 @@ def build_from_file(request: Request) -> Built:
     size = size_after(transform) if transform else ()
     prefix = getattr(module, "num_prefix_tokens", 0)
     return Built(module, transform, size, prefix if isinstance(prefix, int) else 0, source)
+
+
+@dataclass(frozen=True)
+class CodeFile:
+    """The user's file that a model was made from. Unpickling it runs the file in that process, so
+    that what follows may be of its classes.
+    """
+
+    path: Path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _run_again, (self.path,)
+
+
+def code_of(origin: str, name: str) -> CodeFile | None:
+    """The file of a model of that origin and name; None where it came from no file."""
+    return CodeFile(_split(name)[0]) if origin == "file" else None
+
+
+def _run_again(path: Path) -> CodeFile:
+    if not path.is_file():
+        raise UsageError(f"{path} is no file on the machine of a worker: put it there, too")
+    with _first_on_path(path.parent):
+        _imported(path)
+    return CodeFile(path)
 
 
 def _split(name: str) -> tuple[Path, str]:
@@ -156,4 +182,4 @@ def _kind(value: Any) -> str:
     return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
-__all__ = ["build_from_file", "is_file_name"]
+__all__ = ["CodeFile", "build_from_file", "code_of", "is_file_name"]

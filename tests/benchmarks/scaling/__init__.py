@@ -1,0 +1,1 @@
+"""What bench_scaling.py measures, computes and writes."""
