@@ -61,7 +61,8 @@ def open_parquet(
     width = len(str(len(rows) - 1))
     ids = tuple(f"{place.name}:{split}#{row:0{width}d}" for row in chosen)
     sizes = [file.stat().st_size for file in files]
-    reader = ParquetReader(tuple(files), places, image, label, _classes(schema, label))
+    absolute = tuple(file.absolute() for file in files)  # workers may stand elsewhere
+    reader = ParquetReader(absolute, places, image, label, _classes(schema, label))
     described = describe(
         "parquet",
         str(place.absolute()),

@@ -268,7 +268,9 @@ def _files(
     described = describe(
         kind, location, [(name, _size(path)) for name, path in chosen], len(pairs), **more
     )
-    return ImageSource(ids, ids, described, FileReader(tuple(path for _, path in chosen)))
+    # absolute: workers may stand elsewhere
+    paths = tuple(path.absolute() for _, path in chosen)
+    return ImageSource(ids, ids, described, FileReader(paths))
 
 
 def _size(path: Path) -> int | None:

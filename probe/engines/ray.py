@@ -23,7 +23,7 @@ from probe.engines.replica import Failed, Lost, Outcome, Replica
 from probe.errors import ProbeError, UsageError, first_line, quiet
 
 PATIENCE = 5.0  # seconds in which a cluster answers
-ATTEMPTS = 3  # to start one
+MOST_FAILED = 10  # actors that are lost before they came
 NO_PLACE = 30.0  # seconds without an actor after which a line is said
 
 
@@ -35,6 +35,7 @@ class RayPool:
         self._means = means
         self._job = packed(job, self._ray.cloudpickle.dumps)
         self._shut_down = False
+        self._failed_starts = 0
         self._coming: dict[Any, Any] = {}  # what an actor answers when it is there -> actor
         self._idle: list[Any] = []
         self._running: dict[Any, tuple[Any, int]] = {}  # what will come -> actor, share
@@ -80,23 +81,26 @@ class RayPool:
                 stacklevel=2,
             )
         for ref in [ref for ref in ready if ref in self._coming]:
-            self._idle.append(self._arrived(ref))
+            self._arrive(ref)
         return [self._ended(ref) for ref in ready if ref in self._running]
 
     def _add(self) -> None:
         actor = self._actor.remote(self._sent, self._threads)
         self._coming[actor.__ray_ready__.remote()] = actor
 
-    def _arrived(self, ref: Any) -> Any:
+    def _arrive(self, ref: Any) -> None:
         actor = self._coming.pop(ref)
         try:
             self._ray.get(ref)
+            self._idle.append(actor)
         except self._ray.exceptions.RayError as error:
-            raise ProbeError(
-                f"a Ray worker could not start: {_cause(error)}; every machine needs the same "
-                "packages as this one"
-            ) from error
-        return actor
+            self._failed_starts += 1
+            if getattr(error, "actor_init_failed", False) or self._failed_starts > MOST_FAILED:
+                raise ProbeError(
+                    f"a Ray worker could not start: {_cause(error)}; every machine needs the same "
+                    "packages as this one"
+                ) from error
+            self._add()  # its machine was lost before it came
 
     def _ended(self, ref: Any) -> tuple[int, Outcome]:
         actor, number = self._running.pop(ref)
@@ -149,19 +153,15 @@ def connect(ray: Any, address: str | None) -> bool:
 
 
 def _start(ray: Any, **options: Any) -> None:
-    """A cluster of this machine alone. Ray waits for it half a minute, which may be too short."""
-    for left in reversed(range(ATTEMPTS)):
-        try:
-            with quiet("ray", logging.ERROR):  # it tells how it authenticates
-                ray.init("local", **options)
-            return
-        except Exception as error:  # Ray raises it as such
-            ray.shutdown()
-            if not left:
-                raise ProbeError(
-                    f"Ray did not start on this machine: {first_line(error)}; --engine processes "
-                    "does without"
-                ) from error
+    """A cluster of this machine alone. Ray gives itself half a minute for that."""
+    try:
+        with quiet("ray", logging.ERROR):  # it tells how it authenticates
+            ray.init("local", **options)
+    except Exception as error:  # Ray raises it as such
+        raise ProbeError(
+            f"Ray did not start on this machine ({first_line(error)}): is it busy? Try again, or "
+            "give --engine processes, which does without"
+        ) from error
 
 
 @contextmanager

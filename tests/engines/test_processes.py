@@ -12,7 +12,10 @@ from probe.errors import ProbeError
 from support.interrupted import contents, job, write_images
 from support.pools import Collector, DeadlyTokens, Numbers, here
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:ray", "ignore::ResourceWarning")
+# Ray leaves sockets and files to the end of the process
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 
 
 @pytest.fixture(scope="module")

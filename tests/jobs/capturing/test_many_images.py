@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from probe.data import cut_batches
+from probe.data import cut_batches, open_images
 from probe.jobs.capturing import manifest, write_run
 from probe.jobs.fitting.fit import image_groups
 from probe.store import open_run, verify_run
@@ -44,6 +44,14 @@ def test_both_kinds_of_run_tell_the_same_of_their_images(runs):
     assert usual.images().equals(many.images().astype(usual.images().dtypes))
     numbers = np.arange(26)
     np.testing.assert_array_equal(image_groups(many)(numbers), image_groups(usual)(numbers))
+
+
+def test_images_are_found_wherever_a_worker_stands(tmp_path, monkeypatch):
+    write_images(tmp_path / "images")
+    monkeypatch.chdir(tmp_path)
+    source = open_images("images")
+    monkeypatch.chdir("/")
+    assert source.load(0).size == (8, 12)
 
 
 def test_the_cut_into_batches_keeps_no_list():
