@@ -24,7 +24,7 @@ from probe.errors import ProbeError, UsageError, first_line, quiet
 
 PATIENCE = 5.0  # seconds in which a cluster answers
 MOST_FAILED = 10  # actors that are lost before they came
-NO_PLACE = 30.0  # seconds without an actor after which a line is said
+NO_PLACE = 120.0  # seconds without an actor after which a line is said
 
 
 class RayPool:
@@ -76,8 +76,8 @@ class RayPool:
         ready, _ = self._ray.wait(waited_for, num_returns=1, timeout=NO_PLACE)
         if not ready and not self._running:
             warnings.warn(
-                f"no Ray worker has a place yet ({len(self._coming)} wait); free in the cluster: "
-                f"{self._ray.available_resources().get('CPU', 0):g} CPUs",
+                f"none of {len(self._coming)} Ray workers has started yet; free CPUs in the "
+                f"cluster: {self._ray.available_resources().get('CPU', 0):g}",
                 stacklevel=2,
             )
         for ref in [ref for ref in ready if ref in self._coming]:
