@@ -304,7 +304,7 @@ def test_established_and_all_curves_agree_where_a_curve_is_established(vit_run):
         for curves in ("established", "all")
     )
     curved = [name for name, each in sure.items() if each.family == "tanh"]
-    assert len(curved) >= 3
+    assert len(curved) >= 2
     for name in curved:
         assert best[name].alpha == pytest.approx(sure[name].alpha, rel=1e-6)
         np.testing.assert_allclose(best[name].weight, sure[name].weight, rtol=1e-5, atol=1e-7)

@@ -233,7 +233,8 @@ def test_other_curves_come_from_their_own_fits(vit, vit_run, name, family):
             torch.testing.assert_close(
                 vit.module.get_submodule(row["layer"])(x.float()).double(),
                 w * z + b,
-                atol=1e-4,
+                # float32 of a curve on its edge, where gamma and beta all but cancel
+                atol=1e-4 + 2e-7 * abs(row["gamma"]) * float(w.abs().max()),
                 rtol=1e-4,
             )
 
