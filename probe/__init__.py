@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from probe.models.reading.layers import list_norm_layers
     from probe.models.reading.registration import register_norm, unregister_norm
     from probe.store.run import open_run
+    from probe.training.comparing.compare import compare_norms
     from probe.training.distilling.distill import distill
     from probe.training.evaluate import evaluate
     from probe.training.result import open_training
@@ -51,6 +52,7 @@ _HOME = {
     "capture": "probe.jobs.capturing.capture",
     "check_attention_grid": "probe.jobs.capturing.grid_check",
     "compare": "probe.jobs.drawing.compare",
+    "compare_norms": "probe.training.comparing.compare",
     "convert": "probe.jobs.converting.convert",
     "distill": "probe.training.distilling.distill",
     "draw_attention": "probe.jobs.drawing.attention",
@@ -86,6 +88,7 @@ __all__ = [
     "capture",
     "check_attention_grid",
     "compare",
+    "compare_norms",
     "convert",
     "distill",
     "draw_attention",

@@ -23,6 +23,15 @@ def silent(stage: str, done: int, total: int | None, message: str = "") -> None:
     """The progress of a job that nobody watches."""
 
 
+def placed(report: Progress, where: str) -> Progress:
+    """The progress of one of several jobs, which says which one it is."""
+
+    def progress(stage: str, done: int, total: int | None, message: str = "") -> None:
+        report(stage, done, total, ", ".join(part for part in (where, message) if part))
+
+    return progress
+
+
 class Status(StrEnum):
     """What is known of the map of a layer: the value stands in tables, `meaning` says it in words.
 

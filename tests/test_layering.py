@@ -62,7 +62,17 @@ ROOMS = {
             "machine",
             "figure_files",
         },
-        {"recipes", "schedules", "losses", "augment", "order", "launch", "state", "result"},
+        {
+            "recipes",
+            "schedules",
+            "losses",
+            "augment",
+            "order",
+            "launch",
+            "state",
+            "result",
+            "portions",
+        },
         {"choice", "batches", "network", "optimizer", "saving", "tracking"},
         {"flags", "plan", "update", "validation", "reporting"},
         {"survey", "evaluate"},
@@ -70,7 +80,7 @@ ROOMS = {
         {"prepare", "distilling"},
         {"probing"},
         {"train"},
-        {"bundled", "card"},
+        {"bundled", "card", "comparing"},
     ],
 }
 ROOM = {

@@ -21,6 +21,7 @@ from probe.cli.commands.analyze import analyze
 from probe.cli.commands.attention import attention
 from probe.cli.commands.capture import capture
 from probe.cli.commands.compare import compare
+from probe.cli.commands.compare_norms import compare_norms
 from probe.cli.commands.convert import convert
 from probe.cli.commands.evaluate import evaluate
 from probe.cli.commands.export import export
@@ -72,9 +73,10 @@ for command in (
     verify,
     train,
     evaluate,
+    compare_norms,
     figures,
 ):
-    app.command()(command)
+    app.command(command.__name__.replace("_", "-"))(command)
 
 
 def execute(arguments: Sequence[str]) -> int:

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -42,6 +42,27 @@ class ImageSource:
     def load(self, index: int) -> Image.Image:
         """Image `index` as RGB. Raises BadImage with the reason."""
         return self.read(index)
+
+    def part(self, places: Sequence[int] | np.ndarray) -> ImageSource:
+        """The images at these places, in their order; the description stays that of all."""
+        rows = [int(place) for place in places]
+        return replace(
+            self,
+            ids=tuple(self.ids[row] for row in rows),
+            sources=tuple(self.sources[row] for row in rows),
+            read=_Picked(self.read, tuple(rows)),
+        )
+
+
+@dataclass(frozen=True)
+class _Picked:
+    """Reads some of the images of a source."""
+
+    read: Reader
+    places: tuple[int, ...]
+
+    def __call__(self, index: int) -> Image.Image:
+        return self.read(self.places[index])
 
 
 def choose(found: int, num_images: int | None, seed: int) -> np.ndarray:

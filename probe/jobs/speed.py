@@ -82,7 +82,7 @@ def speed_rows(speeds: Sequence[Speed]) -> list[dict[str, Any]]:
 
 
 def _row(mode: str, modules: tuple[nn.Module, nn.Module], inputs: Inputs, batch: int) -> Speed:
-    passes = [_pass(module, mode, inputs) for module in modules]
+    passes = [timed_pass(module, mode, inputs) for module in modules]
     try:
         for run in passes:  # compiles, and warms up
             run()
@@ -107,7 +107,7 @@ def _row(mode: str, modules: tuple[nn.Module, nn.Module], inputs: Inputs, batch:
     )
 
 
-def _pass(module: nn.Module, mode: str, inputs: Inputs) -> Callable[[], float]:
+def timed_pass(module: nn.Module, mode: str, inputs: Inputs) -> Callable[[], float]:
     """One forward pass; gives its seconds."""
     call: Any = module if mode == EAGER else torch.compile(module, dynamic=False)
 

@@ -56,7 +56,7 @@ def choose(
     as_published: with the faults of the source. Raises UsageError for an unknown name or field,
     and for a recipe without a published form.
     """
-    base = recipe if isinstance(recipe, Recipe) else _named(recipe)
+    base = named_recipe(recipe)
     overridden = {name: value for name, value in given.items() if value is not None}
     for name in overridden:
         if name not in settable():
@@ -75,12 +75,15 @@ def choose(
     return Choice(used, overridden, as_published)
 
 
-def _named(name: str | None) -> Recipe:
-    if name in (None, PLAIN.name):
+def named_recipe(recipe: str | Recipe | None) -> Recipe:
+    """The recipe of that name; None: the plain one. Raises UsageError for an unknown name."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe in (None, PLAIN.name):
         return PLAIN
-    if name not in RECIPES:
-        raise unknown("recipe", str(name), [PLAIN.name, *RECIPES])
-    return RECIPES[name]
+    if recipe not in RECIPES:
+        raise unknown("recipe", str(recipe), [PLAIN.name, *RECIPES])
+    return RECIPES[str(recipe)]
 
 
 AT_LEAST = {

@@ -15,6 +15,9 @@ class Options:
     data: str
     out: str
     val_data: str | None = None
+    train_images: int | None = None  # of the training part; None: all
+    val_images: int | None = None  # of the validation part
+    held_back: float | None = None  # share of them that is validated on, in place of val_data
     alphas: Any = None
     device: str | None = None
     workers: int = 0
@@ -30,11 +33,14 @@ class Options:
 
     def __post_init__(self) -> None:
         least = {"workers": 0, "processes": 1, "micro_batch": 1, "keep_every": 1, "probe_every": 1}
+        least |= {"train_images": 1, "val_images": 1}
         for name, minimum in least.items():
             value = getattr(self, name)
             if value is not None and value < minimum:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} {value}: must be at least {minimum}")
+        if self.held_back is not None and not 0 < self.held_back < 1:
+            raise UsageError(f"--held-back {self.held_back}: must be between 0 and 1")
         if self.save_minutes <= 0:
             raise UsageError(f"--save-minutes {self.save_minutes}: must be above 0")
 

@@ -21,13 +21,14 @@ from probe.models.loading.load import Model
 from probe.records import Progress, silent
 from probe.training.choice import Choice, choose
 from probe.training.folder import RECORD, check_same, read_record, training_folder
-from probe.training.images import open_training_images
+from probe.training.images import TrainingImages, open_training_images
 from probe.training.launch import check_processes, launched, run_processes
 from probe.training.losses import extra_losses
 from probe.training.machine import accelerated, plain_attention, start_tracker
 from probe.training.network import build_network
 from probe.training.options import Options
 from probe.training.plan import plan_lines
+from probe.training.portions import Portions
 from probe.training.prepare import Task, check, prepare, record_of
 from probe.training.probing import probing
 from probe.training.recipe import Recipe
@@ -48,6 +49,9 @@ def train(
     recipe: str | Recipe | None = None,
     as_published: bool = False,
     val_data: str | None = None,
+    train_images: int | None = None,
+    val_images: int | None = None,
+    held_back: float | None = None,
     alphas: Any = None,
     device: str | None = None,
     workers: int = 0,
@@ -69,6 +73,8 @@ def train(
     model: a name as load_model takes it, or a network that is there already; None: the recipe's.
     norm: of probe.norms, in place of the network's own. data: a folder with train/ and val/, a
     folder of Parquet files, or a timm dataset; val_data: the validation part where it is elsewhere.
+    train_images, val_images: only so many of each part, of each class its share; held_back: the
+    share of the training images that is validated on in place of the other part, to choose by.
     recipe: a name of probe.training.recipes, a Recipe, or None for the plain one; overrides: what
     is to differ from it (epochs=, lr=, batch_size=, ...). alphas: what `init="fitted"` starts from.
     micro_batch: images of a forward pass; keep_every, probe_every: epochs between kept weights and
@@ -86,6 +92,9 @@ def train(
         data=str(data),
         out=str(out),
         val_data=val_data,
+        train_images=train_images,
+        val_images=val_images,
+        held_back=held_back,
         alphas=alphas,
         device=device,
         workers=workers,
@@ -177,7 +186,7 @@ def _checked(
     """Everything that can be refused is refused here, before anything is written."""
     recipe, folder = choice.recipe, Path(options.out).expanduser()
     learning_rate(recipe, 0, 1)
-    images = open_training_images(options.data, options.val_data)
+    images = portioned(options)
     network = build_network(recipe, images.classes, given, options.alphas, options.offline)
     with accelerated(options.device, recipe.precision, options.log, folder) as accelerator:
         plain_attention(network.module, recipe.precision, accelerator.device)
@@ -186,6 +195,12 @@ def _checked(
         task = Task(choice, options, images, network, accelerator, folder, progress, say)
         check(task)
         yield task
+
+
+def portioned(options: Options) -> TrainingImages:
+    """The images of a training: both parts of the data, or what the options make of them."""
+    portions = Portions(options.train_images, options.val_images, options.held_back)
+    return portions.of(open_training_images(options.data, options.val_data))
 
 
 def _unheard(_: str) -> None:

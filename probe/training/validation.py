@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from probe.data import ImageSource, iterate
+from probe.data import iterate
 from probe.errors import ProbeError
 from probe.records import Progress, silent
 from probe.training.augment import Transform
@@ -51,7 +51,7 @@ class Validation:
         self._autocast = autocast if accelerator is None else accelerator.autocast
         rank, of = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
         self._places = np.arange(rank, len(data), of)
-        self._source = data.source if of == 1 else picked(data.source, self._places)
+        self._source = data.source if of == 1 else data.source.part(self._places)
         self._labels = torch.from_numpy(data.labels)
         self._transform, self._batch, self._workers = transform, batch_size, workers
         self.images = len(data)
@@ -119,25 +119,3 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for each, mode in before.items():
             each.training = mode
-
-
-@dataclass(frozen=True)
-class _Picked:
-    """Reads some of the images of a source."""
-
-    read: Callable[[int], Any]
-    places: tuple[int, ...]
-
-    def __call__(self, index: int) -> Any:
-        return self.read(self.places[index])
-
-
-def picked(source: ImageSource, places: np.ndarray) -> ImageSource:
-    """The images at these places."""
-    rows = places.tolist()
-    return replace(
-        source,
-        ids=tuple(source.ids[row] for row in rows),
-        sources=tuple(source.sources[row] for row in rows),
-        read=_Picked(source.read, tuple(rows)),
-    )

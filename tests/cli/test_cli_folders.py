@@ -9,6 +9,7 @@ import pytest
 
 import probe
 from probe.cli.folders import RECORDS
+from probe.training.comparing.record import RECORD as COMPARED
 from probe.training.folder import RECORD, record_bytes
 from probe.training.tracking.record import RECORD as TRACKING
 from support import training_data
@@ -41,7 +42,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_folders_are_told_by_the_names_that_their_writers_use() -> None:
-    assert RECORDS == (RECORD, TRACKING)
+    assert RECORDS == (RECORD, TRACKING, COMPARED)
 
 
 def test_report_writes_the_page_of_a_training(cli: Any, training: Path) -> None:

@@ -95,6 +95,7 @@ JOBS = {
     "attention of an image": "probe.jobs.drawing.attention.draw_attention",
     "capture": "probe.jobs.capturing.capture.capture",
     "compare": "probe.jobs.drawing.compare.compare",
+    "compare-norms": "probe.training.comparing.compare.compare_norms",
     "convert": "probe.jobs.converting.convert.convert",
     "evaluate": "probe.training.evaluate.evaluate",
     "export": "probe.jobs.replacing.export.export_alphas",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from probe.cli import options as opt
-from probe.cli.folders import holds_training
+from probe.cli.folders import holds_comparison, holds_training
+from probe.errors import UsageError
 
 Kinds = Annotated[
     str | None,
@@ -49,7 +51,7 @@ def plot(
     quiet: opt.Quiet = False,
     json: opt.Json = False,
 ) -> None:
-    """Draw the figures of a run, a training or a tracking; the model is not needed."""
+    """Draw the figures of a run, training, tracking or comparison; the model is not needed."""
     from probe.cli.progress import progress_bar
     from probe.cli.terminal import print_json, print_lines
 
@@ -60,7 +62,9 @@ def plot(
         "out": out,
     }
     with progress_bar(quiet, "figures", run) as progress:
-        if holds_training(run):
+        if holds_comparison(run):
+            paths = of_comparison(run, progress, **drawing)
+        elif holds_training(run):
             from probe.training.reporting.folders import plot_folder
 
             paths = plot_folder(run, progress=progress, **drawing)
@@ -73,3 +77,15 @@ def plot(
         print_json({"run": run, "figures": [str(path) for path in paths]})
     else:
         print_lines([str(path) for path in paths])
+
+
+def of_comparison(folder: str, progress: Any, layers: str | None, **drawing: Any) -> list[Any]:
+    """Figures of a comparison."""
+    from probe.training.comparing.page import plot_comparison
+
+    if layers is not None:
+        raise UsageError(
+            f"--layers {layers} with {folder}: figures of a comparison choose their layers; leave "
+            "it out"
+        )
+    return plot_comparison(Path(folder).expanduser(), progress=progress, **drawing)

@@ -1,15 +1,16 @@
-"""`probe-norms report RUN [RUN ...]`: a page that shows a run, several side by side, a training or
-a tracking.
+"""`probe-norms report RUN [RUN ...]`: a page that shows a run, several side by side, a training, a
+tracking or a comparison.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from probe.cli import options as opt
-from probe.cli.folders import holds_training
+from probe.cli.folders import holds_comparison, holds_training
 from probe.errors import UsageError
 
 Runs = Annotated[
@@ -17,7 +18,7 @@ Runs = Annotated[
     typer.Argument(
         metavar="RUN...",
         show_default=False,
-        help="Directories of finished runs, or of trainings and trackings.",
+        help="Directories of finished runs, or of trainings, trackings and comparisons.",
     ),
 ]
 File = Annotated[
@@ -33,7 +34,7 @@ def report(runs: Runs, out: File = None, quiet: opt.Quiet = False, json: opt.Jso
 
     One file that opens in any browser and loads nothing from elsewhere; the model is not needed.
     With --out, one page of several runs, which begins with their comparison. Fits first if the run
-    has no fits yet. Trainings and trackings have a page of their own.
+    has no fits yet. Trainings, trackings and comparisons have a page of their own.
     """
     from probe.cli.progress import progress_bar
     from probe.cli.terminal import print_json, print_lines
@@ -61,7 +62,11 @@ def of_runs(runs: list[str], out: str | None, progress: Any) -> list[Any]:
 
 
 def of_folder(folder: str, progress: Any) -> Any:
-    """The page of a training or a tracking."""
+    """The page of a training, a tracking or a comparison."""
+    if holds_comparison(folder):
+        from probe.training.comparing.page import write_results
+
+        return write_results(Path(folder).expanduser(), progress=progress)
     from probe.training.reporting.folders import report_folder
 
     return report_folder(folder, progress=progress)

@@ -4,33 +4,12 @@ normalizers, by a named recipe.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
 
 from probe.cli import options as opt
-from probe.training.flags import Field, recipe_fields
-
-RECIPE_HELP = "[default: the recipe's]"
-
-
-def field_parser(field: Field) -> Callable[[Any], Any]:
-    """The parser of a field of the recipe, with the message that options give."""
-
-    def parse(value: Any) -> Any:
-        if value is None or not isinstance(value, str):
-            return value
-        if value.startswith("--") or not value.strip():
-            raise opt.Refused(f"{field.flag} {value}: needs a value")
-        try:
-            return field.parse(value)
-        except ValueError as error:
-            raise opt.Refused(f"{field.flag} {value}: must be {error}") from None
-
-    return parse
-
+from probe.cli.recipe_options import with_recipe_fields
 
 Data = Annotated[
     str | None,
@@ -62,6 +41,26 @@ AsPublished = Annotated[
     bool, typer.Option("--as-published", help="The recipe with the faults of its source.")
 ]
 PlanOnly = Annotated[bool, typer.Option("--plan", help="Say what would be done, and leave.")]
+TrainImages = Annotated[
+    int | None,
+    opt.number_option(
+        "--train-images", 1, "Training images, of each class its share.  [default: all]"
+    ),
+]
+ValImages = Annotated[
+    int | None,
+    opt.number_option("--val-images", 1, "Validation images, likewise.  [default: all]"),
+]
+HeldBack = Annotated[
+    float | None,
+    typer.Option(
+        "--held-back",
+        metavar="SHARE",
+        parser=opt.positive("--held-back"),
+        help="Share of the training images to validate on, in place of the validation part.  "
+        "[default: none]",
+    ),
+]
 Alphas = Annotated[
     str | None,
     opt.text_option("--alphas", "RUN", "Run or file of fitted curves, for --init fitted."),
@@ -109,6 +108,9 @@ def command(
     as_published: AsPublished = False,
     plan: PlanOnly = False,
     val_data: ValData = None,
+    train_images: TrainImages = None,
+    val_images: ValImages = None,
+    held_back: HeldBack = None,
     alphas: Alphas = None,
     device: opt.Device = None,
     workers: opt.Workers = 0,
@@ -143,6 +145,9 @@ def command(
         as_published=as_published,
         plan=plan,
         val_data=val_data,
+        train_images=train_images,
+        val_images=val_images,
+        held_back=held_back,
         alphas=alphas,
         device=device,
         workers=workers,
@@ -160,31 +165,8 @@ def command(
     )
 
 
-def parameters() -> Iterator[inspect.Parameter]:
-    """Those of the command: its own, then one per field of a recipe."""
-    signature = inspect.signature(command, eval_str=True)
-    yield from (each for each in signature.parameters.values() if each.name != "fields")
-    for field in recipe_fields():
-        yield inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option_of(field)
-        )
-
-
-def option_of(field: Field) -> Any:
-    """The annotation that typer reads."""
-    if field.is_switch:
-        no = f"--no-{field.flag[2:]}"
-        return Annotated[bool | None, typer.Option(f"{field.flag}/{no}", help=field.help)]
-    option = typer.Option(
-        field.flag, metavar=field.metavar, parser=field_parser(field), help=field.help
-    )
-    return Annotated[str | None, option]
-
-
 def train(**options: Any) -> None:
     command(**options)
 
 
-train.__doc__ = command.__doc__
-train.__signature__ = inspect.Signature(list(parameters()))  # type: ignore[attr-defined]
-train.__annotations__ = {each.name: each.annotation for each in parameters()}
+with_recipe_fields(train, command)

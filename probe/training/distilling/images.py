@@ -10,7 +10,6 @@ from probe.data import ImageSource, open_images
 from probe.training.distilling.asked import Asked
 from probe.training.images import Labelled
 from probe.training.randomness import Stream, derived
-from probe.training.validation import picked
 
 HELD_OUT, HELD_OUT_SHARE, FEW = 256, 8, 64  # images at most, one in so many, none of fewer images
 
@@ -33,6 +32,6 @@ def open_unlabelled(asked: Asked) -> Images:
     order = generator.permutation(number)
     judged = np.sort(order[:held] if held else order[:HELD_OUT])
     learned = np.sort(order[held:])
-    training = picked(source, learned)
+    training = source.part(learned)
     nothing = np.zeros(len(learned), dtype=np.int64)
-    return Images(Labelled("", training, nothing, ()), picked(source, judged), held > 0)
+    return Images(Labelled("", training, nothing, ()), source.part(judged), held > 0)

@@ -52,7 +52,7 @@ def track_table(tracked: Sequence[Tracked]) -> pd.DataFrame:
     """One row per checkpoint and layer, checkpoints in their order, layers in execution order; a
     checkpoint without a run is one row without a layer.
     """
-    return _typed([_rows(each) for each in tracked], TRACK)
+    return typed([_rows(each) for each in tracked], TRACK)
 
 
 def attention_table(tracked: Sequence[Tracked]) -> pd.DataFrame:
@@ -62,7 +62,7 @@ def attention_table(tracked: Sequence[Tracked]) -> pd.DataFrame:
         for each in tracked
         if each.run is not None and each.run.has(ATTENTION)
     ]
-    return _typed(parts, HEADS)
+    return typed(parts, HEADS)
 
 
 def table_files(table: pd.DataFrame, stem: str, schema: pa.Schema) -> Mapping[str, bytes]:
@@ -94,7 +94,7 @@ def _ranges(run: Run) -> pd.DataFrame:
     return spans.agg(min_input=("min_input", "min"), max_input=("max_input", "max"))
 
 
-def _typed(parts: Sequence[pd.DataFrame], schema: pa.Schema) -> pd.DataFrame:
+def typed(parts: Sequence[pd.DataFrame], schema: pa.Schema) -> pd.DataFrame:
     """All parts below each other, with the columns of the schema: None where one is missing."""
     columns = {
         field.name: [

@@ -27,7 +27,7 @@ from probe.errors import ProbeError, UsageError, first_line, unknown
 from probe.jobs.inputs import check_images
 from probe.models.loading.load import Model
 from probe.norms.registry import norm_maker
-from probe.records import Progress, silent
+from probe.records import Progress, placed, silent
 from probe.store import Run
 from probe.training.tracking.checkpoints import Checkpoint, find_checkpoints
 from probe.training.tracking.networks import Architecture, Loading, borrowed, network_at
@@ -221,19 +221,12 @@ def _each(
     tracked: list[Tracked] = []
     for number, checkpoint in enumerate(found, start=1):
         where = f"checkpoint {number} of {len(found)}, {checkpoint.name}"
-        tracked.append(make(checkpoint, partial(_with_place, report, where)))
+        tracked.append(make(checkpoint, placed(report, where)))
         if any(each.run is not None for each in tracked):
             write_record(make.folder, settings, tracked, len(found))
     if all(each.run is None for each in tracked):
         raise UsageError(_none_fits(tracked))
     return tracked
-
-
-def _with_place(
-    report: Progress, where: str, stage: str, done: int, total: int | None, message: str = ""
-) -> None:
-    """The progress of one checkpoint, which says which one it is."""
-    report(stage, done, total, ", ".join(part for part in (where, message) if part))
 
 
 def _none_fits(tracked: Sequence[Tracked]) -> str:

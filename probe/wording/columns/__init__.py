@@ -10,6 +10,13 @@ from __future__ import annotations
 from probe.wording.columns.attention import ATTENTION_LAYERS, HEADS
 from probe.wording.columns.captured import CAPTURED, MODEL_LAYERS
 from probe.wording.columns.column import UNITS, Column, in_terminal, on_page
+from probe.wording.columns.comparing import (
+    COMPARED_CELLS,
+    COMPARED_HEADS,
+    COMPARED_LAYERS,
+    COMPARISON,
+    RATES,
+)
 from probe.wording.columns.files import CHANNEL_FITS, FITS, IMAGES, MOMENTS, PROFILE, ROWS, SAMPLES
 from probe.wording.columns.layers import ALPHAS
 from probe.wording.columns.results import COMPARED, FOLD, key_number
@@ -36,6 +43,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "attention.csv, attention.parquet of a tracking": TRACKED_HEADS,
     "epochs.csv, epochs.parquet": EPOCHS,
     "norms.csv, norms.parquet": NORMS,
+    "comparison.csv, comparison.parquet": COMPARISON,
+    "cells.csv, cells.parquet": COMPARED_CELLS,
+    "grid.csv, grid.parquet": RATES,
+    "layers.csv, layers.parquet": COMPARED_LAYERS,
+    "attention.csv, attention.parquet of a comparison": COMPARED_HEADS,
 }
 
 __all__ = [
@@ -45,6 +57,10 @@ __all__ = [
     "CHANGES",
     "CHANNEL_FITS",
     "COMPARED",
+    "COMPARED_CELLS",
+    "COMPARED_HEADS",
+    "COMPARED_LAYERS",
+    "COMPARISON",
     "EPOCHS",
     "FITS",
     "FOLD",
@@ -54,6 +70,7 @@ __all__ = [
     "MOMENTS",
     "NORMS",
     "PROFILE",
+    "RATES",
     "ROWS",
     "SAMPLES",
     "TABLES",

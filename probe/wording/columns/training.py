@@ -7,7 +7,7 @@ from probe.wording.columns.column import Column, any_has
 from probe.wording.columns.layers import DEPTH, KIND, LAYER
 
 
-def _two(value: object) -> str:
+def two(value: object) -> str:
     """Accuracies as papers give them."""
     return "-" if value is None else f"{value:.2f}"
 
@@ -34,9 +34,9 @@ EPOCHS = (
     _shown("learning_rate", "Learning rate of the last update of the epoch.", "ratio", 2),
     _shown("train_loss", "Mean loss over the images of the epoch, as they were augmented.", "nats"),
     _shown("val_loss", "Mean cross entropy over the validation images.", "nats"),
-    _shown("top1", "Validation images whose class is ranked first.", "%", 0, "top-1 %", _two),
+    _shown("top1", "Validation images whose class is ranked first.", "%", 0, "top-1 %", two),
     _shown(
-        "top5", "Validation images whose class is among the first five.", "%", 1, "top-5 %", _two
+        "top5", "Validation images whose class is among the first five.", "%", 1, "top-5 %", two
     ),
     _shown("seconds", "Time of the training part.", "s", 3),
     _shown("eval_seconds", "Time of the evaluation.", "s", 5, "evaluation s"),

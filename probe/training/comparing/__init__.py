@@ -1,0 +1,1 @@
+"""Which normalizer? The same training with each of several, by seed; see `comparing.compare`."""
