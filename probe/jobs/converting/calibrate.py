@@ -24,7 +24,7 @@ from probe.curves import StandIn
 from probe.errors import ProbeError
 from probe.jobs.capturing.forward import forward
 from probe.jobs.converting.evaluate import Slots, activate, logits_of
-from probe.jobs.converting.paired import frozen, norm_of, read_pairs
+from probe.jobs.converting.paired import frozen, norm_of, read_pairs, sensitivities
 from probe.jobs.converting.refit import SCALES, Refit, put_values, values_of
 from probe.jobs.inputs import Inputs
 from probe.models.loading.load import Model
@@ -90,8 +90,8 @@ def calibrate(
         raise ProbeError(
             "the converted network gives outputs that are not finite: nothing to calibrate"
         )
-    calibrator = _Calibrator(model, slots, stand_ins, batches, error, before)
     with frozen(model.module):
+        calibrator = _Calibrator(model, slots, stand_ins, batches, error, before)
         for number in range(rounds):
             for place, layer in enumerate(slots):
                 progress("calibrate", number * len(slots) + place, rounds * len(slots))
@@ -126,13 +126,14 @@ class _Calibrator:
         }
         self._plain = {name: values_of(norm) for name, norm in self._norms.items()}
         self._plain_curves = dict(self._curves)
+        self._weights = sensitivities(model, slots, batches)
         self.steps = dict.fromkeys(slots, 0.0)
 
     def refit(self, layer: str, whole: bool) -> None:
         """Move a layer to its solution; unless `whole`, only as far as the error does not grow."""
         refit = Refit(self._norms[layer], self._curves[layer], self._scales[layer])
-        axis = self._norms[layer].axis
-        refit.read(read_pairs(self._model, self._slots, layer, self._batches, axis))
+        weights = self._weights[layer]
+        refit.read(read_pairs(self._model, self._slots, layer, self._batches, weights))
         if not refit.is_finite or refit.relative_error <= EXACT:
             return
         for share in SHARES[:1] if whole else SHARES:

@@ -1,8 +1,9 @@
 """One layer read in two networks at once: what the original gives out at every token, how much the
 outputs of the network depend on it there, and what reaches its replacement at the same token.
 
-The reading stands in the layer's slot and needs no hook. The pass through the converted network
-ends at the layer: what lies behind it is not computed.
+The readings stand in the slots of the layers and need no hook. A pass that reads one layer ends
+there: what lies behind it is not computed. How much the outputs depend on each layer is found for
+all layers in one backward pass per batch.
 """
 
 from __future__ import annotations
@@ -36,20 +37,19 @@ class Pair:
 
 
 class _Reached(Exception):
-    """The converted network came as far as the layer."""
+    """A pass came as far as the layer."""
 
 
 class _Reading(nn.Module):
-    """In the slot of one layer: passes the original's output on and keeps it, or keeps what comes
-    in and ends the pass.
+    """In the slot of one layer. In the original network it keeps what the layer gives out, before
+    any activation, in the converted one what comes in; unless it `passes` them on the pass ends.
     """
 
-    def __init__(self, old: nn.Module) -> None:
+    def __init__(self, old: nn.Module, passes: bool) -> None:
         super().__init__()
-        self.old = old
+        self.old, self.passes = old, passes
         self.original = True
-        self.inputs: Tensor | None = None
-        self.target: Tensor | None = None
+        self.kept: Tensor | None = None
 
     def __getattr__(self, name: str) -> Any:
         """What a model reads of its norms (weight, eps) is the original's."""
@@ -60,13 +60,16 @@ class _Reading(nn.Module):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not self.original:
-            self.inputs = x.detach().clone()
+            self.kept = x.detach().clone()
             raise _Reached
         with _bare(self.old) as behind:
-            y = self.old(x, *args, **kwargs)
-        self.target = y.detach().requires_grad_()
+            self.kept = self.old(x, *args, **kwargs)
+        if not self.passes:
+            raise _Reached
+        if not self.kept.requires_grad:  # the first layer: nothing before it asks for gradients
+            self.kept.requires_grad_()
         # a copy: what comes next may overwrite it in place
-        return behind(self.target.clone())
+        return behind(self.kept.clone())
 
 
 @contextmanager
@@ -96,26 +99,62 @@ def frozen(module: nn.Module) -> Iterator[None]:
             each.requires_grad_(True)
 
 
+def sensitivities(model: Model, slots: Slots, batches: Sequence[Inputs]) -> dict[str, list[Tensor]]:
+    """For each layer and batch the mean square, over channels, of the derivative of the original
+    network's outputs with respect to the layer's output: (..., 1), 1 on the axis of the channels.
+
+    One random direction of the outputs per batch: on average the diagonal of J^T J.
+    """
+    readings = {layer: _Reading(slots[layer][0].old, passes=True) for layer in slots}
+    generator = torch.Generator().manual_seed(0)
+    found: dict[str, list[Tensor]] = {layer: [] for layer in slots}
+    try:
+        for layer, reading in readings.items():
+            _hold(slots, layer, reading)
+        for batch in batches:
+            for layer, gradient in _gradients(model, readings, batch, generator).items():
+                axis = norm_of(slots[layer][0].new).axis
+                found[layer].append(gradient.square().mean(axis, keepdim=True))
+    finally:
+        activate(slots, slots)
+    return found
+
+
+def _gradients(
+    model: Model, readings: dict[str, _Reading], batch: Inputs, generator: torch.Generator
+) -> dict[str, Tensor]:
+    with torch.enable_grad():
+        logits = raw_logits(_forward(model, batch))
+        signs = torch.randint(0, 2, logits.shape, generator=generator) * 2 - 1
+        kept = [reading.kept for reading in readings.values()]
+        assert all(each is not None for each in kept)
+        total = (logits * signs.to(logits)).sum()
+        gradients = torch.autograd.grad(total, kept, allow_unused=True)  # type: ignore[arg-type]
+    return {
+        layer: torch.zeros_like(reading.kept) if gradient is None else gradient  # type: ignore[arg-type]
+        for (layer, reading), gradient in zip(readings.items(), gradients, strict=True)
+    }
+
+
 def read_pairs(
-    model: Model, slots: Slots, layer: str, batches: Sequence[Inputs], axis: int
+    model: Model, slots: Slots, layer: str, batches: Sequence[Inputs], weights: Sequence[Tensor]
 ) -> Iterator[Pair]:
-    """The pairs of `layer`, batch by batch; axis: of the channels.
+    """The pairs of `layer`, batch by batch; weights: its `sensitivities`.
 
     Before and after, every layer of `slots` is the replaced one. Raises ProbeError for a layer
     that a pass does not reach.
     """
-    reading = _Reading(slots[layer][0].old)
-    generator = torch.Generator().manual_seed(0)
+    reading = _Reading(slots[layer][0].old, passes=False)
     try:
-        for batch in batches:
+        for batch, weight in zip(batches, weights, strict=True):
             activate(slots, ())
             _hold(slots, layer, reading)
-            weight = _sensitivity(model, reading, batch, generator)
+            reading.original = True
+            target = _reached(model, reading, batch, layer)
             activate(slots, slots)
             _hold(slots, layer, reading)
-            inputs, target = _reached(model, reading, batch, layer), reading.target
-            assert target is not None
-            yield Pair(inputs, target.detach(), weight.mean(axis, keepdim=True))
+            reading.original = False
+            yield Pair(_reached(model, reading, batch, layer), target, weight)
     finally:
         activate(slots, slots)
 
@@ -125,30 +164,16 @@ def _hold(slots: Slots, layer: str, reading: _Reading) -> None:
         slot.hold(reading)
 
 
-def _sensitivity(
-    model: Model, reading: _Reading, batch: Inputs, generator: torch.Generator
-) -> Tensor:
-    """Square of the derivative of the outputs, in a random direction of them, with respect to the
-    layer's output: on average over directions the diagonal of J^T J.
-    """
-    reading.original = True
-    logits = raw_logits(_forward(model, batch))
-    signs = torch.randint(0, 2, logits.shape, generator=generator) * 2 - 1
-    assert reading.target is not None
-    (gradient,) = torch.autograd.grad((logits * signs.to(logits)).sum(), reading.target)
-    return gradient.square()
-
-
 def _reached(model: Model, reading: _Reading, batch: Inputs, layer: str) -> Tensor:
-    """What reaches the layer in the converted network."""
-    reading.original, reading.inputs = False, None
+    """What the reading keeps of a pass that ends there."""
+    reading.kept = None
     try:
         with torch.no_grad():
             _forward(model, batch)
     except _Reached:
-        assert reading.inputs is not None
-        return reading.inputs
-    raise ProbeError(f"{layer} was not reached in the converted network")
+        assert reading.kept is not None
+        return reading.kept
+    raise ProbeError(f"{layer} was not reached by a forward pass")
 
 
 def _forward(model: Model, batch: Inputs) -> Any:

@@ -12,7 +12,7 @@ from probe.curves import StandIn
 from probe.errors import ProbeError
 from probe.jobs.converting.calibrate import calibrate
 from probe.jobs.converting.convert import convert
-from probe.jobs.converting.paired import Pair, read_pairs
+from probe.jobs.converting.paired import Pair, read_pairs, sensitivities
 from probe.jobs.converting.refit import Refit
 from probe.jobs.inputs import open_model, open_stream
 from probe.models.replacing.swap import swap
@@ -154,9 +154,16 @@ def test_tokens_weigh_as_much_as_the_outputs_depend_on_them():
     model = open_model(First().eval())
     swapped = swap(model.module, "dyt", init="match")
     slots = {name: [slot] for name, slot in zip(("norm1", "norm2"), swapped.slots, strict=True)}
-    pair = next(read_pairs(model, slots, "norm2", inputs_of(model, token_batches()), -1))
-    assert (pair.weight[:, 0] > 0).all()
-    assert not pair.weight[:, 1:].any()
+    batches = inputs_of(model, token_batches())
+    weights = sensitivities(model, slots, batches)
+    assert (weights["norm2"][0][:, 0] > 0).all()
+    assert not weights["norm2"][0][:, 1:].any()
+    assert (weights["norm1"][0][:, 0] > 0).all()
+    pair = next(read_pairs(model, slots, "norm2", batches, weights["norm2"]))
+    x = batches[0].args[0]
+    norm1, norm2 = (slot.old for slot in swapped.slots)
+    torch.testing.assert_close(pair.target, norm2(model.module.mix(norm1(x))))
+    torch.testing.assert_close(pair.inputs, model.module.mix(model.module.norm1(x)))
     assert model.module.norm2 is swapped.slots[1].new
 
 
