@@ -36,6 +36,7 @@ from replacing.page import draw, page
 VIT, RESNET = "bundled:vit_cifar10", "bundled:resnet_cifar10"
 IMAGES = (16, 64, 256, 800)
 ABOUT = 128  # images of the table of layers
+MANY = 10_000  # training images of the final distillations
 
 
 def nothing(*_: Any) -> None:
@@ -112,11 +113,11 @@ class Study:
         *,
         steps: int = 0,
         train: str = "norms",
-        every: bool = False,
+        learned: int | None = None,
         photos: bool = False,
         test_images: int = 2000,
     ) -> Any:
-        """One row. steps: of a distillation on the images of the run, or on `every` one."""
+        """One row. steps: of a distillation on the images of the run, or on `learned` images."""
         run = self.run(network, images, photos)
         data = self.options.photos if photos else f"{self.options.folder}?split=train"
         began = time.perf_counter()
@@ -129,13 +130,13 @@ class Study:
                 out=self.place / f"{len(self.rows)}.safetensors",
                 steps=steps,
                 train=train,
-                train_images=None if every else images,
+                train_images=learned or images,
                 precision=self.options.precision,
                 **shared,
             )
         else:
             done = probe.convert(run, **shared)
-        facts = {"images": 50_000 if every else images, "test_images": test_images}
+        facts = {"images": learned or images, "test_images": test_images}
         where = "photographs" if photos else "CIFAR-10"
         self.note(done.model, network, way, began, steps=steps, data=where, **facts)
         return done
@@ -149,7 +150,7 @@ def final(study: Study) -> None:
             study.replaced(network, 256, way, **all_tests)
         for train in ("norms", "all"):
             way = f"distilled, {train}"
-            study.replaced(network, 256, way, steps=updates, train=train, every=True, **all_tests)
+            study.replaced(network, 256, way, steps=updates, train=train, learned=MANY, **all_tests)
 
 
 def curves(study: Study) -> None:

@@ -73,7 +73,7 @@ def final_table(results: pd.DataFrame) -> str:
         ]
         for row in results.itertuples()
     ]
-    return "All 10,000 test images; distilled on the 50,000 training images.\n\n" + markdown(
+    return "All 10,000 test images; distilled on 10,000 training images.\n\n" + markdown(
         header, rows
     )
 
