@@ -123,9 +123,9 @@ def draw(tables: Tables, folder: Path) -> list[Path]:
     """replacing.png and .svg: accuracy against the number of images; the cost of each layer."""
     results, layers = tables["results"], tables["layers"]
     with style.theme():
-        figure = blank(8.0, 3.2)
+        figure = blank(8.4, 3.4)
         left, right = figure.subplots(1, 2)
-        figure.subplots_adjust(left=0.08, right=0.98, top=0.9, bottom=0.17, wspace=0.28)
+        figure.subplots_adjust(left=0.08, right=0.98, top=0.9, bottom=0.25, wspace=0.28)
         if len(results):
             accuracy_curves(left, results)
         spread_of_scale(right, layers)
@@ -146,7 +146,16 @@ def accuracy_curves(ax: Axes, results: pd.DataFrame) -> None:
     ax.set_xlabel("images, without labels")
     ax.set_ylabel("top-1, %")
     ax.set_title("ViT, all norms as DyT (hollow: photographs)")
-    ax.legend(frameon=False, fontsize=7)
+    ax.legend(
+        frameon=False,
+        fontsize=7,
+        ncol=5,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.2),
+        columnspacing=0.8,
+        handletextpad=0.3,
+        handlelength=1.5,
+    )
 
 
 def spread_of_scale(ax: Axes, layers: pd.DataFrame) -> None:
