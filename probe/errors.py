@@ -48,6 +48,12 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def last_line(error: BaseException) -> str:
+    """The last line of a long report, which holds its cause; the name of the class of an empty one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
 def named_first_line(error: BaseException) -> str:
     """`ValueError: what it says`, for errors whose text alone does not tell what went wrong."""
     name, line = type(error).__name__, first_line(error)

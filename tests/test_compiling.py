@@ -98,7 +98,11 @@ def test_the_usual_place_is_that_of_numba(caplog: pytest.LogCaptureFixture) -> N
     assert not caplog.records
 
 
-def test_what_is_compiled_is_announced_once_and_what_is_there_is_not() -> None:
+def test_what_is_compiled_is_announced_once_and_what_is_there_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(compiling.SETTINGS, "CACHE_DIR", str(tmp_path))  # not that of a run before
+
     @compiling.compiled()
     def plus(x: int) -> int:
         return x + 1

@@ -20,7 +20,7 @@ from probe.engines.dealing import Elsewhere, Means
 from probe.engines.processes import packed, usable_cores
 from probe.engines.protocol import Batches
 from probe.engines.replica import Failed, Lost, Outcome, Replica
-from probe.errors import ProbeError, UsageError, first_line, quiet
+from probe.errors import ProbeError, UsageError, first_line, last_line, quiet
 
 PATIENCE = 5.0  # seconds in which a cluster answers
 MOST_FAILED = 10  # actors that are lost before they came
@@ -97,7 +97,7 @@ class RayPool:
             self._failed_starts += 1
             if getattr(error, "actor_init_failed", False) or self._failed_starts > MOST_FAILED:
                 raise ProbeError(
-                    f"a Ray worker could not start: {_cause(error)}; every machine needs the same "
+                    f"a Ray worker could not start: {last_line(error)}; every machine needs the same "
                     "packages as this one"
                 ) from error
             self._add()  # its machine was lost before it came
@@ -205,12 +205,6 @@ def cpus_each(nodes: list[float], count: int) -> float:
         if sum(int(node // cpus) for node in nodes) >= count:
             return cpus
     return int(sum(nodes) / count * 1000) / 1000
-
-
-def _cause(error: BaseException) -> str:
-    """The last line that Ray's report of a failed start holds."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 ENGINE = Elsewhere(RayPool)
