@@ -49,7 +49,7 @@ def first_line(error: BaseException) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of a long report, which holds its cause; the name of the class of an empty one."""
+    """The cause, where a report of many lines ends with it; of an empty one its class."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 

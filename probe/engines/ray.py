@@ -97,8 +97,8 @@ class RayPool:
             self._failed_starts += 1
             if getattr(error, "actor_init_failed", False) or self._failed_starts > MOST_FAILED:
                 raise ProbeError(
-                    f"a Ray worker could not start: {last_line(error)}; every machine needs the same "
-                    "packages as this one"
+                    f"a Ray worker could not start: {last_line(error)}; every machine needs the "
+                    "same packages as this one"
                 ) from error
             self._add()  # its machine was lost before it came
 
