@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import probe
 
 
+@pytest.mark.slow
 def test_the_api_page_builds_without_warnings_and_has_every_public_name(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pdoc", "probe", "-o", str(tmp_path)],

@@ -171,6 +171,7 @@ def test_blocks_inside_of_each_other_share_one_process():
         assert outer._process.poll() is None
 
 
+@pytest.mark.slow
 def test_two_processes_fit_and_draw_the_same_bytes_as_one(vit_run, tmp_path, monkeypatch):
     from probe.jobs.drawing.draw import plot
     from probe.jobs.fitting.fit import fit

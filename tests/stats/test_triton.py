@@ -89,7 +89,10 @@ def test_without_triton_cuda_gets_plain_torch(monkeypatch):
 
 @pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
-@pytest.mark.parametrize("norm", ["token", "planes", "given", "farthest"])
+@pytest.mark.parametrize(
+    "norm",
+    ["token", *(pytest.param(n, marks=pytest.mark.slow) for n in ("planes", "given", "farthest"))],
+)
 def test_the_kernels_compile_for_a_processor_of_today(norm):
     """Through Triton's compiler and the assembler of CUDA, which need no GPU; in a process of its
     own, as Triton must not interpret.

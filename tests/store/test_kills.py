@@ -38,7 +38,14 @@ def put_files(folder: Path, content: bytes) -> None:
             step.put(folder / name, content + name.encode())
 
 
-@pytest.fixture(params=["results of a run", "files elsewhere", "capture again", "whole job again"])
+@pytest.fixture(
+    params=[
+        "results of a run",
+        "files elsewhere",
+        "capture again",
+        pytest.param("whole job again", marks=pytest.mark.slow),
+    ]
+)
 def case(request: pytest.FixtureRequest, kit) -> tuple[Callable[[Path], None], ...]:
     """Makes a folder with old files; replaces them; opens the folder."""
 

@@ -45,6 +45,7 @@ def assert_close(one: Path, other: Path) -> None:
         torch.testing.assert_close(second[name], value, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(data, alone, tmp_path):
     lines: list[str] = []
     both = probe.train(

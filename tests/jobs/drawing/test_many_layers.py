@@ -52,6 +52,7 @@ def test_established_curves_come_first_then_others_and_all_in_order() -> None:
     assert first_of(names[:3], few, 12) == names[:3]
 
 
+@pytest.mark.slow
 def test_s_curves_of_a_deep_run_has_a_bounded_number_of_panels_and_says_so(
     deep: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -64,6 +65,7 @@ def test_s_curves_of_a_deep_run_has_a_bounded_number_of_panels_and_says_so(
     assert curved(deep) <= set(FigureTables(deep).panels)
 
 
+@pytest.mark.slow
 def test_layers_chooses_which_and_up_to_60_are_all_shown(deep: Run) -> None:
     first = ",".join(deep.layers["layer"][:PANELS])
     assert FigureTables(deep, first).panels == list(deep.layers["layer"][:PANELS])
@@ -72,6 +74,7 @@ def test_layers_chooses_which_and_up_to_60_are_all_shown(deep: Run) -> None:
     assert "established curves first" not in " ".join(text.get_text() for text in figure.texts)
 
 
+@pytest.mark.slow
 def test_only_what_is_shown_is_read(deep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[object] = []
     samples = Run.samples
@@ -85,6 +88,7 @@ def test_only_what_is_shown_is_read(deep: Run, monkeypatch: pytest.MonkeyPatch) 
     assert len(read) == PANELS
 
 
+@pytest.mark.slow
 def test_the_page_of_a_deep_run_has_a_bounded_number_of_cards_and_every_layer_in_its_table(
     deep: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +118,7 @@ def test_the_whole_page_of_500_layers_stays_under_30_megabytes(deep: Run) -> Non
     assert len(html) < 30_000_000
 
 
+@pytest.mark.slow
 def test_a_card_is_bounded_whatever_a_layer_stored(deep: Run) -> None:
     """60 cards of about 35 kB: the page of any run fits into 30 MB."""
     tables = FigureTables(deep)

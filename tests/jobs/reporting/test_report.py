@@ -71,6 +71,7 @@ def test_the_page_of_a_real_run_says_and_shows_every_layer(
     assert len(html) < 17 * 100_000
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes_and_no_figure_that_is_there_is_drawn_again(
     vit: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,7 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
         training_report(path)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_real_training_is_probed_reported_and_tracked(tmp_path: Path) -> None:
     data = str(colour_folders(tmp_path / "data"))
