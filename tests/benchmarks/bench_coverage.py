@@ -36,6 +36,9 @@ from probe.stats.layer import LayerStatistics
 from probe.stats.samples import RowChoice
 from probe.stats.sums import CellSum
 
+# of a bin, in the order of BinnedMap
+SUMS = [CellSum.COUNT, CellSum.X, CellSum.Z, CellSum.ZZ, CellSum.XX, CellSum.XZ]
+
 
 def profiles_per_image(name: str, folder: str) -> dict[str, list[tuple]]:
     """{layer: [(bin index, cells, min, max) of each image]}."""
@@ -49,8 +52,8 @@ def profiles_per_image(name: str, folder: str) -> dict[str, list[tuple]]:
         _, _, index, cells = statistics.profile.rows()
         spread = statistics.moments.input
         bins, place = np.unique(index, return_inverse=True)
-        summed = np.zeros((len(bins), len(CellSum)))
-        np.add.at(summed, place, cells)
+        summed = np.zeros((len(bins), len(SUMS)))
+        np.add.at(summed, place, cells[:, SUMS])
         found[layer].append((bins, summed, spread.min.min(), spread.max.max()))
 
     with tap(model.module, "*", receive) as hooks, torch.no_grad():
@@ -65,10 +68,10 @@ Images = list[tuple]  # (bin index, cells, min, max) of each image
 
 def in_groups(images: Images) -> BinnedMap:
     """The map of some images, in groups as a run makes them."""
-    cells = np.zeros((GROUPS, BINS, len(CellSum)))
+    cells = np.zeros((GROUPS, BINS, len(SUMS)))
     for rank, (bins, values, _, _) in enumerate(images):
         cells[rank % GROUPS, bins + PER_SIGN] += values
-    kept = np.flatnonzero(cells[..., CellSum.COUNT].sum(axis=0))
+    kept = np.flatnonzero(cells[..., 0].sum(axis=0))
     return BinnedMap(
         kept - PER_SIGN,
         *np.moveaxis(cells[:, kept], 2, 0),
@@ -86,7 +89,7 @@ def straightened(images: Images) -> Images:
     """The same images without curvature: from each element the departure of its bin's mean from the
     line of all images is taken.
     """
-    total = np.zeros((BINS, len(CellSum)))
+    total = np.zeros((BINS, len(SUMS)))
     for bins, values, _, _ in images:
         total[bins + PER_SIGN] += values
     count, x, z, _, xx, xz = total.T
