@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ from probe.engines.protocol import Batches
 from probe.engines.replica import Failed, Lost, Outcome, Replica
 from probe.errors import ProbeError, UsageError, first_line, last_line, quiet
 
+SETTINGS = {  # of a cluster that is started here
+    "RAY_USAGE_STATS_ENABLED": "0",  # they would be sent
+    "RAY_worker_niceness": "0",  # workers would stand back behind all else
+}
 PATIENCE = 5.0  # seconds in which a cluster answers
 MOST_FAILED = 10  # actors that are lost before they came
 NO_PLACE = 120.0  # seconds without an actor after which a line is said
@@ -85,7 +90,7 @@ class RayPool:
         return [self._ended(ref) for ref in ready if ref in self._running]
 
     def _add(self) -> None:
-        actor = self._actor.remote(self._sent, self._threads)
+        actor = self._actor.remote(self._sent, self._threads, list(sys.path))
         self._coming[actor.__ray_ready__.remote()] = actor
 
     def _arrive(self, ref: Any) -> None:
@@ -139,7 +144,8 @@ def connect(ray: Any, address: str | None) -> bool:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     silent = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if address == "local":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would send them
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
         _start(ray, num_cpus=usable_cores(), include_dashboard=False, **silent)
         return True
     if address != "auto":

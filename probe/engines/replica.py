@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,11 +44,15 @@ Outcome = Part | Failed | Lost
 
 
 class Replica:
-    """A process's copy of a job: a pair (make_worker, batches), pickled."""
+    """A process's copy of a job: a pair (make_worker, batches), pickled.
 
-    def __init__(self, job: bytes, threads: int) -> None:
+    paths: where the process of the job looks for modules, which this one may not know of.
+    """
+
+    def __init__(self, job: bytes, threads: int, paths: Sequence[str] = ()) -> None:
         import torch
 
+        sys.path += [path for path in paths if path not in sys.path]
         torch.set_num_threads(threads)
         self._job: Any = job
         self._loaded = False

@@ -51,7 +51,6 @@ def collected(name, workers, *options):
     return worker.batches
 
 
-@pytest.mark.slow
 def test_two_ray_workers_make_the_run_of_one(cluster, images, expected, tmp_path):
     assert contents(job(images, tmp_path / "run", engine="ray", workers=2)) == expected
 
