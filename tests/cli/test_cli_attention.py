@@ -104,6 +104,8 @@ def test_without_options_the_bundled_model_is_measured_and_nothing_is_written(
         "num_images": 128,
         "batch_size": 8,
         "workers": 0,
+        "engine": "local",
+        "address": None,
         "device": None,
         "seed": 0,
     }
@@ -122,7 +124,7 @@ def test_without_options_the_bundled_model_is_measured_and_nothing_is_written(
 def test_every_option_reaches_the_job(cli: Any, attending: Any) -> None:
     line = (
         "attention --model m --weights random --data photos --out o --num-images all --batch-size "
-        "3 --workers 2 --device cpu "
+        "3 --workers 2 --engine ray --address auto --device cpu "
     )
     line += (
         "--dtype bfloat16 --seed 5 --patch-size 14 --prefix-tokens 5 --grid 16x12 --offline "
@@ -137,6 +139,8 @@ def test_every_option_reaches_the_job(cli: Any, attending: Any) -> None:
         "num_images": None,
         "batch_size": 3,
         "workers": 2,
+        "engine": "ray",
+        "address": "auto",
         "device": "cpu",
         "seed": 5,
     }

@@ -33,6 +33,8 @@ def test_without_options_the_bundled_model_runs_on_the_bundled_photographs(
     expected |= {
         "batch_size": 8,
         "workers": 0,
+        "engine": "local",
+        "address": None,
         "device": None,
         "dtype": None,
         "autocast": None,
@@ -56,7 +58,8 @@ def test_every_option_reaches_the_job(
     )
     line += (
         "--batch-size 3 --workers 2 --device cpu --dtype bfloat16 --seed 5 --offline --overwrite "
-        "--autocast float16 --no-attention --resume --loader-timeout 9 -q"
+        "--autocast float16 --no-attention --resume --loader-timeout 9 --engine ray "
+        "--address auto -q"
     )
     assert cli(*command, *line.split()).code == 0
     call = jobs.last(job)
@@ -72,6 +75,8 @@ def test_every_option_reaches_the_job(
     }
     expected |= {
         "workers": 2,
+        "engine": "ray",
+        "address": "auto",
         "device": "cpu",
         "dtype": "bfloat16",
         "autocast": "float16",

@@ -36,13 +36,14 @@ def test_every_option_reaches_the_job(cli: Any, jobs: Any, tmp_path: Path) -> No
         "a.pth b/ --model resnet50 --data photos --out o --norm dyt --norm-layers x.* --layers a* "
         "--attention --num-images all --batch-size 3 --workers 2 --samples 7 --tail 2 --seed 5 "
         "--device cpu --dtype bfloat16 --autocast float16 --no-figures --no-report --overwrite "
-        "--offline -q"
+        "--offline --engine ray --address auto -q"
     )
     assert cli("track", *line.split()).code == 0
     call = jobs.last("track")
     assert call.args == (["a.pth", "b/"], "resnet50", "photos")
     expected = {"out": "o", "norm": "dyt", "norm_layers": "x.*", "layers": "a*", "attention": True}
     expected |= {"num_images": None, "batch_size": 3, "workers": 2, "samples": 7, "tail": 2}
+    expected |= {"engine": "ray", "address": "auto"}
     expected |= {"seed": 5, "device": "cpu", "dtype": "bfloat16", "autocast": "float16"}
     expected |= {"figures": False, "report": False, "overwrite": True, "offline": True}
     assert {name: value for name, value in call.options.items() if name != "progress"} == expected
