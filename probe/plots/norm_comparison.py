@@ -80,9 +80,6 @@ def differences(comparison: pd.DataFrame, ax: Axes) -> Axes:
         middle, low, high = (
             float(each[name]) for name in ("difference", "difference_low", "difference_high")
         )
-        if norm == each["reference"]:
-            ax.text(0.0, row, " reference", va="center", ha="left", size=style.SMALL,
-                    color=style.MUTED, gid="reference")  # fmt: skip
         if np.isfinite(low):
             ax.plot([low, high], [row, row], color=tone[norm], lw=1.2, solid_capstyle="butt",
                     gid=f"interval {norm}")  # fmt: skip
@@ -93,9 +90,29 @@ def differences(comparison: pd.DataFrame, ax: Axes) -> Axes:
     ax.axvline(0, color=style.MUTED, lw=0.8, ls=(0, (4, 2)), zorder=0.5, gid="none")
     ax.margins(x=0.08)
     _norm_axis(ax, labels)
+    _name_reference(ax, labels, str(comparison["reference"].iloc[0]))
     reference = _short(labels).get(str(comparison["reference"].iloc[0]), "the reference")
     ax.set_xlabel(f"Difference to {names.as_drawn(reference)} (points)", size=style.TEXT)
     return ax
+
+
+def _name_reference(ax: Axes, labels: Sequence[str], reference: str) -> None:
+    """Beside the dashed line, on the side where there is more room."""
+    if reference not in labels:
+        return
+    low, high = ax.get_xlim()
+    right = high > -low
+    ax.annotate(
+        "reference",
+        (0, labels.index(reference)),
+        (4 if right else -4, 0),
+        textcoords="offset points",
+        va="center",
+        ha="left" if right else "right",
+        size=style.SMALL,
+        color=style.MUTED,
+        gid="reference",
+    )
 
 
 def _aside(place: int, count: int) -> float:

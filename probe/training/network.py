@@ -160,9 +160,10 @@ def _replace(
         notes.append(f"{recipe.norm} where the source has it, by the network's own constructor")
         return (), {}
     options = _norm_options(model.module, recipe, notes)
-    swapped = replace_norms(
-        model, recipe.norm, recipe.norm_layers, init=recipe.init, alphas=alphas, **options
-    )
+    with seeded(recipe.seed, Stream.NORMS):  # some norms draw their start
+        swapped = replace_norms(
+            model, recipe.norm, recipe.norm_layers, init=recipe.init, alphas=alphas, **options
+        )
     kept = [each for each in swapped.outcomes if each.status == "kept"]
     replaced = [each.layer for each in swapped.outcomes if each.status == "replaced"]
     notes.append(f"{recipe.norm} in place of {len(replaced)} of {len(swapped.outcomes)} norms")

@@ -22,6 +22,7 @@ class Stream(IntEnum):
     DROPOUT = 3
     HEAD = 4
     HELD_OUT = 5
+    NORMS = 6
 
 
 def derived(seed: int, stream: Stream, *place: int) -> int:

@@ -69,7 +69,6 @@ RESNET: dict[str, Any] = {
 FINETUNED: dict[str, Any] = RESNET | {
     "norms": "own,dyt:default,dyt:fitted",
     "epochs": 2,
-    "lr": 3e-4,
 }
 
 

@@ -66,6 +66,14 @@ def test_every_figure_is_legible(norms: list[str], seeds: int) -> None:
     check_legible(norm_comparison.cost_against_accuracy(summary, frame=FRAME))
 
 
+def test_the_reference_is_named_inside_whether_it_is_the_best_or_the_worst() -> None:
+    for order in (["own", "dyt"], ["dyt", "own"]):
+        table = cells(order)
+        check_legible(
+            norm_comparison.accuracy_by_norm(table, comparison_table(table, "own", {}), frame=FRAME)
+        )
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_learned_alphas_are_legible(count: int) -> None:
     tables = {f"dyt+alpha_init=0.{n}": norms_table(VIT, epochs=5) for n in range(count)}

@@ -72,6 +72,7 @@ def test_a_row_per_norm_and_a_cell_per_seed(whole):
     ]
     for row in whole.cells.itertuples():
         training = probe.open_training(whole.path / "cells" / row.norm / f"seed_{row.seed}")
+        assert row.lr == training.record["recipe"]["lr"] == OPTIONS["lr"]
         assert row.top1 == training.epochs["top1"].iloc[-1]
         assert row.parameters == training.record["model"]["parameters"]
 
@@ -113,6 +114,19 @@ def test_data_order_and_augmentation_are_those_of_the_seed_alone(whole):
         one, other = recipes["layer_norm", seed], recipes["dyt", seed]
         assert {name for name in one if one[name] != other[name]} == {"norm"}
         assert one["seed"] == seed
+
+
+def test_norms_that_draw_their_start_draw_it_by_the_seed(data):
+    asked = Asked(None, False, {k: OPTIONS[k] for k in ("model", "model_options", "norm_layers")})
+    (variant,) = variants("learnable_scaler")
+
+    def drawn(seed: int) -> torch.Tensor:
+        torch.rand(3)  # what else the process draws does not matter
+        module = build_network(asked.choice(variant, seed).recipe, 3).module
+        return module.state_dict()["blocks.0.norm1.weight"]
+
+    assert torch.equal(drawn(0), drawn(0))
+    assert not torch.equal(drawn(0), drawn(1))
 
 
 class Stop(Exception):

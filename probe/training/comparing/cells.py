@@ -58,7 +58,7 @@ class Trainer:
     def one(self, cell: Cell, out: Path, where: str, **more: Any) -> Outcome:
         """One training. Raises what ends the comparison: Interrupted, UsageError."""
         asked = self.asked.of(cell.variant, cell.seed)
-        options = {**self.options, **asked, **more}
+        options = {**self.options, **asked, **_set(more)}
         if cell.variant.init == "fitted":
             options["alphas"] = self.alphas[cell.seed]
         try:
@@ -105,7 +105,7 @@ def choose_rates(
             where = f"grid {of} of {len(chosen) * len(grid)}, {variant.label}, rate {rate:g}"
             out = trainer.folder / GRID / variant.folder / f"lr_{rate:g}"
             more = {"lr": rate, "held_back": held_back, "epochs": epochs}
-            outcome = trainer.one(Cell(variant, seed), out, where, **_set(more))
+            outcome = trainer.one(Cell(variant, seed), out, where, **more)
             mine.append(_grid_row(variant, rate, outcome))
         finished = [row for row in mine if row["top1"] is not None]
         if finished:

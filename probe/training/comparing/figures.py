@@ -32,6 +32,7 @@ class ComparisonTables:
     norms: Mapping[str, pd.DataFrame]
     runs: Mapping[str, Run]
     frame: Frame
+    first: Frame  # of the figures that show the first seed alone
     batch: int
 
     @property
@@ -65,7 +66,7 @@ def _alpha(tables: ComparisonTables) -> Figure:
     }
     if not with_alpha:
         raise NothingToDraw("no norm has an alpha of its own")
-    return alpha_by_norm(with_alpha, frame=tables.frame)
+    return alpha_by_norm(with_alpha, frame=tables.first)
 
 
 def _s_curves(tables: ComparisonTables) -> Figure:
@@ -79,7 +80,7 @@ def _s_curves(tables: ComparisonTables) -> Figure:
             sides.append(Side(norm, layers, of_run.thin(layers), of_run.fits, of_run.fan))
     if not sides:
         raise NothingToDraw("no final network was captured")
-    return compare_grid(sides, frame=tables.frame)
+    return compare_grid(sides, frame=tables.first)
 
 
 def _varied(runs: Iterable[Run]) -> set[str]:
@@ -96,7 +97,7 @@ def _attention(tables: ComparisonTables) -> Figure:
     heads = {norm: table for norm, table in heads.items() if not table.empty}
     if not heads:
         raise NothingToDraw("no attention was read")
-    return attention_distance(heads, frame=tables.frame)
+    return attention_distance(heads, frame=tables.first)
 
 
 KINDS: dict[str, Callable[[ComparisonTables], Figure]] = {

@@ -95,7 +95,8 @@ class Compared:
                 for label, each in firsts.items()
                 if each.cell in self.runs
             },
-            Frame(_heading(self.record)),
+            Frame(_heading(self.record, plural(len(self.record["seeds"]), "seed"))),
+            Frame(_heading(self.record, f"seed {self.record['seeds'][0]}")),
             int((self.record.get("forward") or {}).get("batch") or BATCH),
         )
 
@@ -109,12 +110,9 @@ def model_of(record: Mapping[str, Any]) -> str:
     return str(record.get("model")).removeprefix("timm:")
 
 
-def _heading(record: Mapping[str, Any]) -> str:
+def _heading(record: Mapping[str, Any], seeds: str) -> str:
     recipe, data = record.get("recipe") or {}, record.get("data") or {}
     images = data.get("train_images")
-    parts = [
-        model_of(record),
-        plural(len(record.get("seeds") or ()), "seed"),
-        f"{recipe.get('epochs')} epochs" + (f" of {images:,} images" if images else ""),
-    ]
-    return ", ".join(parts)
+    trained = "" if recipe.get("weights") == "random" else "from trained weights"
+    length = f"{recipe.get('epochs')} epochs" + (f" of {images:,} images" if images else "")
+    return ", ".join(part for part in (model_of(record), trained, seeds, length) if part)
