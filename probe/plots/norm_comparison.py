@@ -154,7 +154,9 @@ def comparison_curves(
     mean, named at its end.
     """
     with style.theme():
-        room = layout.Room(left=0.6, right=0.2 + _width(labels), gap_x=0.6, title=0.08, bottom=0.42)
+        room = layout.Room(
+            left=0.6, right=0.32 + _width(labels), gap_x=0.6, title=0.08, bottom=0.42
+        )
         figure, axes, _ = layout.grid(2, 2, 2.6, room=room, frame=frame, legend_lines=0)
         curves(epochs, labels, axes[0], "train_loss", "Training loss")
         curves(epochs, labels, axes[1], "top1", "Validation top-1 (%)")
@@ -190,10 +192,10 @@ def _name_curves(epochs: pd.DataFrame, labels: Sequence[str], ax: Axes, column: 
     placed = layout.spread(heights, 0.13 / inches, 0.02, 0.98)
     for norm, at, to in zip(ends, heights, placed, strict=True):
         ax.annotate(
-            names.as_drawn(short[norm]), (1, at), (1.04, to), xycoords="axes fraction",
+            names.as_drawn(short[norm]), (1, at), (1.09, to), xycoords="axes fraction",
             textcoords="axes fraction", size=style.SMALL, color=tone[norm], va="center",
-            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": style.MUTED, "shrinkA": 1,
-                        "shrinkB": 0},
+            arrowprops={"arrowstyle": "-", "relpos": (0, 0.5), "lw": 0.4, "color": style.MUTED,
+                        "shrinkA": 1, "shrinkB": 0},
             gid="name",
         )  # fmt: skip
 

@@ -23,8 +23,10 @@ from typing import Any
 
 import pandas as pd
 import torch
+from PIL import Image
 
 import probe
+from probe.jobs.reporting.figures import FIGURE_COLOURS, with_palette
 
 COMMON: dict[str, Any] = {
     "train_images": 5000,
@@ -92,11 +94,12 @@ def export(out: str, place: Path) -> None:
     """Tables and figures of every comparison in `out` into the folder `place`."""
     place.mkdir(parents=True, exist_ok=True)
     for folder in sorted(Path(out).iterdir()):
-        files = [folder / name for name in COPIED]
-        files += [folder / "figures" / f"{name}.png" for name in FIGURES]
-        for file in files:
-            if file.is_file():
-                shutil.copyfile(file, place / f"{folder.name}_{file.name}")
+        for file in filter(Path.is_file, (folder / name for name in COPIED)):
+            shutil.copyfile(file, place / f"{folder.name}_{file.name}")
+        pictures = (folder / "figures" / f"{name}.png" for name in FIGURES)
+        for file in filter(Path.is_file, pictures):
+            small = with_palette(Image.open(file), FIGURE_COLOURS)
+            (place / f"{folder.name}_{file.name}").write_bytes(small)
         print(f"{folder.name}\n\n{table_of(pd.read_csv(folder / 'comparison.csv'))}\n")
 
 
