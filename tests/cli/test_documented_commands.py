@@ -126,9 +126,11 @@ def users_module() -> ModuleType:
 @pytest.fixture
 def no_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every job only looks at its arguments, and every run can be opened."""
-    for home in JOBS.values():
-        place, _, name = home.rpartition(".")
-        module = importlib.import_module(place)
+    homes = [home.rpartition(".") for home in JOBS.values()]
+    # All are imported before the first is replaced: a module that is imported later would keep
+    # the replaced function of another under its own name, for all tests that follow.
+    modules = [importlib.import_module(place) for place, _, _ in homes]
+    for module, (_, _, name) in zip(modules, homes, strict=True):
         signature = inspect.signature(getattr(module, name))
 
         def reached(*given: Any, _signature: Any = signature, **options: Any) -> None:
