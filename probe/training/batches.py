@@ -43,12 +43,19 @@ class Share:
     skipped: list[str] = field(default_factory=list)  # images that could not be read, with reasons
 
     def part(self, places: Indices, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Some of the images and labels, on a device."""
+        """Some of the images and labels, on a device; the images channels last in memory, as
+        convolutions like them best (on the CPU in bf16: twice as fast).
+        """
         index = torch.from_numpy(places)
+        images = self.images[index].contiguous(memory_format=_layout(self.images))
         return (
-            self.images[index].to(device, non_blocking=True),
+            images.to(device, non_blocking=True),
             self.labels[index].to(device, non_blocking=True),
         )
+
+
+def _layout(images: Tensor) -> torch.memory_format:
+    return torch.channels_last if images.ndim == 4 else torch.contiguous_format
 
 
 def kept(data: Labelled, progress: Progress) -> Labelled:
