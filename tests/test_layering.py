@@ -37,7 +37,7 @@ ROOMS = {
         {"folding"},
     ],
     "jobs": [
-        {"image_batches", "figure_file", "sharing"},
+        {"image_batches", "figure_file", "page_tables", "sharing"},
         {"inputs"},
         {"model_file", "reopen"},
         {"capturing"},

@@ -136,6 +136,7 @@ class RunPart:
     curves: tuple[Curve, ...] = ()
     curves_note: str = ""
     figures: tuple[Figure, ...] = ()
+    speed: Table | None = None
     attention: Table | None = None
     attention_figures: tuple[Figure, ...] = ()
     manifest: str = ""
@@ -152,6 +153,7 @@ class RunPart:
             ("layers", self.layers_title): self.layers,
             ("curves", "S-curves"): self.curves,
             ("figures", "Figures"): self.figures,
+            ("speed", "Speed"): self.speed,
             ("attention", "Attention"): self.attention,
             ("run", self.about_title): True,
         }

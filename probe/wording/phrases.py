@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Row = Mapping[str, Any]  # of a table, as plain values (`probe.formatting.records`)
@@ -29,6 +29,11 @@ def listed(items: Sequence[str], most: int, noun: str = "") -> str:
     """`a, b and 3 more`: at most `most` of the items by name."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return f"{', '.join(items[:most])}{more}{f' {noun}' if more and noun else ''}"
+
+
+def sentences(lines: Iterable[str]) -> str:
+    """Lines as they stand below a table, as the sentences of one text."""
+    return " ".join(f"{line[:1].upper()}{line[1:].rstrip('.')}." for line in lines if line)
 
 
 def values_of(rows: Sequence[Row], name: str) -> list[Any]:

@@ -11,6 +11,7 @@ import torch
 
 DONE = {
     "file": "f.safetensors",
+    "page": "f.html",
     "model": {"name": "timm:net", "weights": "random", "device": "cpu"},
     "images": 8,
     "repeats": 10,
@@ -110,6 +111,7 @@ def test_the_table_and_the_lines_say_what_was_done(cli: Any, job: Any) -> None:
         "ms (median 220) after, "
         "1.50 times as fast",
         'file: f.safetensors; load it with probe.load_folded("f.safetensors")',
+        "page: f.html",
         "WARNING: RANDOM WEIGHTS: the model was not trained; these numbers say nothing about a "
         "trained one",
     ]

@@ -10,8 +10,8 @@ import pytest
 from probe.cli.views.grid import columns_of
 from probe.formatting import records
 from probe.jobs.drawing.compare import key_numbers
+from probe.jobs.page_tables import layer_table
 from probe.jobs.reporting.comparison import all_numbers
-from probe.jobs.reporting.tables import layer_table
 from probe.store.schema import ALPHAS, LAYERS, SAMPLE_SCHEMA, TABLES
 from probe.wording import columns
 from probe.wording.columns import Column, in_terminal, on_page

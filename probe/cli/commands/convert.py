@@ -58,8 +58,8 @@ File = Annotated[
     opt.text_option(
         "--out",
         "FILE",
-        "Converted model, ending in .safetensors; table and figure go beside it.  [default: none "
-        "is written]",
+        "Converted model, ending in .safetensors; table, figure and page go beside it.  [default: "
+        "none is written]",
     ),
 ]
 Scope = Annotated[

@@ -15,7 +15,12 @@ IMAGES = 8
 
 File = Annotated[
     str,
-    opt.text_option("--out", "FILE", "Folded model, ending in .safetensors.", show_default=False),
+    opt.text_option(
+        "--out",
+        "FILE",
+        "Folded model, ending in .safetensors; a page goes beside it.",
+        show_default=False,
+    ),
 ]
 NumImages = Annotated[
     int | None,

@@ -74,10 +74,10 @@ def convert(
     and save the converted model.
 
     to: dyt, derf, dyisru, learnable_scaler (a line per channel), or another norm of the zoo that
-    can start as a fitted curve. out: a .safetensors file, with a table and a figure beside it;
-    None: nothing is written. layers: globs. scope: `channel` or `layer`. curves: `all`, the
-    curve of least loss in every layer that has one; `established`, a line where a layer's curve is
-    not shown to be better.
+    can start as a fitted curve. out: a .safetensors file, with a table, a figure and a page
+    (.html) beside it; None: nothing is written. layers: globs. scope: `channel` or `layer`.
+    curves: `all`, the curve of least loss in every layer that has one; `established`, a line where
+    a layer's curve is not shown to be better.
     calibrate: refit the replaced layers one after the other behind each other, label-free, on
     calibration_data (None: the run's own images): see probe.jobs.converting.calibrate.
     data: what is compared on, with labels where it has them (a folder of one sub-folder per class,

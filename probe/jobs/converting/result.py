@@ -1,5 +1,5 @@
-"""The result of a conversion, and the files it leaves: the converted model, a table and a figure
-beside it.
+"""The result of a conversion, and the files it leaves: the converted model; a table, a figure and a
+page beside it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from probe.formatting import csv_bytes, records
 from probe.jobs.converting.calibrate import Calibration
 from probe.jobs.converting.converted_file import converted_bytes
 from probe.jobs.converting.evaluate import Score
-from probe.jobs.figure_file import Put, save
+from probe.jobs.converting.page import conversion_page
+from probe.jobs.figure_file import Put, picture, save
 from probe.jobs.inputs import shown_name
 from probe.jobs.speed import Speed, speed_rows
 from probe.models.loading.load import Model
 from probe.models.replacing.swap import Swap
 
-BESIDE = (".csv", ".png", ".svg")  # endings of the files beside the model
+BESIDE = (".csv", ".png", ".svg", ".html")  # endings of the files beside the model
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,17 @@ def as_dict(calibration: Calibration) -> dict[str, object]:
 
 
 def write(result: Conversion, original: Model, path: Path, put: Put) -> list[Path]:
-    """The converted model as `path`, its table and its figure. original: what the model said of
+    """The converted model as `path`, its table, figure and page. original: what the model said of
     itself before; put: that of the step in which they are written.
     """
     # matplotlib takes its time, and --out may not be given
     from probe.plots.convert import conversion_by_depth
     from probe.plots.layout import Frame
 
-    table = result.table
-    rows = csv_bytes(table)
+    table, metadata = result.table, _metadata(result, original)
     files = [
-        put(path, converted_bytes(result.model, _metadata(result, original))),
-        put(path.with_suffix(".csv"), rows),
+        put(path, converted_bytes(result.model, metadata)),
+        put(path.with_suffix(".csv"), csv_bytes(table)),
     ]
     heading = (
         f"{shown_name(original)}, {result.asked['norm']}, scope {result.asked['scope']}, "
@@ -101,7 +101,9 @@ def write(result: Conversion, original: Model, path: Path, put: Put) -> list[Pat
     )
     random = "random weights: nothing was learned" if original.weights == "random" else ""
     figure = conversion_by_depth(table, accuracy=result.accuracy, frame=Frame(heading, random))
-    return files + save(figure, path.with_suffix(""), put)
+    files += save(figure, path.with_suffix(""), put)
+    page = conversion_page(result, original, metadata, picture(figure))
+    return [*files, put(path.with_suffix(".html"), page)]
 
 
 def _metadata(result: Conversion, original: Model) -> Mapping[str, object]:

@@ -18,6 +18,7 @@ from torch import nn
 from probe.errors import ProbeError, UsageError
 from probe.jobs.capturing.forward import on_device
 from probe.jobs.folding.folded_file import save_folded
+from probe.jobs.folding.page import fold_page
 from probe.jobs.inputs import Inputs, check_layers, describe, open_model, open_stream
 from probe.jobs.model_file import model_file
 from probe.jobs.speed import Speed, speed_rows
@@ -28,7 +29,10 @@ from probe.models.loading.load import Model
 from probe.models.reading.layers import affine_of, channels_of, norm_modules
 from probe.offline import offline_means_all
 from probe.records import Progress, silent
+from probe.store.results import put
 from probe.store.step import check_folder
+
+BESIDE = ".html"  # ending of the page beside the file
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class FoldedModel:
     threads: int
     speed: list[Speed] = field(default_factory=list)  # where it was measured
 
+    @property
+    def page(self) -> Path:
+        """Says all this, beside the file."""
+        return self.path.with_suffix(BESIDE)
+
     def as_dict(self) -> dict[str, Any]:
         """As JSON: the fields, and the report as `layers`."""
         plain = {
@@ -88,6 +97,7 @@ class FoldedModel:
         speed = {"speed": speed_rows(self.speed)} if self.speed else {}
         return {
             "file": str(self.path),
+            "page": str(self.page),
             "model": self.model,
             **plain,
             **measured,
@@ -114,14 +124,14 @@ def fold_model(
     progress: Progress | None = None,
 ) -> FoldedModel:
     """Fold `model` and write it to `out` (.safetensors), from where `probe.load_folded` builds it
-    again.
+    again, and a page beside it (.html).
 
     data: images (or batches) to trace, check and time on, all of them in one forward pass; None:
     bundled photographs. measure_speed: besides, one image and 32, eager and compiled
     (probe.jobs.speed). A module or a loaded model is folded in place. Raises UsageError for wrong
     arguments, ProbeError where nothing can be folded.
     """
-    path = model_file(out, overwrite)
+    path = model_file(out, overwrite, beside=(BESIDE,))
     if repeats < 1:
         raise UsageError(f"--repeats {repeats}: must be at least 1")
     report = progress or silent
@@ -144,7 +154,7 @@ def fold_model(
         )
     times = alternating_times([original, done.module], inputs, repeats, report)
     speed = time_forward(original, done.module, inputs, progress=report) if measure_speed else []
-    return FoldedModel(
+    result = FoldedModel(
         path=save_folded(done, path, loaded, overwrite=overwrite),
         model=described,
         fold=done,
@@ -157,6 +167,8 @@ def fold_model(
         threads=torch.get_num_threads(),
         speed=speed,
     )
+    put(result.page, fold_page(result.as_dict()))
+    return result
 
 
 def counts(module: nn.Module) -> Counts:

@@ -10,9 +10,9 @@ from probe.html import Comparison
 from probe.html import Figure as Shown
 from probe.jobs.drawing.compare import compare_figure, key_numbers
 from probe.jobs.figure_file import pixels
+from probe.jobs.page_tables import comparison_table
 from probe.jobs.reporting.figures import ATTENTION, Words, shown_figure
 from probe.jobs.reporting.run_part import heads_of
-from probe.jobs.reporting.tables import comparison_table
 from probe.store.run import Run
 from probe.wording.attention import local, mean
 from probe.wording.notes import is_random

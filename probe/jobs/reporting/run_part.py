@@ -13,11 +13,11 @@ from probe.formatting import records
 from probe.html import Curve, Finding, RunPart
 from probe.html import Figure as Shown
 from probe.jobs.drawing.tables import FigureTables, frame_of
+from probe.jobs.page_tables import attention_table, layer_table
 from probe.jobs.reporting.curves import curve_cards, how_to_read, left_out
 from probe.jobs.reporting.figures import ATTENTION, NORMS, Words, whole_figures
 from probe.jobs.reporting.findings import sentences
 from probe.jobs.reporting.run_facts import facts_of, files_of, manifest_text
-from probe.jobs.reporting.tables import attention_table, layer_table
 from probe.records import Progress
 from probe.store.run import Run
 from probe.wording import unusual_norms

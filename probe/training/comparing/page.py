@@ -8,7 +8,7 @@ from typing import Any
 
 from probe.formatting import json_text, records
 from probe.html import Finding, Page, RunPart, render
-from probe.jobs.reporting.tables import described_table
+from probe.jobs.page_tables import described_table
 from probe.records import Progress, silent
 from probe.store.outputs import output_folder
 from probe.store.step import Step

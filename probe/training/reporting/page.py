@@ -13,7 +13,7 @@ import pandas as pd
 from probe.errors import ProbeError, first_line
 from probe.formatting import json_text, records
 from probe.html import Finding, Page, RunPart, render
-from probe.jobs.reporting.tables import described_table
+from probe.jobs.page_tables import described_table
 from probe.plots import Frame
 from probe.records import Progress, silent
 from probe.store import open_run

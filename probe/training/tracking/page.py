@@ -13,9 +13,9 @@ from PIL import Image
 from probe.formatting import records
 from probe.html import Figure as Shown
 from probe.html import Finding, Page, RunPart, render
+from probe.jobs.page_tables import described_table
 from probe.jobs.reporting.figures import Words, shown_figure
 from probe.jobs.reporting.run_facts import facts_of
-from probe.jobs.reporting.tables import described_table
 from probe.layer_names import Patterns
 from probe.records import Progress, silent
 from probe.store import Run, open_run

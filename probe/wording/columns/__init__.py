@@ -17,6 +17,7 @@ from probe.wording.columns.comparing import (
     COMPARISON,
     RATES,
 )
+from probe.wording.columns.converted import CONVERSION, SPEEDS
 from probe.wording.columns.files import CHANNEL_FITS, FITS, IMAGES, MOMENTS, PROFILE, ROWS, SAMPLES
 from probe.wording.columns.layers import ALPHAS
 from probe.wording.columns.results import COMPARED, FOLD, key_number
@@ -37,7 +38,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "images.parquet": IMAGES,
     "samples/": SAMPLES,
     "compare.csv": COMPARED,
+    "table of convert": CONVERSION,
     "result of fold": FOLD,
+    "speed, of convert and fold": SPEEDS,
     "track.csv, track.parquet": TRACK,
     "layers of a tracking, on the screen": CHANGES,
     "attention.csv, attention.parquet of a tracking": TRACKED_HEADS,
@@ -61,6 +64,7 @@ __all__ = [
     "COMPARED_HEADS",
     "COMPARED_LAYERS",
     "COMPARISON",
+    "CONVERSION",
     "EPOCHS",
     "FITS",
     "FOLD",
@@ -73,6 +77,7 @@ __all__ = [
     "RATES",
     "ROWS",
     "SAMPLES",
+    "SPEEDS",
     "TABLES",
     "TRACK",
     "TRACKED_HEADS",

@@ -114,5 +114,6 @@ UNITS = {
     "nats": "entropy to the base e",
     "%": "per cent",
     "s": "seconds",
+    "ms": "milliseconds",
     "sum": "a sum over elements, in the unit of what is summed",
 }

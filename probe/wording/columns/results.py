@@ -28,10 +28,21 @@ FOLD = (
         format=_word,
         left=True,
         rank=1,
+        page=True,
     ),
-    Column("status", "folded or kept.", "text", left=True, rank=0),
-    Column("into", "The layers that took the map.", "text", format=_word, left=True, rank=2),
-    Column("reason", "Why a map is kept.", "text"),
+    Column("status", "folded or kept.", "text", left=True, rank=0, page=True),
+    Column(
+        "into", "The layers that took the map.", "text", format=_word, left=True, rank=2, page=True
+    ),
+    Column(
+        "reason",
+        "Why a map is kept.",
+        "text",
+        format=_word,
+        left=True,
+        page=True,
+        wanted=lambda rows: any(row["reason"] for row in rows),
+    ),
 )
 
 # One line per number and one column per run where they are shown; their headers are their names.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ import probe
 from probe.errors import UsageError
 from probe.jobs.converting.convert import convert
 from probe.jobs.converting.converted_file import load_converted
+from probe.jobs.converting.page import conversion_page
+from probe.jobs.speed import Speed
 from probe.models.loading.load import load_model
 from support.captures import token_batches
 from support.classifiers import FAMILIES, VIT, Classifier, captured, crops
@@ -57,12 +60,23 @@ def test_the_saved_model_loads_to_the_same_outputs_bit_by_bit(to, vit_run, tmp_p
     assert json.loads(metadata["layers"]) == dict.fromkeys(done.table["layer"], FAMILIES[to])
 
 
-def test_the_file_has_a_table_and_a_figure_beside_it(saved):
+def test_the_file_has_a_table_a_figure_and_a_page_beside_it(saved):
     stem = saved.files[0].with_suffix("")
     assert saved.files == [
-        stem.with_suffix(ending) for ending in (".safetensors", ".csv", ".png", ".svg")
+        stem.with_suffix(ending) for ending in (".safetensors", ".csv", ".png", ".svg", ".html")
     ]
     assert all(path.stat().st_size > 300 for path in saved.files)
+
+
+def test_the_page_says_what_was_replaced_and_the_speed_where_it_was_measured(saved):
+    text = saved.files[-1].read_text()
+    assert "bundled:vit_cifar10 with dyt" in text
+    assert all(name in text for name in saved.table["layer"])
+    assert "Forward passes" not in text
+    timed = replace(saved, speed=[Speed("eager", 32, 8.0, 5.0, 1.6, 1.5, 1.7, 40)])
+    figure = saved.files[2].read_bytes()
+    page = conversion_page(timed, load_model("bundled:vit_cifar10"), {}, figure).decode()
+    assert all(word in page for word in ("Forward passes", "1.60 [1.50, 1.70]", "faster"))
 
 
 def test_the_same_conversion_gives_the_same_bytes(vit_run, saved, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -14,7 +15,9 @@ import probe
 from probe.errors import ProbeError, UsageError
 from probe.jobs.folding.fold_model import Counts, counts, fold_model
 from probe.jobs.folding.folded_file import FOLDED, load_folded, save_folded
+from probe.jobs.folding.page import fold_page
 from probe.jobs.model_file import read_metadata
+from probe.jobs.speed import Speed
 from probe.models.reading.layers import norm_modules
 
 CNN = "bundled:resnet_cifar10"
@@ -47,6 +50,17 @@ def test_a_named_model_comes_back_folded_from_its_file_alone(written):
         (3, 32, 32),
     )
     assert loaded.transform is not None
+
+
+def test_the_page_beside_the_file_shows_the_maps_and_the_speed_where_it_was_measured(written):
+    done, path = written
+    text = path.with_suffix(".html").read_text()
+    assert "bundled:resnet_cifar10: 12 of 12 affine maps folded" in text
+    assert all(outcome.layer in text for outcome in done.fold.outcomes)
+    assert "Forward passes" not in text
+    timed = replace(done, speed=[Speed("eager", 32, 8.0, 5.0, 1.6, 1.5, 1.7, 40)])
+    page = fold_page(timed.as_dict()).decode()
+    assert all(word in page for word in ("Forward passes", "1.60 [1.50, 1.70]", "faster"))
 
 
 def test_the_job_counts_and_times_both_models(written):

@@ -1,5 +1,5 @@
-"""The tables of the report: alphas per layer, attention per layer, runs side by side. Columns, what
-they mean and how their cells read come from `probe.wording.columns`.
+"""The tables of pages: alphas per layer, attention per layer, runs side by side, speed. Columns,
+what they mean and how their cells read come from `probe.wording.columns`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ from typing import Any
 from probe.html import Cell, Row, Table
 from probe.html import Column as Head
 from probe.wording.attention import per_layer
-from probe.wording.columns import ALPHAS, ATTENTION_LAYERS, Column, key_number, on_page
+from probe.wording.columns import (
+    ALPHAS,
+    ATTENTION_LAYERS,
+    SPEEDS,
+    Column,
+    key_number,
+    on_page,
+)
 from probe.wording.phrases import Row as Values
 
 NO_TARGETS: Mapping[str, str] = {}
@@ -27,6 +34,11 @@ def layer_table(name: str, rows: Sequence[Values], targets: Mapping[str, str]) -
 def attention_table(name: str, heads: Sequence[Values]) -> Table:
     """One row per attention layer in execution order."""
     return described_table(name, "Attention layers", ATTENTION_LAYERS, per_layer(heads))
+
+
+def speed_table(name: str, rows: Sequence[Values]) -> Table:
+    """One row per kind of forward pass, before and after a change of the network."""
+    return described_table(name, "Forward passes", SPEEDS, rows, noun="rows", controls=False)
 
 
 def described_table(
