@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -69,11 +69,25 @@ class Elsewhere:
         """`report` gets the note of each share. `tree`: the shares that need no work, and it takes
         the others up.
         """
-        tree = Tree() if tree is None else tree
+        with self.opened(make_worker, batches) as run:
+            return run(batches, report, tree)
+
+    @contextmanager
+    def opened(self, make_worker: Callable[[], W], batches: Batches) -> Iterator[Callable[..., W]]:
+        """Inside of the block the processes are there, and work as often as they are asked to:
+
+        with engine.opened(make_worker, batches) as run:
+            worker = run(batches, report)  # `batches` may come in other shares each time
+        """
         with self.open_pool((make_worker, batches), self.means) as pool:
-            deal(pool, batches.shares(), report, tree)
-        merged: W | None = tree.merged()
-        return make_worker() if merged is None else merged
+
+            def run(batches: Batches, report: Report, tree: Tree | None = None) -> W:
+                tree = Tree() if tree is None else tree
+                deal(pool, batches.shares(), report, tree)
+                merged: W | None = tree.merged()
+                return make_worker() if merged is None else merged
+
+            yield run
 
 
 def deal(pool: Pool, shares: Iterator[Any], report: Report, tree: Tree) -> None:

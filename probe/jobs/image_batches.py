@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +45,7 @@ class Stream:
     read.
     """
 
-    batches: Iterator[Inputs]
+    batches: Iterable[Inputs]
     images: int | None  # how many are planned, None if unknown
     ids: list[str]
     description: dict[str, Any]

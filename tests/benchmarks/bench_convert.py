@@ -11,7 +11,6 @@ whole test split.
 from __future__ import annotations
 
 import argparse
-import itertools
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +19,11 @@ from typing import Any
 from probe.curves import StandIn
 from probe.jobs.capturing.capture import capture
 from probe.jobs.converting.curves import conversion_curves
-from probe.jobs.converting.eval_data import read_eval_data
-from probe.jobs.converting.evaluate import Comparison, activate
+from probe.jobs.converting.eval_data import EvalData, read_eval_data
+from probe.jobs.converting.evaluate import Comparison
+from probe.jobs.converting.networks import activate
 from probe.jobs.fitting.fit import fit
-from probe.models.loading.load import load_model
+from probe.models.loading.load import Model, load_model
 from probe.models.replacing.curve_norms import fitted_family
 from probe.models.replacing.swap import swap
 from probe.store import Run
@@ -38,23 +38,19 @@ WAYS = (
     ("dyt", "layer", "established"),
     ("learnable_scaler", "layer", "established"),
 )
-NUMBERS = (
-    itertools.count()
-)  # a score is kept by the names of its layers: each conversion needs names of its own
 
 
 def nothing(*_: Any) -> None:
     """No progress."""
 
 
-def score(comparison: Comparison, norm: str, **how: Any) -> str:
+def score(model: Model, data: EvalData, norm: str, **how: Any) -> str:
     """What one conversion keeps. The model is as before afterwards."""
-    with swap(comparison.model.module, norm, **how) as done:
+    with swap(model.module, norm, **how) as done:
         assert all(outcome.status == "replaced" for outcome in done.outcomes)
-        comparison.slots = {f"{next(NUMBERS)}": [slot] for slot in done.slots}
-        activate(comparison.slots, ())
-        found = comparison.score(comparison.slots)
-        activate(comparison.slots, comparison.slots)
+        slots = {str(number): [slot] for number, slot in enumerate(done.slots)}
+        found = Comparison(model, slots, data).score(slots)
+        activate(slots, slots)
     assert found.accuracy is not None
     return f"top-1 {found.accuracy:7.2%}  same class {found.agreement:7.2%}  KL {found.kl:.4f}"
 
@@ -91,13 +87,13 @@ def main() -> None:
             "64 bundled crops": (None, 64),
             "112 bundled crops": (None, None),
         }
-        comparison: Comparison | None = None
+        data: EvalData | None = None
         for name, (source, images) in sources.items():
             run = capture(
                 model, source, out=Path(place) / name.replace(" ", "_"), num_images=images
             )
             fit(run)
-            if comparison is None:
+            if data is None:
                 data = read_eval_data(
                     model,
                     test,
@@ -110,24 +106,22 @@ def main() -> None:
                     progress=nothing,
                 )
                 comparison = Comparison(model, {}, data)
+                before = comparison.score(()).accuracy
                 print(
-                    f"{MODEL}, {data.images} test images: top-1 of the original "
-                    f"{comparison.accuracy:.2%}"
+                    f"{MODEL}, {comparison.images} test images: top-1 of the original {before:.2%}"
                 )
                 for init, what in (
                     ("match", "with the trained weights and biases"),
                     ("default", "with weights 1 and biases 0"),
                 ):
                     print(
-                        f"  DyT with alpha 0.5 {what}: {score(comparison, 'dyt', init=init)}",
+                        f"  DyT with alpha 0.5 {what}: {score(model, data, 'dyt', init=init)}",
                         flush=True,
                     )
             print(f"fits from {name}")
             for title, (norm, stand_ins) in conversions(run).items():
-                print(
-                    f"  {title:50s} {score(comparison, norm, init='fitted', stand_ins=stand_ins)}",
-                    flush=True,
-                )
+                found = score(model, data, norm, init="fitted", stand_ins=stand_ins)
+                print(f"  {title:50s} {found}", flush=True)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from probe.data import open_images
 from probe.jobs.capturing.capture import capture
 from probe.jobs.capturing.forward import forward
 from probe.jobs.converting.eval_data import read_eval_data
-from probe.jobs.converting.evaluate import logits_of
+from probe.jobs.converting.networks import logits_of
 from probe.jobs.fitting.fit import fit
 from probe.models.loading.load import Model, load_model
 from replacing.page import draw, page
@@ -68,7 +68,7 @@ class Study:
             progress=nothing,
         )
         assert data.labels is not None
-        for batch in data.batches:
+        for batch in data.stream.batches:
             self.test.append((batch, torch.from_numpy(data.labels[batch.images])))
 
     def accuracy(self, model: Model, images: int) -> float:

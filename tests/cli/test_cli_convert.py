@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from probe.jobs.converting.calibrate import Calibration
-from probe.jobs.converting.evaluate import Score
+from probe.jobs.converting.scores import Score
 from probe.jobs.converting.result import Distillation
 from probe.jobs.speed import Speed
 
@@ -73,7 +73,7 @@ def test_what_is_given_reaches_the_job(cli: Any, jobs: Any) -> None:
     )
     more = (
         "--model net.py:make --weights w.pth --batch-size 3 --workers 1 --seed 5 --device cpu "
-        "--overwrite --offline -q"
+        "--engine ray --address auto --overwrite --offline -q"
     )
     assert cli("convert", "runs/a", *line.split(), *more.split()).code == 0
     call = jobs.last("convert")
@@ -94,6 +94,8 @@ def test_what_is_given_reaches_the_job(cli: Any, jobs: Any) -> None:
         "weights": "w.pth",
         "batch_size": 3,
         "workers": 1,
+        "engine": "ray",
+        "address": "auto",
         "seed": 5,
         "device": "cpu",
         "overwrite": True,

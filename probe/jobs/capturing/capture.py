@@ -5,7 +5,7 @@ write a run.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -275,7 +275,7 @@ def run_stream(
         if (died := worker_died(error)) is None:
             raise
         raise died from error
-    _check_all_seen(images, stream)
+    check_all_seen(images, stream)
     if not images and stream.skipped:
         raise none_used(len(stream.skipped), stream.skipped)
     if not images:
@@ -299,7 +299,7 @@ def _ran(
         elsewhere: W = engine(make_worker, shares_of(stream), count, tree)
         stream.skipped.sort(key=_place)  # they came in any order
         return elsewhere
-    batches: Iterator[Inputs] = stream.batches
+    batches: Iterable[Inputs] = stream.batches
     make: Callable[[], Any] = make_worker
     if keeper is not None:
         batches, make = keeper.dealt(), partial(keeper.first, make)
@@ -307,13 +307,13 @@ def _ran(
     return worker
 
 
-def _check_all_seen(images: int, stream: Stream) -> None:
+def check_all_seen(images: int, stream: Stream) -> None:
     """Raises ProbeError where images of the plan are neither seen nor skipped."""
     counted = images + len(stream.skipped)
     if stream.making is not None and stream.images is not None and counted != stream.images:
         raise ProbeError(
             f"{counted} of the {stream.images} planned images were seen: some were lost on the way "
-            "to the workers, or came twice; capture again"
+            "to the workers, or came twice; start again"
         )
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from probe.curves import StandIn
 from probe.errors import ProbeError
 from probe.jobs.capturing.forward import forward
-from probe.jobs.converting.evaluate import Slots, activate, logits_of
+from probe.jobs.converting.networks import Slots, activate, logits_of
 from probe.jobs.converting.paired import frozen, norm_of, read_pairs, sensitivities
 from probe.jobs.converting.refit import SCALES, Refit, put_values, values_of
 from probe.jobs.inputs import Inputs

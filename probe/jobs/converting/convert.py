@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-import itertools
 import os
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -21,11 +20,15 @@ import pandas as pd
 from torch import Tensor, nn
 
 from probe.curves import StandIn
+from probe.engines import Elsewhere, connected
 from probe.errors import UsageError, unknown
+from probe.jobs.capturing.capture import engine_of, readers
+from probe.jobs.capturing.travel import loading_device
 from probe.jobs.converting.curves import check_choice, conversion_curves
 from probe.jobs.converting.eval_data import EvalData, read_eval_data
-from probe.jobs.converting.evaluate import Comparison, activate
+from probe.jobs.converting.evaluate import Comparison
 from probe.jobs.converting.improve import Refine, improve
+from probe.jobs.converting.networks import activate
 from probe.jobs.converting.result import BESIDE, Conversion, write
 from probe.jobs.converting.table import choose, layer_rows, measured, passes
 from probe.jobs.fitting.fit import ensure_fitted
@@ -62,6 +65,8 @@ def convert(
     transform: Callable[[Any], Tensor] | None = None,
     batch_size: int = 32,
     workers: int = 0,
+    engine: str = "local",
+    address: str | None = None,
     device: str | None = None,
     seed: int = 0,
     offline: bool = False,
@@ -88,9 +93,14 @@ def convert(
     the tolerance. Loss: the drop of accuracy where there are labels, else 1 - agreement with the
     original, on `data`.
     model: the captured model, where the manifest cannot name it (plain modules); it is converted in
-    place. weights: its checkpoint. measure_speed: the forward pass before and after, eager and
-    compiled, on the first images (probe.jobs.speed). refine: called with the converted model and
-    the slots of its layers before it is measured for the last time and written (probe.distill).
+    place. weights: its checkpoint.
+    engine, address, workers: who measures what the layers cost, as `capture` takes them; the
+    numbers are the same. Workers in other processes read the images themselves, and this process
+    keeps none. Calibrating, learning and measuring the time are work of this process; the scores
+    after that are again by the engine, to whose processes the changed model travels anew.
+    measure_speed: the forward pass before and after, eager and compiled, on the first images
+    (probe.jobs.speed). refine: called with the converted model, its original and the slots of its
+    layers before it is measured for the last time and written (probe.distill).
 
     Raises UsageError for wrong arguments and a model that is not the run's, ProbeError where the
     job fails.
@@ -98,13 +108,17 @@ def convert(
     report = progress or silent
     _check(to, tolerance)
     check_images(num_images)
+    run_batches = engine_of(engine, workers, address, device)
+    loading_device(run_batches, device)  # one that no worker has is refused
     target = None if out is None else model_file(out, overwrite, beside=BESIDE)
     run = open_run(run)
     select(run.layers["layer"], layers, f"layers of run {run.path}")
     check_choice(scope, curves)
-    loaded = run_model(run, model, weights=weights, device=device, offline=offline)
-    ensure_fitted(run, progress)
-    with nullcontext() if target is None else step_into(target, [run.path]) as step:
+    with ExitStack() as stack:
+        stack.enter_context(connected(engine, address))
+        loaded = run_model(run, model, weights=weights, device=device, offline=offline)
+        ensure_fitted(run, progress)
+        step = stack.enter_context(step_into(target, [run.path])) if target is not None else None
         stand_ins, left_out = conversion_curves(
             run,
             fitted_family(to, scope),
@@ -118,20 +132,23 @@ def convert(
             loaded,
             run=run,
             batch_size=batch_size,
-            workers=workers,
+            workers=readers(run_batches, workers),
             seed=seed,
             transform=transform,
             progress=report,
         )
-        compared = read(data, num_images=num_images)
+        kept = not isinstance(run_batches, Elsewhere)
+        compared = read(data, num_images=num_images, kept=kept)
         trial = swap(
             loaded.module, to, layers=layers, init="fitted", stand_ins=stand_ins, left_out=left_out
         )
         rows = layer_rows(run, trial, layers, stand_ins, left_out)
-        table, comparison = _measure(loaded, rows, trial, compared, tolerance, report)
+        compare = partial(Comparison, loaded, data=compared, engine=run_batches, device=device)
+        table, comparison = _measure(compare, rows, trial, tolerance, report)
         chosen = table.loc[table["replaced"], "layer"].tolist()
         swapped = _swap_only(loaded.module, to, chosen, stand_ins) if chosen else None
-        again = data is not None or num_images is not None or calibration_data is not None
+        asked = (data, num_images, calibration_data)
+        again = not kept or any(option is not None for option in asked)
         own = partial(read, calibration_data, num_images=None, labelled=False)
         steps = improve(
             loaded,
@@ -152,7 +169,7 @@ def convert(
             score=[*steps.stages.values()][-1],
             **vars(steps),
             accuracy=comparison.accuracy,
-            images=compared.images,
+            images=comparison.images,
             data=compared.description,
             asked={"norm": to, "scope": scope, "curves": curves},
             tolerance=tolerance,
@@ -172,10 +189,9 @@ def _check(to: str, tolerance: float | None) -> None:
 
 
 def _measure(
-    loaded: Model,
+    compare: Callable[..., Comparison],
     rows: list[dict[str, Any]],
     trial: Swap,
-    compared: EvalData,
     tolerance: float | None,
     progress: Progress,
 ) -> tuple[pd.DataFrame, Comparison]:
@@ -183,14 +199,19 @@ def _measure(
     afterwards.
     """
     slots = _by_layer(trial, [row["layer"] for row in rows if row["family"]])
-    total, count = passes(len(slots), tolerance), itertools.count(1)
+    done = total = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        progress("convert", min(done, total), total)
+
     try:
-        comparison = Comparison(
-            loaded, slots, compared, on_pass=lambda: progress("convert", next(count), total)
-        )
-        table = measured(comparison, rows)
-        chosen = choose(comparison, table, tolerance)
-        comparison.score(chosen)
+        with compare(slots=slots, on_passes=count) as comparison:
+            total = passes(len(slots), tolerance) * len(comparison.data)
+            table = measured(comparison, rows)
+            chosen = choose(comparison, table, tolerance)
+            comparison.score(chosen)
     finally:
         activate(slots, slots)
         trial.undo()
@@ -215,20 +236,19 @@ def _swap_only(
 
 def _notes(compared: EvalData, comparison: Comparison, tolerance: float | None) -> list[str]:
     notes = []
-    if tolerance and tolerance * compared.images < 1:
+    if tolerance and tolerance * comparison.images < 1:
         notes.append(
-            f"a tolerance of {tolerance:g} is less than one of {compared.images} images: no image "
-            "may change; give more"
+            f"a tolerance of {tolerance:g} is less than one of {comparison.images} images: no "
+            "image may change; give more"
         )
-    if compared.labels is not None and comparison.labels is None:
+    if compared.labels is not None and not comparison.labelled:
         classes = (
             compared.classes if compared.classes is not None else int(compared.labels.max()) + 1
         )
         notes.append(
-            f"no accuracy: the data has {classes} classes and the model "
-            f"{comparison.logits.shape[1]}"
+            f"no accuracy: the data has {classes} classes and the model {comparison.classes}"
         )
-    if compared.skipped:
-        name, reason = compared.skipped[0]
-        notes.append(f"{len(compared.skipped)} images could not be read, such as {name} ({reason})")
+    if skipped := compared.stream.skipped:
+        name, reason = skipped[0]
+        notes.append(f"{len(skipped)} images could not be read, such as {name} ({reason})")
     return notes

@@ -1,7 +1,8 @@
-"""The images on which a changed model is compared with the original, read once and kept: every
-comparison sees the same batches.
+"""The images on which a changed model is compared with the original: every comparison sees the same
+batches.
 
-A batch of 224-pixel images takes 0.6 MB of memory per image.
+Where this process runs the model they are read once and kept, 0.6 MB of memory per 224-pixel image;
+workers in other processes read theirs anew for each pass.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probe.data import ImageSource, labels_of, open_images
+from probe.data import ImageSource, cut_batches, labels_of, open_images
 from probe.errors import ProbeError, UsageError
-from probe.jobs.inputs import Inputs, is_images, open_stream
+from probe.jobs.inputs import Inputs, Stream, is_images, open_stream
 from probe.models.loading.load import Model
 from probe.paths import user_path
 from probe.records import Progress
@@ -29,19 +30,22 @@ Transform = Callable[[Any], Tensor]
 
 @dataclass(frozen=True)
 class EvalData:
-    """Batches kept in memory. labels (N,): by image index, None without labels; classes: how many
-    there are, None: not told.
+    """Batches of a stream: a list that is kept, or not read yet. labels (N,): by image index, None
+    without labels; classes: how many there are, None: not told.
     """
 
-    batches: list[Inputs]
+    stream: Stream
     labels: NDArray[np.int64] | None
     classes: int | None
     description: str  # what the images are, for people
-    skipped: list[tuple[str, str]]
 
-    @property
-    def images(self) -> int:
-        return sum(len(batch) for batch in self.batches)
+    def __len__(self) -> int:
+        """How many batches."""
+        if isinstance(self.stream.batches, list):
+            return len(self.stream.batches)
+        assert self.stream.images is not None
+        assert self.stream.making is not None
+        return len(cut_batches(self.stream.images, self.stream.making.batch_size))
 
 
 def read_eval_data(
@@ -56,9 +60,11 @@ def read_eval_data(
     transform: Transform | None,
     progress: Progress,
     labelled: bool = True,
+    kept: bool = True,
 ) -> EvalData:
     """The batches of `data`; None: the images of the run, or the bundled photographs where those
-    cannot be opened again. labelled: False reads no labels.
+    cannot be opened again. labelled: False reads no labels. kept: images are read here and now;
+    batches that a user made are kept anyway.
 
     Raises UsageError for data that cannot be opened, ProbeError where no image can be used.
     """
@@ -84,15 +90,23 @@ def read_eval_data(
         mask=None,
         transform=transform,
     )
+    if kept or stream.making is None:
+        stream.batches = _read(stream, progress)
+    return EvalData(stream, labels, classes, said or f"batches of a {type(data).__name__}")
+
+
+def no_images() -> ProbeError:
+    return ProbeError("no image to compare the models on: the data gave no batch")
+
+
+def _read(stream: Stream, progress: Progress) -> list[Inputs]:
     batches: list[Inputs] = []
     for batch in stream.batches:
         batches.append(batch)
         progress("images", sum(len(each) for each in batches), stream.images)
     if not batches:
-        raise ProbeError("no image to compare the models on: the data gave no batch")
-    return EvalData(
-        batches, labels, classes, said or f"batches of a {type(data).__name__}", stream.skipped
-    )
+        raise no_images()
+    return batches
 
 
 def run_images(run: Run, num_images: int | None = None) -> tuple[ImageSource, str]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from probe.errors import ProbeError
 from probe.jobs.capturing.forward import on_device
-from probe.jobs.converting.evaluate import Slots, activate, raw_logits
+from probe.jobs.converting.networks import Slots, activate, raw_logits
 from probe.jobs.inputs import Inputs
 from probe.models.loading.load import Model
 from probe.models.replacing.build import NormAct

@@ -14,8 +14,8 @@ import pandas as pd
 from probe.formatting import csv_bytes, records
 from probe.jobs.converting.calibrate import Calibration
 from probe.jobs.converting.converted_file import converted_bytes
-from probe.jobs.converting.evaluate import Score
 from probe.jobs.converting.page import conversion_page
+from probe.jobs.converting.scores import Score
 from probe.jobs.figure_file import Put, picture, save
 from probe.jobs.inputs import shown_name
 from probe.jobs.speed import Speed, speed_rows

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from probe.curves import StandIn
-from probe.jobs.converting.evaluate import Comparison, Score
+from probe.jobs.converting.evaluate import Comparison
+from probe.jobs.converting.scores import Score
 from probe.layer_names import Patterns, matches
 from probe.models.replacing.swap import Swap
 from probe.store import Run
@@ -49,15 +50,16 @@ def layer_rows(
 
 def measured(comparison: Comparison, rows: list[dict[str, Any]]) -> pd.DataFrame:
     """The rows with what each layer costs: alone, and behind all the replaced layers before it."""
-    errors = comparison.output_errors()
-    before: list[str] = []
+    names = [row["layer"] for row in rows if row["layer"] in comparison.slots]
+    before = {name: names[: place + 1] for place, name in enumerate(names)}
+    comparison.ask([*([name] for name in names), *before.values()], errors=True)
     for row in rows:
         name = row["layer"]
-        if name not in errors:
+        if name not in before:
             continue
-        before.append(name)
-        row |= {"rel_error": errors[name][0], **asdict(comparison.score([name]))}
-        together = {"rel_error": errors[name][1], **asdict(comparison.score(before))}
+        alone, behind = comparison.output_errors[name]
+        row |= {"rel_error": alone, **asdict(comparison.score([name]))}
+        together = {"rel_error": behind, **asdict(comparison.score(before[name]))}
         row |= {f"{key}_cumulative": value for key, value in together.items()}
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     numbers = [column for column in COLUMNS if column.removesuffix("_cumulative") in NUMBERS]
@@ -65,10 +67,10 @@ def measured(comparison: Comparison, rows: list[dict[str, Any]]) -> pd.DataFrame
 
 
 def passes(layers: int, tolerance: float | None) -> int:
-    """Passes over the images at most: the original, the output errors, each layer alone, the first
-    ones together, the choice.
+    """Passes over the images at most: the original, each layer alone, the first ones together, the
+    choice.
     """
-    return 2 + layers + max(layers - 2, 0) + (layers if tolerance is not None else 0)
+    return max(1, 2 * layers) + (layers if tolerance is not None else 0)
 
 
 def loss(score: Score, original: float | None) -> float:

@@ -226,7 +226,7 @@ def _inputs(model: Model, data: Any, num_images: int | None, seed: int) -> Input
         mask=None,
         transform=None,
     )
-    inputs = next(stream.batches, None)
+    inputs = next(iter(stream.batches), None)
     if inputs is None:
         raise ProbeError("no image could be read to check the folded model on")
     return on_device(inputs, model.module)

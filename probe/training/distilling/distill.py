@@ -19,8 +19,7 @@ from typing import Any
 
 from probe.errors import UsageError
 from probe.jobs.converting.convert import convert
-from probe.jobs.converting.evaluate import Slots
-from probe.jobs.converting.original import original_of
+from probe.jobs.converting.networks import Slots
 from probe.jobs.converting.result import Conversion, Distillation
 from probe.jobs.model_file import model_file
 from probe.models.loading.load import Model
@@ -77,7 +76,9 @@ def distill(
     measured one. train_batch_size: images of an update; micro_batch: of a forward pass;
     block_weight: of the blocks' errors beside the KL of the outputs; save_minutes: between saves.
     eval_data: what the result is measured on; other options go to `convert` (layers=, calibrate=,
-    scope=, model=, ...). say: called with one line of text for people now and then.
+    scope=, model=, ...). engine=, address= and `workers` say there who measures it; the network
+    learns in this process, for which `workers` processes read images.
+    say: called with one line of text for people now and then.
 
     The same call continues a distillation that was interrupted. Raises UsageError for what cannot
     be asked, Interrupted at Ctrl-C, ProbeError where numbers stop being finite.
@@ -101,8 +102,8 @@ def distill(
     )
     images, report = open_unlabelled(asked), progress or silent
 
-    def refine(model: Model, slots: Slots) -> Distillation:
-        return _distilled(asked, images, model, slots, device, report, say)
+    def refine(model: Model, original: Model, slots: Slots) -> Distillation:
+        return _distilled(asked, images, model, original, slots, device, report, say)
 
     result = convert(
         run,
@@ -125,6 +126,7 @@ def _distilled(
     asked: Asked,
     images: Images,
     model: Model,
+    original: Model,
     slots: Slots,
     device: str | None,
     progress: Progress,
@@ -136,7 +138,7 @@ def _distilled(
             f"{model.name} has no transform for image files, which a distillation needs"
         )
     training_folder(asked.folder, overwrite=False)
-    original = original_of(model, slots)
+    original.module.eval()
     names = common_blocks(model.module, original.module)
     groups = parameter_groups(model.module, slots, asked.train)
     with ExitStack() as stack:

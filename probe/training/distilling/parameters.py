@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from probe.jobs.converting.evaluate import Slots
+from probe.jobs.converting.networks import Slots
 from probe.jobs.converting.paired import norm_of
 from probe.training.distilling.asked import ALL
 

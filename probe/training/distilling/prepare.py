@@ -15,6 +15,7 @@ from probe import __version__
 from probe.errors import UsageError
 from probe.jobs.converting.eval_data import read_eval_data
 from probe.jobs.converting.evaluate import Comparison
+from probe.jobs.converting.networks import as_one
 from probe.jobs.inputs import shown_name
 from probe.models.loading.load import Model
 from probe.models.loading.weights import fingerprint
@@ -134,7 +135,7 @@ def _judge(
         progress=progress,
         labelled=False,
     )
-    return AgainstOriginal(Comparison(original, {}, data), model)
+    return AgainstOriginal(Comparison(*as_one(original, model), data))
 
 
 def record_of(

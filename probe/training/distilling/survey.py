@@ -12,7 +12,7 @@ import pandas as pd
 from torch import nn
 
 from probe.jobs.converting.evaluate import Comparison
-from probe.models.loading.load import Model
+from probe.jobs.converting.networks import WHOLE
 from probe.models.reading.input_spread import input_spread
 from probe.records import Progress
 from probe.training.history import NORMS, Row, files_of, norm_table
@@ -33,12 +33,12 @@ COLUMNS = {
 
 
 class AgainstOriginal:
-    """Rows of both tables for the network after a round. comparison: with the original's logits on
-    the held-out images; model: the converted network.
+    """Rows of both tables for the network after a round. comparison: of the original and the
+    converted network on the held-out images.
     """
 
-    def __init__(self, comparison: Comparison, model: Model) -> None:
-        self._comparison, self._model = comparison, model
+    def __init__(self, comparison: Comparison) -> None:
+        self._comparison = comparison
 
     def __call__(
         self, module: nn.Module, number: int, progress: Progress
@@ -46,7 +46,7 @@ class AgainstOriginal:
         """Columns of the table of rounds, rows of the table of norms."""
         began = time.perf_counter()
         with evaluating(module), input_spread(module) as spreads:
-            score = self._comparison.score_of(self._model)
+            score = self._comparison.score([WHOLE], again=True)
         std = {name: each.std for name, each in spreads.items() if each.count}
         row = {"kl": score.kl, "agreement": score.agreement}
         row["eval_seconds"] = time.perf_counter() - began

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 from probe.jobs.converting.convert import convert
-from probe.jobs.converting.evaluate import Score
+from probe.jobs.converting.scores import Score
 from probe.jobs.converting.table import choose
 from support.captures import token_batches
 from support.classifiers import Classifier, captured
