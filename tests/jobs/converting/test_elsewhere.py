@@ -13,12 +13,18 @@ import torch
 from torch import nn
 
 from probe.engines import ENGINES
+from probe.engines import local as local_engine
 from probe.errors import ProbeError, UsageError
 from probe.jobs.capturing.capture import capture
 from probe.jobs.converting import evaluate
 from probe.jobs.converting.convert import convert
+from probe.jobs.converting.eval_data import read_eval_data
+from probe.jobs.converting.evaluate import Comparison
 from probe.jobs.converting.worker import ComparisonWorker
 from probe.jobs.fitting.fit import fit
+from probe.jobs.inputs import open_model
+from probe.models.replacing.swap import swap
+from probe.records import silent
 from support.captures import token_batches
 from support.classifiers import Classifier
 from support.interrupted import tokens, write_images
@@ -196,8 +202,11 @@ def test_what_cannot_be_done_elsewhere_is_one_line_and_changes_nothing(
     assert (module.norm1, module.norm2) == norms
 
 
-def test_without_ray_its_engine_says_what_to_install(converted, monkeypatch):
+def test_without_ray_its_engine_says_what_to_install_before_anything_is_loaded(
+    converted, monkeypatch
+):
     monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr("probe.jobs.converting.convert.run_model", None)
     with pytest.raises(UsageError, match=r"^--engine ray needs the package `ray`: "):
         converted(engine="ray")
 
@@ -219,6 +228,26 @@ def test_images_that_are_lost_on_the_way_end_the_job(converted, elsewhere, monke
     monkeypatch.setattr(evaluate, "shares_of", one_less)
     with pytest.raises(ProbeError, match="12 of the 26 planned images were seen"):
         converted(engine=elsewhere()[0])
+
+
+def test_batches_in_another_order_give_the_same_numbers_and_leave_the_original():
+    model = open_model(FourNorms().eval())
+    swapped = swap(model.module, "dyt", init="match")
+    slots = {slot.key: [slot] for slot in swapped.slots}
+    options = {"num_images": None, "batch_size": 8, "workers": 0, "seed": 0, "transform": None}
+    data = read_eval_data(model, token_batches(160), None, progress=silent, **options)
+
+    def backwards(make_worker, batches, report):
+        return local_engine.run(make_worker, list(batches)[::-1], report)
+
+    one, other = (
+        Comparison(model, slots, data, engine) for engine in (local_engine.run, backwards)
+    )
+    for comparison in (one, other):
+        comparison.ask([], errors=True)
+        assert all(slot.parent.get_submodule(slot.key) is slot.old for slot in swapped.slots)
+    assert other.score(slots) == one.score(slots)
+    assert other.output_errors == one.output_errors
 
 
 def test_a_batch_does_not_count_twice():
