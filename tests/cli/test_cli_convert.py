@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from probe.jobs.converting.calibrate import Calibration
-from probe.jobs.converting.scores import Score
 from probe.jobs.converting.result import Distillation
+from probe.jobs.converting.scores import Score
 from probe.jobs.speed import Speed
 
 LAYERS = ["blocks.0.norm1", "blocks.0.norm2", "norm", "unused"]
