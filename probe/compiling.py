@@ -9,9 +9,6 @@ system's place for temporary files follows, and where that fails too each proces
 from __future__ import annotations
 
 import logging
-import os
-import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -21,6 +18,8 @@ from typing import Any
 import numba
 from numba import njit
 from numba.core import event
+
+from probe import private
 
 _log = logging.getLogger(__name__)
 
@@ -86,34 +85,13 @@ def private_folder() -> Path | None:
     """A folder for temporary files that is this user's alone, as what lies in it is run; None where
     it cannot be made, or is not that.
     """
-    try:
-        user = os.geteuid() if hasattr(os, "geteuid") else "user"
-        folder = Path(tempfile.gettempdir()) / f"probe-norms-kernels-{user}"
-        new = _made(folder)
-        if not _belongs_to_this_user(folder):
-            return None
-    except OSError:
+    made = private.private_folder("kernels")
+    if made is None:
         return None
+    folder, new = made
     if new:
         _log.warning("compiled kernels are kept in %s; for another place %s", folder, CHOOSE)
     return folder
-
-
-def _made(folder: Path) -> bool:
-    """Is the folder a new one?"""
-    try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _belongs_to_this_user(folder: Path) -> bool:
-    status = folder.lstat()
-    if not hasattr(os, "geteuid"):  # Windows: places for temporary files belong to one user
-        return stat.S_ISDIR(status.st_mode)
-    others = stat.S_IMODE(status.st_mode) & 0o077
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not others
 
 
 def _numba_caches() -> bool:

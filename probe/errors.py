@@ -11,6 +11,23 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+_COPIES: dict[str, str] = {}  # folder of this machine -> the address of which it holds a copy
+
+
+def stands_for(folder: str, address: str) -> None:
+    """From here on, messages and results name this folder by the address of which it is a copy."""
+    _COPIES[folder] = address
+
+
+def shown(place: object) -> str:
+    """A path, or any text, as the user knows it: addresses in place of the folders that hold copies
+    of what is there.
+    """
+    text = str(place)
+    for folder, address in _COPIES.items():
+        text = text.replace(folder, address)
+    return text
+
 
 class ProbeError(Exception):
     """The job failed although it was asked for correctly (no images could be read, disk full, no
@@ -18,6 +35,9 @@ class ProbeError(Exception):
     """
 
     exit_code = 1
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(shown(each) if isinstance(each, str) else each for each in arguments))
 
 
 class UsageError(ProbeError, ValueError):

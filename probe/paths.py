@@ -1,4 +1,4 @@
-"""Paths as a user writes them."""
+"""Paths and addresses as a user writes them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from pathlib import Path
 
 from probe.errors import UsageError
 from probe.formatting import visible
+
+
+def is_address(path: object) -> bool:
+    """Is this the address of a place in some storage (`s3://BUCKET/FOLDER`), not a path?"""
+    return isinstance(path, str) and "://" in path
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
@@ -26,4 +31,4 @@ def user_path(path: str | os.PathLike[str]) -> Path:
         ) from None
 
 
-__all__ = ["user_path"]
+__all__ = ["is_address", "user_path"]

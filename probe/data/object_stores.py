@@ -40,11 +40,6 @@ class StoreReader:
         return read_image(io.BytesIO(content))
 
 
-def is_store(data: str) -> bool:
-    """Is this the address of a folder in a store?"""
-    return "://" in data
-
-
 def open_store(address: str, num_images: int | None, seed: int) -> ImageSource:
     """The images below an address. Raises UsageError for one that cannot be opened, and where there
     is none.
@@ -90,4 +85,4 @@ def _opened(address: str) -> tuple[fs.FileSystem, str]:
     return system, root.rstrip("/")
 
 
-__all__ = ["is_store", "open_store"]
+__all__ = ["open_store"]

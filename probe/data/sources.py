@@ -19,12 +19,12 @@ from PIL import Image
 
 from probe.data.bundled_photos import Crop, bundled_crops
 from probe.data.images import SUFFIXES, BadImage, read_image
-from probe.data.object_stores import is_store, open_store
+from probe.data.object_stores import open_store
 from probe.data.parquet_folders import SUFFIX, open_parquet, parquet_files
 from probe.data.source import ImageSource, choose, describe
 from probe.data.timm_datasets import open_dataset
 from probe.errors import UsageError
-from probe.paths import user_path
+from probe.paths import is_address, user_path
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 ACCEPTED = (
@@ -82,7 +82,7 @@ def open_images(
         path = user_path(uri.split("/", 1)[1])
     elif not os.path.lexists(path) and uri.lower().startswith(DATASETS):
         return open_dataset(uri, num_images, seed)
-    if not os.path.lexists(path) and is_store(uri):
+    if not os.path.lexists(path) and is_address(uri):
         return open_store(uri, num_images, seed)
     if not os.path.lexists(path) and "?" in uri:
         return _with_options(uri, num_images, seed)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from probe.errors import ProbeError, first_line
+from probe.errors import ProbeError, first_line, shown
 
 FULL = frozenset(
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)
@@ -25,12 +25,15 @@ def write_error(
 ) -> ProbeError:
     """The one line for a write below `path` that the file system refused; `instead`: what to do."""
     reason = error.strerror or first_line(error)
+    place = os.fspath(path)
+    if shown(place) != place:  # the message will name the address
+        place = f"{place} (the copy on this machine)"
     if error.errno in FULL:
         advice = "free some space, choose another disk, or keep less (fewer samples)"
         return ProbeError(
-            f"{path}: the disk is full ({reason}; {_free(Path(path))} free): {advice}"
+            f"{place}: the disk is full ({reason}; {_free(Path(path))} free): {advice}"
         )
-    return ProbeError(f"{path}: cannot be written ({reason}): {instead}")
+    return ProbeError(f"{place}: cannot be written ({reason}): {instead}")
 
 
 def _free(path: Path) -> str:

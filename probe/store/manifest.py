@@ -32,6 +32,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if not os.path.lexists(path):
             raise UsageError(f"{folder} is no run: it holds no {MANIFEST}") from None
         raise ProbeError(f"{path} cannot be read ({reason})") from None
+    return checked_manifest(data, folder)
+
+
+def checked_manifest(data: bytes, folder: Path) -> dict[str, Any]:
+    """The manifest of the run in `folder`, of its bytes. Raises as `read_manifest`."""
+    path = folder / MANIFEST
     try:
         manifest = json.loads(data)
     except (ValueError, RecursionError):

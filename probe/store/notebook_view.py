@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 
-def notebook_view(path: Path, manifest: Mapping[str, Any], layers: pd.DataFrame) -> str:
+def notebook_view(place: str, manifest: Mapping[str, Any], layers: pd.DataFrame) -> str:
     """Where it is, what it was made of, and its first layers."""
     facts = {
-        "run": path,
+        "run": place,
         "model": _short(manifest.get("model")),
         "data": _short(manifest.get("data")),
         "seed": (manifest.get("plan") or {}).get("seed"),

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from probe.errors import UsageError
-from probe.paths import user_path
+from probe.paths import is_address, user_path
 from probe.store.disk import writing
 from probe.store.files import Unsound, read_inside
+from probe.store.listing import is_result
+from probe.store.remote import fetched, remote_run
+from probe.store.remote_run import RemoteRun
 from probe.store.schema import CONTENTS, FORMAT, MANIFEST
 from probe.store.staging import is_hidden, is_left_over
 
@@ -33,7 +36,7 @@ def output_file(
     that are written with it. Raises UsageError for another ending and for a folder, and without
     `overwrite` where one of the files is there.
     """
-    file = user_path(path)
+    file = _result_at(path, option) if is_address(path) else user_path(path)
     if endings and file.suffix not in endings:
         raise UsageError(f"{option} {path}: must end in {_either(endings)}")
     if file.is_dir():
@@ -49,11 +52,58 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
 
     Raises UsageError for a file, ProbeError where it cannot be made.
     """
-    folder = user_path(path)
+    folder = on_this_machine(path)
     _refuse_file(folder, path)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def on_this_machine(path: str | os.PathLike[str]) -> Path:
+    """A path of this machine, `~` expanded. Raises UsageError for an address: of what this package
+    writes only runs go there.
+    """
+    if is_address(path):
+        raise UsageError(
+            f"{path} is an address, where runs can be written and nothing else: give a path on "
+            "this machine"
+        )
+    return user_path(path)
+
+
+def output_copy(
+    out: str | os.PathLike[str], overwrite: bool = False, whole: bool = False
+) -> tuple[str | os.PathLike[str], bool]:
+    """Where the run that will be at `out` is made: `out` itself, or the copy of an address; and
+    whether an upload that had failed is complete now, so that the job is done.
+
+    whole: what is there now is fetched, not its manifest alone. Raises UsageError for an address
+    that is taken, ProbeError for one that cannot be written.
+    """
+    if not is_address(out):
+        return out, False
+    remote = remote_run(str(out))
+    with remote.held():
+        sent = not overwrite and remote.send_rest()
+        if not sent:
+            _get_ready(remote, overwrite, whole)
+            if not (whole and is_run(remote.folder)):  # which may only be read
+                remote.storage.check_writable()
+    return remote.folder, sent
+
+
+def _get_ready(remote: RemoteRun, overwrite: bool, whole: bool) -> None:
+    names = [name for name in remote.storage.names() if name not in NO_CONTENT]
+    if overwrite and remote.rest():
+        remote.take_over()
+    elif whole and MANIFEST in names:
+        remote.fetch()
+    else:
+        remote.fetch_manifest()
+    if names and not is_run(remote.folder):
+        raise _no_run(remote.address, names)
+    if overwrite:
+        _refuse_foreign(remote.address, names)
 
 
 def output_run(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
@@ -70,19 +120,37 @@ def output_run(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     if not names:
         return folder
     if not is_run(folder):
-        raise UsageError(
-            f"{path} is no run and holds other files ({_first(names)}); give a new or an empty "
-            "folder"
-        )
+        raise _no_run(path, names)
     if not overwrite:
         raise UsageError(f"{path} already holds a run; give another folder, or {OVERWRITE}")
+    _refuse_foreign(path, names)
+    return folder
+
+
+def _no_run(path: str | os.PathLike[str], names: Sequence[str]) -> UsageError:
+    return UsageError(
+        f"{path} is no run and holds other files ({_first(names)}); give a new or an empty folder"
+    )
+
+
+def _refuse_foreign(path: str | os.PathLike[str], names: Sequence[str]) -> None:
     foreign = [name for name in names if name not in CONTENTS and not is_left_over(name)]
     if foreign:
         raise UsageError(
             f"{path} holds files that are no part of a run ({_first(foreign)}); move them before "
             "overwriting it"
         )
-    return folder
+
+
+def _result_at(address: str | os.PathLike[str], option: str) -> Path:
+    """A file of the run at an address, in the copy of the run."""
+    folder, _, name = str(address).rpartition("/")
+    if not is_result(name):
+        raise UsageError(
+            f"{option} {address}: only files of a run lie at an address; give a file on this "
+            "machine"
+        )
+    return fetched(folder) / name
 
 
 def _refuse_file(folder: Path, path: str | os.PathLike[str]) -> None:

@@ -13,7 +13,8 @@ from probe.store.disk import ELSEWHERE, sync_folder, write_file, writing
 from probe.store.files import Unsound, read_inside
 from probe.store.listing import listed
 from probe.store.manifest import sealed
-from probe.store.outputs import output_run
+from probe.store.outputs import output_copy, output_run
+from probe.store.remote import upload
 from probe.store.run import Run
 from probe.store.schema import MANIFEST
 from probe.store.staging import clean, sibling
@@ -33,6 +34,7 @@ def whole_run(
     The folder in which the place lies is hidden, and its name is that of `out`. Raises UsageError
     where `out` is taken, ProbeError where it cannot be written.
     """
+    out, _ = output_copy(out, overwrite)
     target = output_run(out, overwrite)
     hidden = sibling(target, "unfinished")
     with writing(out, instead):
@@ -57,6 +59,7 @@ def take_place(place: Path, out: str | os.PathLike[str], overwrite: bool = True)
         target = output_run(out, overwrite)  # somebody else may have been faster
         swap(place, target)
         sync_folder(target.parent)
+    upload(target)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from probe.store.files import Unsound, entry_of, own_folder, read_inside
 from probe.store.journal import settle
 from probe.store.listing import has_list_of_results, is_result, listed, remedy, sources
 from probe.store.manifest import read_manifest, sealed
+from probe.store.remote import check_writable, upload
 from probe.store.schema import FIGURES, MANIFEST
 from probe.store.step import Step, name_inside
 
@@ -41,6 +42,16 @@ class Results(Step):
         reads: Sequence[Path] = (),
     ) -> None:
         super().__init__(folder, [Path(folder), *reads], instead)
+
+    def __enter__(self) -> Results:
+        check_writable(self.folder, self._instead)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        if self._committed:
+            upload(self.folder)
 
     def put(self, path: str | os.PathLike[str], data: Any) -> Path:
         """Writes a bytes-like object to `path`. Raises ProbeError where the disk refuses."""

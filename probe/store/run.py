@@ -13,8 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from probe.errors import ProbeError, UsageError, first_line, nearest, unknown
-from probe.paths import user_path
+from probe.errors import ProbeError, UsageError, first_line, nearest, shown, unknown
+from probe.paths import is_address, user_path
 from probe.records import STRATA
 from probe.store.alphas import alpha_bytes, parse_alphas
 from probe.store.disk import ELSEWHERE
@@ -24,6 +24,7 @@ from probe.store.journal import settle
 from probe.store.listing import capture_checksum, has_list_of_results, listed, remedy
 from probe.store.manifest import model_option, read_manifest, why_no_attention
 from probe.store.notebook_view import notebook_view
+from probe.store.remote import fetched
 from probe.store.results import Results
 from probe.store.schema import (
     ATTENTION,
@@ -39,12 +40,15 @@ from probe.store.staging import bring_back, is_hidden
 
 
 def open_run(path: str | os.PathLike[str] | Run) -> Run:
-    """Opens a finished run. Raises UsageError for a folder that is none, that is unfinished or that
-    a newer version wrote.
+    """Opens a finished run: a folder, or an address in a storage that fsspec opens
+    (`s3://BUCKET/runs/vit`), whose run is fetched into a copy on this machine, `path` of the run.
+    What jobs put into the run is sent there.
+
+    Raises UsageError for a folder that is none, that is unfinished or that a newer version wrote.
     """
     if isinstance(path, Run):
         return path
-    folder = user_path(path)
+    folder = fetched(str(path)) if is_address(path) else user_path(path)
     try:
         with suppress(OSError):  # what cannot be written needs nothing of it
             bring_back(Path(os.path.realpath(folder)))
@@ -67,7 +71,7 @@ def run_names(runs: Sequence[Run]) -> list[str]:
     one name.
     """
     names = [os.path.basename(os.path.abspath(run.path)) for run in runs]  # also of "." and "a/.."
-    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+    return names if len(set(names)) == len(names) else [shown(run.path) for run in runs]
 
 
 class Run:
@@ -322,10 +326,10 @@ class Run:
         )
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {len(self.layers)} layers)"
+        return f"Run({shown(self.path)!r}, {len(self.layers)} layers)"
 
     def _repr_html_(self) -> str:
-        return notebook_view(self.path, self.manifest, self.layers)
+        return notebook_view(shown(self.path), self.manifest, self.layers)
 
 
 def _default(value: Any, default: Any) -> Any:

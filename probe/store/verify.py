@@ -8,10 +8,12 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from probe.errors import ProbeError, first_line
+from probe.errors import ProbeError, first_line, shown
+from probe.paths import is_address
 from probe.records import Status
 from probe.store.files import Unsound, check_content, present, read_inside
 from probe.store.listing import belongs, has_list_of_results, is_result, listed, remedy, stale
+from probe.store.remote import fetched
 from probe.store.run import Run, open_run
 from probe.store.schema import ATTENTION, CAPTURED, IMAGES, MADE_BY, MANIFEST, missing_columns
 from probe.store.staging import is_aside
@@ -32,7 +34,10 @@ def verify_run(path: str | os.PathLike[str] | Run) -> list[str]:
     ordered; moments, profile, samples and the manifest agree about how much was seen; sampled
     inputs lie within the exact range of their channel; attention distances lie within their grid.
     """
-    run = open_run(path.path if isinstance(path, Run) else path)
+    place = shown(path.path if isinstance(path, Run) else path)
+    if is_address(place):
+        fetched(place, anew=True)
+    run = open_run(place)
     damaged = dict(_damaged(run))
     problems = [*_never_written(run), *_of_another_run(run, damaged)]
     problems += [f"{name}: {why}" for name, why in damaged.items()]

@@ -20,6 +20,7 @@ from probe.store.encode import sample_bytes, table_bytes
 from probe.store.files import entry_of
 from probe.store.manifest import sealed
 from probe.store.outputs import output_run
+from probe.store.remote import upload
 from probe.store.schema import (
     ATTENTION,
     CAPTURED,
@@ -133,6 +134,7 @@ class RunWriter:
             swap(temporary, self._target)
             sync_folder(self._target.parent)
         self._temporary = None
+        upload(self._target)
         return self._target
 
     def _open(self) -> Path:

@@ -22,7 +22,7 @@ from probe.errors import ProbeError, UsageError
 from probe.formatting import json_bytes
 from probe.store.disk import writing
 from probe.store.journal import settle
-from probe.store.outputs import OVERWRITE
+from probe.store.outputs import OVERWRITE, on_this_machine
 
 FORMAT = "probe-training"
 VERSION = 1
@@ -74,7 +74,7 @@ def training_folder(out: str | os.PathLike[str], overwrite: bool) -> Path:
     """The folder to train into: new, empty, or that of a training, whose files go with
     `overwrite`. Raises UsageError for one that holds anything else.
     """
-    folder = Path(out).expanduser()
+    folder = on_this_machine(out)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {out} is a file; give a folder")
     with writing(folder):

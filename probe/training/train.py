@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -19,6 +18,7 @@ from torch import nn
 from probe.errors import UsageError
 from probe.models.loading.load import Model
 from probe.records import Progress, silent
+from probe.store.outputs import on_this_machine
 from probe.training.choice import Choice, choose
 from probe.training.folder import RECORD, check_same, read_record, training_folder
 from probe.training.images import TrainingImages, open_training_images
@@ -184,7 +184,7 @@ def _checked(
     say: Say,
 ) -> Iterator[Task]:
     """Everything that can be refused is refused here, before anything is written."""
-    recipe, folder = choice.recipe, Path(options.out).expanduser()
+    recipe, folder = choice.recipe, on_this_machine(options.out)
     learning_rate(recipe, 0, 1)
     images = portioned(options)
     network = build_network(recipe, images.classes, given, options.alphas, options.offline)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from probe.cli import options as opt
+from probe.errors import shown
 
 Target = Annotated[
     str,
@@ -39,6 +40,6 @@ def export(run: opt.Run, to: Target, scope: Scope = "channel", json: opt.Json = 
 
     path = export_alphas(run, to, scope=scope)
     if json:
-        print_json({"run": run, "file": str(path), "scope": scope})
+        print_json({"run": run, "file": shown(path), "scope": scope})
     else:
-        print_lines([str(path)])
+        print_lines([shown(path)])

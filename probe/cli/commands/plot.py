@@ -9,7 +9,7 @@ import typer
 
 from probe.cli import options as opt
 from probe.cli.folders import holds_comparison, holds_training
-from probe.errors import UsageError
+from probe.errors import UsageError, shown
 
 Kinds = Annotated[
     str | None,
@@ -74,9 +74,9 @@ def plot(
 
             paths = job(open_run(run), progress=progress, **drawing)
     if json:
-        print_json({"run": run, "figures": [str(path) for path in paths]})
+        print_json({"run": run, "figures": [shown(path) for path in paths]})
     else:
-        print_lines([str(path) for path in paths])
+        print_lines([shown(path) for path in paths])
 
 
 def of_comparison(folder: str, progress: Any, layers: str | None, **drawing: Any) -> list[Any]:

@@ -11,7 +11,7 @@ import typer
 
 from probe.cli import options as opt
 from probe.cli.folders import holds_comparison, holds_training
-from probe.errors import UsageError
+from probe.errors import UsageError, shown
 
 Runs = Annotated[
     list[str],
@@ -48,9 +48,9 @@ def report(runs: Runs, out: File = None, quiet: opt.Quiet = False, json: opt.Jso
         paths = of_runs(plain, out, progress) if plain or not others else []
         paths += [of_folder(folder, progress) for folder in others]
     if json:
-        print_json({"runs": runs, "reports": [str(path) for path in paths]})
+        print_json({"runs": runs, "reports": [shown(path) for path in paths]})
     else:
-        print_lines([str(path) for path in paths])
+        print_lines([shown(path) for path in paths])
 
 
 def of_runs(runs: list[str], out: str | None, progress: Any) -> list[Any]:

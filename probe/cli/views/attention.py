@@ -11,6 +11,7 @@ from typing import Any
 
 from probe.cli.terminal import print_json, print_table
 from probe.cli.views.grid import Row, columns_of
+from probe.errors import shown
 from probe.formatting import records
 from probe.wording.attention import count, not_read, per_layer, reach, was_read
 from probe.wording.columns import ATTENTION_LAYERS
@@ -73,7 +74,7 @@ def show(
     lines += [f"run: {run}"] if run else []
     if drawn:
         names = ", ".join(path.name for path in drawn)
-        lines.append(f"figures and tables: {names} in {drawn[0].parent}")
+        lines.append(f"figures and tables: {names} in {shown(drawn[0].parent)}")
     layers = per_layer(heads)
     print_table(columns_of(ATTENTION_LAYERS, layers), layers, lines)
 
@@ -88,7 +89,7 @@ def _document(
         "of": {each.name: each.facts for each in summaries},
         "run": run,
         "heads": heads,
-        "files": [str(path) for path in drawn],
+        "files": [shown(path) for path in drawn],
         "warnings": {each.name: each.warnings for each in summaries if each.warnings},
     }
 

@@ -9,6 +9,7 @@ from probe.cli.terminal import print_json, print_table
 from probe.cli.views import attention as attention_view
 from probe.cli.views.grid import columns_of
 from probe.cli.views.run import document, styles, warned
+from probe.errors import shown
 from probe.formatting import records
 from probe.wording.columns import CAPTURED
 from probe.wording.layers import counts
@@ -23,8 +24,8 @@ def show_capture(run: Any, as_json: bool) -> None:
     lines = [
         counts(rows),
         *attention_view.of_run(run),
-        f"run: {run.path}",
-        f"next: {PROGRAM} fit {run.path}",
+        f"run: {shown(run.path)}",
+        f"next: {PROGRAM} fit {shown(run.path)}",
         *warned(run.manifest, rows),
     ]
     print_table(columns_of(CAPTURED, rows), rows, lines, styles(rows))

@@ -11,6 +11,7 @@ from typing import Any
 from probe.cli.terminal import print_json, print_table
 from probe.cli.views import attention as attention_view
 from probe.cli.views.grid import Row, columns_of
+from probe.errors import shown
 from probe.formatting import records
 from probe.records import Status
 from probe.wording.columns import ALPHAS
@@ -26,7 +27,7 @@ def show_run(run: Any, as_json: bool) -> None:
     """The result of a run that has been fitted."""
     rows = rows_of(run)
     if as_json:
-        drawn = [str(path) for path in figures(run)]
+        drawn = [shown(path) for path in figures(run)]
         print_json(document(run, rows, figures=drawn, report=report_of(run)))
         return
     lines = [
@@ -59,7 +60,7 @@ def document(run: Any, rows: Sequence[Row], **more: Any) -> dict[str, Any]:
     manifest = run.manifest
     images, sources = seen_images(manifest)
     return {
-        "run": str(run.path),
+        "run": shown(run.path),
         "model": manifest.get("model"),
         "images": images,
         "sources": sources,
@@ -84,10 +85,11 @@ def notes(rows: Sequence[Row]) -> Iterator[str]:
 
 def places(run: Any) -> Iterator[str]:
     """Where the run, its figures and its page are."""
-    yield f"run: {run.path}"
+    yield f"run: {shown(run.path)}"
     if drawn := figures(run):
         endings = ", ".join(sorted({path.suffix[1:] for path in drawn}))
-        yield f"figures: {len({path.stem for path in drawn})} ({endings}) in {drawn[0].parent}"
+        count, folder = len({path.stem for path in drawn}), shown(drawn[0].parent)
+        yield f"figures: {count} ({endings}) in {folder}"
     if page := report_of(run):
         yield f"report: {page}"
 
@@ -100,7 +102,7 @@ def figures(run: Any) -> list[Path]:
 def report_of(run: Any) -> str | None:
     """Path of the page that shows the run, where it was written."""
     path = Path(run.path) / "report.html"
-    return str(path) if path.exists() else None
+    return shown(path) if path.exists() else None
 
 
 def warned(manifest: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:

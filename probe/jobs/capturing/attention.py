@@ -44,6 +44,7 @@ from probe.offline import offline_means_all
 from probe.records import Progress, silent
 from probe.store import RunWriter
 from probe.store.checkpoint import Checkpoint
+from probe.store.outputs import output_copy
 from probe.wording.notes import table_metadata
 
 
@@ -94,6 +95,7 @@ def attention_distance(
     with ExitStack() as stack:
         writer = None
         if out is not None:
+            out, _ = output_copy(out, overwrite)
             checkpoint = stack.enter_context(Checkpoint(out))
             refuse_interrupted(checkpoint, overwrite)
             writer = stack.enter_context(RunWriter(Path(out), overwrite))

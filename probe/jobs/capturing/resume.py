@@ -12,15 +12,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from probe.errors import ProbeError, UsageError
+from probe.errors import ProbeError, UsageError, shown
 from probe.formatting import json_bytes
 from probe.jobs.capturing.keeper import images_done
 from probe.jobs.inputs import Stream
 from probe.models.loading.load import Model
-from probe.paths import user_path
+from probe.paths import is_address, user_path
 from probe.store import Run, RunWriter, open_run
 from probe.store.checkpoint import Checkpoint, Saved
-from probe.store.outputs import is_run, output_run
+from probe.store.outputs import is_run, output_copy, output_run
+from probe.store.remote import copy_of
 from probe.store.replacement import named
 from probe.store.schema import MANIFEST
 
@@ -126,6 +127,10 @@ def begun(
         return
     if resume and overwrite:
         raise UsageError(f"{GO_ON} with what is there, {ANEW}: give one of them")
+    if is_address(out):
+        whole_copy = resume or Checkpoint(copy_of(str(out))).exists()
+        out, sent = output_copy(out, overwrite, whole_copy)
+        resume = resume or sent
     if resume and not whole and (run := _finished_alone(Checkpoint(out))) is not None:
         yield Begun(Checkpoint(out), False, finished=run)  # which may be on a disk for reading only
         return
@@ -178,7 +183,7 @@ def _what(saved: Saved) -> str:
 
 
 def _say(line: str) -> None:
-    warnings.warn(line, stacklevel=4)
+    warnings.warn(shown(line), stacklevel=4)
 
 
 def refuse_interrupted(checkpoint: Checkpoint, overwrite: bool) -> None:

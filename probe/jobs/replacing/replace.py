@@ -24,7 +24,7 @@ from probe.models.reading.layers import affine_of, list_norm_layers, norm_module
 from probe.models.replacing.curve_norms import NormChoice, fitted_family
 from probe.models.replacing.spec import ReplacementSpec
 from probe.models.replacing.swap import Swap, swap
-from probe.paths import user_path
+from probe.paths import is_address, user_path
 from probe.store import Run, open_run
 
 Alphas: TypeAlias = Run | pd.DataFrame | Mapping[str, StandIn] | str | os.PathLike[str]
@@ -103,8 +103,8 @@ def _stand_ins(alphas: Alphas, scope: str | None, norm: NormChoice, affines: Aff
         return dict(alphas), {}
     if isinstance(alphas, pd.DataFrame):
         return _of_table(alphas, scope, norm, affines)
-    if isinstance(alphas, Run):
-        return _of_run(alphas, scope, norm, affines)
+    if isinstance(alphas, Run) or is_address(alphas):
+        return _of_run(open_run(alphas), scope, norm, affines)
     if not isinstance(alphas, str | os.PathLike):
         raise UsageError(
             f"alphas of type {type(alphas).__name__}; accepted: a run, a table or a file (.csv, "

@@ -22,7 +22,7 @@ from probe.errors import UsageError
 from probe.formatting import json_bytes
 from probe.store.disk import writing
 from probe.store.journal import settle
-from probe.store.outputs import NO_CONTENT
+from probe.store.outputs import NO_CONTENT, on_this_machine
 from probe.store.staging import is_left_over
 
 FORMAT, VERSION = "probe-comparison", 1
@@ -38,7 +38,7 @@ def comparison_folder(out: str | Path) -> Path:
     """The folder of a comparison, new or one that goes on. Raises UsageError for a place that is
     taken by anything else.
     """
-    folder = Path(out).expanduser()
+    folder = on_this_machine(out)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {out} is a file; give a folder")
     names = sorted(each.name for each in folder.iterdir()) if folder.exists() else []

@@ -29,6 +29,7 @@ from probe.models.loading.load import Model
 from probe.norms.registry import norm_maker
 from probe.records import Progress, placed, silent
 from probe.store import Run
+from probe.store.outputs import on_this_machine
 from probe.training.tracking.checkpoints import Checkpoint, find_checkpoints
 from probe.training.tracking.networks import Architecture, Loading, borrowed, network_at
 from probe.training.tracking.page import write_results
@@ -130,7 +131,7 @@ def track(
         norm_layers,
         norm_options or {},
     )
-    folder = Path(out).expanduser()
+    folder = on_this_machine(out)
     settings = {**capturing.settings, "norm": norm}
     check_place(folder, settings, overwrite)
     images = same_images(data, capturing)
