@@ -136,7 +136,10 @@ def number_option(
 
 
 Run = Annotated[
-    str, typer.Argument(metavar="RUN", show_default=False, help="Directory of a finished run.")
+    str,
+    typer.Argument(
+        metavar="RUN", show_default=False, help="Directory or address of a finished run."
+    ),
 ]
 Model = Annotated[
     str,
@@ -161,7 +164,13 @@ Data = Annotated[
     ),
 ]
 Out = Annotated[
-    str | None, text_option("--out", "DIR", "Directory of the new run.  [default: runs/MODEL]")
+    str | None,
+    text_option(
+        "--out",
+        "DIR",
+        "Directory of the new run, or an address in storage (s3://..., gs://..., what fsspec "
+        "opens).  [default: runs/MODEL]",
+    ),
 ]
 Layers = Annotated[
     str,

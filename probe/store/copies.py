@@ -63,13 +63,14 @@ def folder_for(address: str) -> Path:
     text = address.rstrip("/")
     if "memory://" in text:  # each process has a memory of its own
         text = f"{text} {os.getpid()}"
-    folder = _cache() / hashlib.sha256(text.encode()).hexdigest()[:24]
+    folder = cache_folder() / hashlib.sha256(text.encode()).hexdigest()[:24]
     with writing(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """The folder for all copies. Raises ProbeError where there is no place for it."""
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = base / "probe-norms" / "runs"
@@ -86,4 +87,4 @@ def _cache() -> Path:
     )
 
 
-__all__ = ["Record", "folder_for", "read_record", "write_record"]
+__all__ = ["Record", "cache_folder", "folder_for", "read_record", "write_record"]

@@ -18,6 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from probe.errors import ProbeError, UsageError
 from probe.store import RunWriter, open_run, verify_run
+from probe.store.copies import cache_folder
 from probe.store.outputs import output_copy, output_file, output_folder
 from probe.store.replacement import take_place
 from probe.store.results import put
@@ -118,7 +119,7 @@ def test_a_failed_upload_goes_on_with_what_is_missing(
         pytest.raises(ProbeError) as failed,
     ):
         write()
-    (home,) = (tmp_path / "cache/probe-norms/runs").iterdir()
+    (home,) = (tmp_path / "cache").iterdir()
     assert str(failed.value) == (
         f"{ADDRESS}: the upload failed (OSError: the line is dead): what was computed is kept in "
         f"{home}, and the same command goes on with the upload (--resume in place of --overwrite)"
@@ -267,7 +268,7 @@ def test_a_hostile_manifest_makes_no_file_outside_of_the_copy(
     memory.put(str(local), "/bucket/runs/vit", recursive=True)
     with pytest.raises(ProbeError, match="files names .* which is no path inside of the run"):
         open_run(ADDRESS)
-    copies = tmp_path / "cache/probe-norms/runs"
+    copies = tmp_path / "cache"
     assert [path.name for path in copies.rglob("*") if path.is_file()] == []
 
 
@@ -346,16 +347,17 @@ def test_a_run_is_shown_by_its_address(write: Write) -> None:
         run.fits()
 
 
-def test_without_a_home_copies_are_kept_where_no_other_user_writes(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, write: Write
+def test_copies_are_kept_in_the_cache_of_the_user_or_where_no_other_one_writes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert cache_folder() == tmp_path / "cache/probe-norms/runs"
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    place = write()
-    (private,) = tmp_path.glob("probe-norms-runs-*")
-    assert place.is_relative_to(private)
+    private = cache_folder()
+    assert private.parent == tmp_path
     assert private.stat().st_mode & 0o777 == 0o700
     private.chmod(0o777)
     with pytest.raises(ProbeError, match="set XDG_CACHE_HOME to a folder"):
-        open_run(ADDRESS)
+        cache_folder()

@@ -11,7 +11,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from probe import errors
-from probe.store import remote
+from probe.store import copies, remote
 
 ADDRESS = "memory://bucket/runs/vit"
 
@@ -21,10 +21,11 @@ _machines: dict[Path, tuple[dict[Any, Any], dict[Any, Any]]] = {}
 
 def on_machine(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     """From here on this process is the machine with this cache, and knows what that has opened."""
-    opened, copies = _machines.setdefault(cache, ({}, {}))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    opened, shown = _machines.setdefault(cache, ({}, {}))
+    cache.mkdir(exist_ok=True)
+    monkeypatch.setattr(copies, "cache_folder", lambda: cache)
     monkeypatch.setattr(remote, "_opened", opened)
-    monkeypatch.setattr(errors, "_COPIES", copies)
+    monkeypatch.setattr(errors, "_COPIES", shown)
 
 
 def emptied_memory() -> MemoryFileSystem:
@@ -71,7 +72,7 @@ def refusing(
         whole = getattr(MemoryFileSystem, method)
 
         def call(self: Any, *paths: Any, **more: Any) -> Any:
-            if any(when(str(path)) for path in paths):
+            if any(when(path) for path in paths if isinstance(path, str)):
                 raise error
             return whole(self, *paths, **more)
 

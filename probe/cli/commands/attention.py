@@ -23,7 +23,7 @@ Out = Annotated[
     opt.text_option(
         "--out",
         "DIR",
-        "Directory of the new run; of runs and images: of the figures.  [default: none]",
+        "Directory or address of the new run; of runs and images: of the figures.  [default: none]",
     ),
 ]
 Image = Annotated[

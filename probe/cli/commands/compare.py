@@ -9,7 +9,10 @@ import typer
 from probe.cli import options as opt
 
 First = Annotated[
-    str, typer.Argument(metavar="RUN", show_default=False, help="Directory of a finished run.")
+    str,
+    typer.Argument(
+        metavar="RUN", show_default=False, help="Directory or address of a finished run."
+    ),
 ]
 Second = Annotated[
     str, typer.Argument(metavar="RUN", show_default=False, help="The run to set beside it.")

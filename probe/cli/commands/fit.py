@@ -25,8 +25,8 @@ Out = Annotated[
     opt.text_option(
         "--out",
         "DIR",
-        "Directory of a copy of the run that holds the fits, where RUN cannot be written.  "
-        "[default: RUN]",
+        "Directory or address of a copy of the run that holds the fits, where RUN cannot be "
+        "written.  [default: RUN]",
     ),
 ]
 

@@ -78,8 +78,8 @@ def attention_distance(
     model, data, num_images, mask, transform, workers, engine and address: as `capture` takes them.
     patch_size (pixels), grid (rows, columns) and prefix_tokens (class and register tokens, which
     are left out as queries and keys) say what a plain module does not.
-    out: a folder for a finished run that holds this table alone; `open_run(out).attention()` reads
-    it again.
+    out: a folder, or an address, for a finished run that holds this table alone;
+    `open_run(out).attention()` reads it again.
 
     Columns: layer (module path), head, distance_px (softmax over patch keys only), distance_px_raw
     (over all keys, prefix mass lost), distance_patches, distance_px_std (over images), prefix_mass,

@@ -83,7 +83,8 @@ def capture(
     progress: Progress | None = None,
 ) -> Run:
     """Run `model` over `data` and write moments, profile and samples of every normalization layer
-    to the folder `out`.
+    to the folder `out`, or to an address in a storage that fsspec opens (`s3://BUCKET/runs/vit`):
+    docs/scaling.md.
 
     model: a name (`vit_base_patch16_224`, `torchvision:resnet50`, `net.py:make`), a loaded Model,
     or any torch.nn.Module, which is run as it is, in the mode it is in; its buffers (running

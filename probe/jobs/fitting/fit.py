@@ -88,8 +88,8 @@ def fit(
     and alphas rest on them. Families that the run was fitted with before stay.
     save: write fits, channel fits and the alpha table (CSV, JSON) into the run.
     progress: called as progress("fit", layers done, layers, name of the layer).
-    out: a folder for a copy of the run that holds the fits, in place of the run itself, which may
-    lie where nothing can be written; overwrite: over a run that is there.
+    out: a folder, or an address, for a copy of the run that holds the fits, in place of the run
+    itself, which may lie where nothing can be written; overwrite: over a run that is there.
 
     Raises ProbeError, before the work, where the run cannot be written.
     """
