@@ -94,10 +94,11 @@ def convert(
     original, on `data`.
     model: the captured model, where the manifest cannot name it (plain modules); it is converted in
     place. weights: its checkpoint.
-    engine, address, workers: who measures what the layers cost, as `capture` takes them; the
-    numbers are the same. Workers in other processes read the images themselves, and this process
-    keeps none. Calibrating, learning and measuring the time are work of this process; the scores
-    after that are again by the engine, to whose processes the changed model travels anew.
+    engine, address, workers: who measures what the layers cost, as `capture` takes them; with equal
+    threads the numbers are the same. Workers in other processes read the images themselves, and
+    this process keeps none. Calibrating, learning and measuring the time are work of this process;
+    the scores after that are again by the engine, to whose processes the changed model travels
+    anew.
     measure_speed: the forward pass before and after, eager and compiled, on the first images
     (probe.jobs.speed). refine: called with the converted model, its original and the slots of its
     layers before it is measured for the last time and written (probe.distill).
