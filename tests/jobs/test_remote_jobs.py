@@ -122,7 +122,10 @@ def test_a_job_that_resumes_takes_up_what_another_machine_has_finished(
     on_machine(monkeypatch, tmp_path / "other")
     model = interrupted.Everything()
     model.forward = None  # type: ignore[method-assign]
-    assert interrupted.job(images, ADDRESS, model, resume=True).moments().shape[0] > 0
+    captured = {"samples": 40, "tail": 80, "batch_size": interrupted.BATCH, **interrupted.GRID}
+    rest = {"figures": False, "report": False, "transform": interrupted.tokens, "resume": True}
+    assert analyze(model, images, out=ADDRESS, **captured, **rest).has("fits")
+    assert verify_run(ADDRESS) == []
 
 
 def test_alphas_and_attention_have_addresses_too() -> None:
