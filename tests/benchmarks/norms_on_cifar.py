@@ -7,8 +7,8 @@ in a small ResNet, from scratch and from the networks trained with BatchNorm.
     python tests/benchmarks/norms_on_cifar.py export runs/norms_on_cifar figures/comparison
 
 cifar10/ holds train-*.parquet and test-*.parquet. Each is a `probe.compare_norms`: killed, the same
-command goes on. A cell takes half a minute of one core; several commands may share the work by
---seeds and --norms, and one without them then puts all together. `export` copies figures and raw
+command goes on. A cell takes a minute or two; several commands may share the work by --seeds and
+--norms, and one without them then puts all together. `export` copies figures and raw
 tables, and prints the tables of the page.
 """
 
@@ -62,15 +62,16 @@ VIT: dict[str, Any] = {
 RESNET: dict[str, Any] = {
     "model": "bundled:resnet_cifar10",
     "norms": "batch_norm,dyt",
-    "train_images": 3000,
-    "epochs": 3,
+    "train_images": 10_000,
+    "epochs": 5,
+    "batch_size": 64,
     "precision": "bf16",
     "probe_images": 32,
 }
 # each seed starts from the BatchNorm network of its own seed
 FINETUNED: dict[str, Any] = RESNET | {
     "norms": "own,dyt:default,dyt:fitted",
-    "epochs": 2,
+    "epochs": 3,
 }
 
 

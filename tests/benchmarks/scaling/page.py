@@ -101,8 +101,7 @@ def _speeds(found: Found) -> list[tuple[Any, ...]]:
             speed["engine"],
             speed["workers"] or "none",
             speed["threads"],
-            f"{speed['images_per_second']:.0f}",
-            f"{speed['start_seconds']:.1f}",
+            *_rate(speed),
         )
         for speed in (*found["threads"], *found["workers"])
     ]
@@ -111,10 +110,22 @@ def _speeds(found: Found) -> list[tuple[Any, ...]]:
 def _row(each: Found) -> tuple[Any, ...]:
     seconds = each["seconds"]
     hours = [
-        f"{seconds[name] / 3600:.3g}" if name in seconds else ""
+        _hours(seconds[name] / 3600) if name in seconds else ""
         for name in ("GPU", "cores", "storage", "merging")
     ]
-    return (f"{each['images']:,}", each["cluster"], f"{each['hours']:.3g}", each["binding"], *hours)
+    return (f"{each['images']:,}", each["cluster"], _hours(each["hours"]), each["binding"], *hours)
+
+
+def _rate(speed: Found) -> tuple[str, str]:
+    """Images per second and seconds of the start; no slope of a busy machine that falls."""
+    if not speed["images_per_second"] > 0:
+        return "not told", "not told"
+    return f"{speed['images_per_second']:.0f}", f"{speed['start_seconds']:.1f}"
+
+
+def _hours(hours: float) -> str:
+    """Two digits at least, no powers of ten."""
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}" if hours >= 0.001 else "<0.001"
 
 
 def _gpu_rate(projected: list[Found]) -> float:
