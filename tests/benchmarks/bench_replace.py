@@ -8,7 +8,7 @@ cores.
 CIFAR: CIFAR-10 as Parquet, splits train and test. PHOTOS: photographs of another kind, whatever
 they show. Training images are used without their labels; the final numbers are of all test images,
 those of the curves of the first 2,000. Prints a line per result; with --figures writes tables (CSV)
-and a figure, with --markdown the page.
+and a figure, with --markdown the page. Parts that are not asked for stay as the tables say.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 
 import probe
+from marked import write_measured
 from probe.data import open_images
 from probe.jobs.capturing.capture import capture
 from probe.jobs.capturing.forward import forward
@@ -37,6 +38,12 @@ VIT, RESNET = "bundled:vit_cifar10", "bundled:resnet_cifar10"
 IMAGES = (16, 64, 256, 800)
 ABOUT = 128  # images of the table of layers
 MANY = 10_000  # training images of the final distillations
+FILES = {
+    "results": "replacing.csv",
+    "layers": "replacing_layers.csv",
+    "speed": "replacing_speed.csv",
+}
+CASE = ("network", "way", "data", "images", "test_images")  # a row of the results
 
 
 def nothing(*_: Any) -> None:
@@ -193,20 +200,34 @@ def speed(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def measured_before(folder: Path | None) -> dict[str, pd.DataFrame]:
+    """The tables that are there already."""
+    files = {name: folder / file for name, file in FILES.items()} if folder else {}
+    return {
+        name: pd.read_csv(file, keep_default_na=False, na_values=[""])
+        for name, file in files.items()
+        if file.exists()
+    }
+
+
 def main() -> None:
     options = options_of_command_line()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as place:
         study = Study(options, Path(place))
         study.read_test_images()
-        tables = {"layers": layers(study)}
+        tables = measured_before(options.figures)
+        if "layers" in options.parts:
+            tables["layers"] = layers(study)
         if "speed" in options.parts:
             tables["speed"] = speed(study)
         if "final" in options.parts:
             final(study)
         if "curves" in options.parts:
             curves(study)
-    tables["results"] = pd.DataFrame(study.rows)
+    before = [tables["results"]] if "results" in tables else []
+    every = pd.concat([*before, pd.DataFrame(study.rows)])
+    tables["results"] = every.drop_duplicates(subset=list(CASE), keep="last")
     minutes = (time.perf_counter() - began) / 60
     for table in tables.values():
         print(table.to_string(index=False))
@@ -214,13 +235,11 @@ def main() -> None:
     if options.figures:
         options.figures.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():
-            path = options.figures / (
-                "replacing.csv" if name == "results" else f"replacing_{name}.csv"
-            )
+            path = options.figures / FILES[name]
             table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
         draw(tables, options.figures)
     if options.markdown:
-        options.markdown.write_text(page(tables, options, minutes), encoding="utf-8")
+        write_measured(options.markdown, page(tables, options))
 
 
 def options_of_command_line() -> argparse.Namespace:
@@ -232,7 +251,7 @@ def options_of_command_line() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=500, help="updates of the final distillations")
     parser.add_argument("--curve-steps", type=int, default=100, help="those of the curves")
     parser.add_argument("--precision", default="no", help="no or bf16, of the distillations")
-    parser.add_argument("--parts", nargs="*", default=["speed", "final", "curves"])
+    parser.add_argument("--parts", nargs="*", default=["layers", "speed", "final", "curves"])
     parser.add_argument("--figures", type=Path, help="folder for tables and the figure")
     parser.add_argument("--markdown", type=Path, help="write the page of the documentation")
     return parser.parse_args()

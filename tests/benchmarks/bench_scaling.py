@@ -21,11 +21,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from marked import write_measured
 from scaling.page import page
 from scaling.projection import projections
 
 HERE = Path(__file__).resolve().parent
-BEGIN, END = "<!-- measured -->\n", "<!-- end of measured -->"
 MODELS = ("bundled:vit_cifar10", "vit_base_patch16_224")
 WORKERS = (("processes", 1), ("processes", 2), ("ray", 1), ("ray", 2), ("ray", 4))
 
@@ -86,14 +86,6 @@ def rate(
     }
 
 
-def write(path: Path, text: str) -> None:
-    """Replaces what stands between the marks of the page."""
-    whole = path.read_text(encoding="utf-8")
-    before, _, rest = whole.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}{text}{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--markdown", type=Path, help="page whose numbers are written anew")
@@ -116,7 +108,7 @@ def main() -> None:
     projected = projections(found, options.gpu_rate)
     print(page(found, projected))
     if options.markdown is not None:
-        write(options.markdown, page(found, projected))
+        write_measured(options.markdown, page(found, projected))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ Tables = Mapping[str, pd.DataFrame]
 PAGE = (Path(__file__).parent / "template.md").read_text(encoding="utf-8")
 
 
-def page(tables: Tables, options: argparse.Namespace, minutes: float) -> str:
+def page(tables: Tables, options: argparse.Namespace) -> str:
     import torch
 
     results, layers = tables["results"], tables["layers"]
@@ -38,7 +38,6 @@ def page(tables: Tables, options: argparse.Namespace, minutes: float) -> str:
     return PAGE.format(
         machine=machine(),
         torch=torch.__version__,
-        minutes=minutes,
         steps=options.steps,
         half=options.steps // 2,
         curve_steps=options.curve_steps,
