@@ -2,7 +2,7 @@
 converted, calibrated, distilled. Run by hand, on a quiet machine; a quarter of an hour on two
 cores.
 
-    python tests/benchmarks/bench_replace.py CIFAR --photos PHOTOS --figures figures \\
+    python tests/benchmarks/bench_replace.py CIFAR --photos PHOTOS --figures figures/replacing \\
         --markdown docs/replacing.md
 
 CIFAR: CIFAR-10 as Parquet, splits train and test. PHOTOS: photographs of another kind, whatever
