@@ -144,7 +144,8 @@ def accuracy_curves(ax: Axes, results: pd.DataFrame) -> None:
     ax.set_xticks([16, 64, 256, 800], ["16", "64", "256", "800"])
     ax.set_xlabel("images, without labels")
     ax.set_ylabel("top-1, %")
-    ax.set_title("ViT, all norms as DyT (hollow: photographs)")
+    photographs = " (hollow: photographs)" if (few["data"] != "CIFAR-10").any() else ""
+    ax.set_title(f"ViT, all norms as DyT{photographs}")
     ax.legend(
         frameon=False,
         fontsize=7,
@@ -159,12 +160,15 @@ def accuracy_curves(ax: Axes, results: pd.DataFrame) -> None:
 
 def spread_of_scale(ax: Axes, layers: pd.DataFrame) -> None:
     ax.scatter(layers["sigma_cv"], layers["kl"], color="#0072b2", s=18)
+    middle = layers["sigma_cv"].agg(["min", "max"]).mean()
     for row in layers.nlargest(4, "kl").itertuples():
+        right = row.sigma_cv > middle  # of the panel, where there is room to the left
         ax.annotate(
             row.layer.removeprefix("blocks."),
             (row.sigma_cv, row.kl),
             fontsize=7,
-            xytext=(4, 2),
+            xytext=(-4 if right else 4, 2),
+            ha="right" if right else "left",
             textcoords="offset points",
         )
     ax.set_yscale("log")
