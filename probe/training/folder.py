@@ -70,6 +70,25 @@ def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return record
 
 
+def own_record(path: Path, format: str, version: int, noun: str) -> dict[str, Any]:
+    """The JSON that a tracking or a comparison keeps of itself. Raises UsageError for a folder that
+    holds none, and for one of a newer version.
+    """
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict) or record.get("format") != format:
+        raise UsageError(f"{path.parent} is no {noun}: it holds no {path.name} of one")
+    written = record.get("version")
+    if type(written) is not int or written > version:
+        raise UsageError(
+            f"{path} has version {str(written)[:20]}; this version reads up to {version}: update "
+            "probe-norms"
+        )
+    return record
+
+
 def training_folder(out: str | os.PathLike[str], overwrite: bool) -> Path:
     """The folder to train into: new, empty, or that of a training, whose files go with
     `overwrite`. Raises UsageError for one that holds anything else.

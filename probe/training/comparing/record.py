@@ -13,7 +13,6 @@ figures/  report.html
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from probe.store.disk import writing
 from probe.store.journal import settle
 from probe.store.outputs import NO_CONTENT, on_this_machine
 from probe.store.staging import is_left_over
+from probe.training.folder import own_record
 
 FORMAT, VERSION = "probe-comparison", 1
 RECORD = "comparison.json"
@@ -61,19 +61,7 @@ def record_bytes(record: Mapping[str, Any]) -> bytes:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """What comparison.json says. Raises UsageError for a folder that holds no comparison."""
-    try:
-        record = json.loads((folder / RECORD).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise UsageError(f"{folder} is no comparison: it holds no {RECORD} of one")
-    version = record.get("version")
-    if type(version) is not int or version > VERSION:
-        raise UsageError(
-            f"{folder / RECORD} has version {str(version)[:20]}; this version reads up to "
-            f"{VERSION}: update probe-norms"
-        )
-    return record
+    return own_record(folder / RECORD, FORMAT, VERSION, "comparison")
 
 
 __all__ = ["RECORD", "comparison_folder", "read_record", "record_bytes"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from probe.formatting import json_bytes, plain
 from probe.store.outputs import NO_CONTENT, OVERWRITE
 from probe.store.staging import is_left_over
 from probe.store.step import Step
+from probe.training.folder import own_record
 from probe.training.tracking.tables import FAILED, Tracked
 
 RECORD = "track.json"
@@ -25,20 +25,7 @@ CONTENTS = frozenset(
 
 def read_record(folder: Path) -> dict[str, Any]:
     """What `track.json` says. Raises UsageError for a folder that holds no tracking."""
-    path = folder / RECORD
-    try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise UsageError(f"{folder} is no tracking: it holds no {RECORD} of one")
-    version = record.get("version")
-    if type(version) is not int or version > VERSION:
-        raise UsageError(
-            f"{path} has version {str(version)[:20]}; this version reads up to {VERSION}: update "
-            "probe-norms"
-        )
-    return record
+    return own_record(folder / RECORD, FORMAT, VERSION, "tracking")
 
 
 def check_place(folder: Path, settings: Mapping[str, Any], overwrite: bool) -> None:

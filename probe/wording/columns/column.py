@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from probe.formatting import missing
+from probe.formatting import missing, number
 from probe.wording.phrases import Row
 
 Rows = Sequence[Row]
@@ -78,6 +78,27 @@ class Column:
     def same_in(self, rows: Rows) -> bool:
         """Is it one of those that are said beside the table, as all its rows share it?"""
         return self.common and len({row[self.name] for row in rows}) == 1
+
+
+def shown_column(
+    name: str,
+    meaning: str,
+    unit: str,
+    rank: int | None = 1,
+    title: str = "",
+    format: Callable[[Any], str] = number,
+) -> Column:
+    """A number shown in the terminal, by its rank, and on the page; where any row has it."""
+    return Column(
+        name,
+        meaning,
+        unit,
+        title=title,
+        format=format,
+        rank=rank,
+        page=True,
+        wanted=any_has(name),
+    )
 
 
 def in_terminal(table: Sequence[Column], rows: Rows) -> list[tuple[Column, int]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from probe.formatting import number, thousands, whole
+from probe.formatting import thousands, whole
 from probe.wording.columns.attention import HEADS
-from probe.wording.columns.column import Column, any_has
+from probe.wording.columns.column import Column, any_has, shown_column
 from probe.wording.columns.tracking import CHECKPOINT, EPOCH, TRACK
 from probe.wording.columns.training import two
 from probe.wording.phrases import Row
@@ -36,22 +36,16 @@ def _interval(row: Row) -> str:
     )
 
 
-def _shown(name: str, meaning: str, unit: str, title: str, format: object, rank: int) -> Column:
-    return Column(
-        name,
-        meaning,
-        unit,
-        title=title,
-        format=format,  # type: ignore[arg-type]
-        rank=rank,
-        page=True,
-        wanted=any_has(name),
-    )
-
-
 COMPARISON = (
     NORM,
-    _shown("n", "Seeds whose training came to its end.", "count", "n", whole, 0),
+    shown_column(
+        "n",
+        "Seeds whose training came to its end.",
+        "count",
+        0,
+        "n",
+        whole,
+    ),
     Column(
         "failed",
         "Seeds whose training did not.",
@@ -61,8 +55,22 @@ COMPARISON = (
         page=True,
         wanted=lambda rows: any(row["failed"] for row in rows),
     ),
-    _shown("top1_mean", "Mean over seeds of top-1 after the last epoch.", "%", "top-1 %", two, 0),
-    _shown("top1_std", "Its standard deviation over seeds (n - 1).", "%", "std", two, 0),
+    shown_column(
+        "top1_mean",
+        "Mean over seeds of top-1 after the last epoch.",
+        "%",
+        0,
+        "top-1 %",
+        two,
+    ),
+    shown_column(
+        "top1_std",
+        "Its standard deviation over seeds (n - 1).",
+        "%",
+        0,
+        "std",
+        two,
+    ),
     Column("top1_min", "Lowest of the seeds.", "%"),
     Column("top1_max", "Highest of the seeds.", "%"),
     Column("reference", "The norm that the others are compared with.", "text"),
@@ -80,39 +88,68 @@ COMPARISON = (
     ),
     Column("difference_low", "Lower end of that interval; none for one pair.", "%"),
     Column("difference_high", "Upper end.", "%"),
-    _shown(
-        "val_loss_mean", "Mean over seeds of the validation loss after the last epoch.", "nats",
-        "val. loss", number, 4,
+    shown_column(
+        "val_loss_mean",
+        "Mean over seeds of the validation loss after the last epoch.",
+        "nats",
+        4,
+        "val. loss",
     ),
-    _shown(
-        "train_loss_mean", "Mean over seeds of the training loss of the last epoch.", "nats",
-        "loss", number, 4,
+    shown_column(
+        "train_loss_mean",
+        "Mean over seeds of the training loss of the last epoch.",
+        "nats",
+        4,
+        "loss",
     ),
-    _shown(
+    shown_column(
         "seconds_per_epoch",
         "Median time of the training part of an epoch. It holds what else the machine did then.",
-        "s", "s/epoch", number, 2,
+        "s",
+        2,
+        "s/epoch",
     ),
-    _shown("parameters", "Parameters of the network.", "count", "parameters", thousands, 3),
-    _shown(
-        "forward_ms", "Median time of a forward pass in evaluation, networks in turns.", "s",
-        "forward ms", number, 3,
+    shown_column(
+        "parameters",
+        "Parameters of the network.",
+        "count",
+        3,
+        "parameters",
+        thousands,
     ),
-    _shown(
-        "forward_ratio", "The same over that of the reference, median of the turns.", "ratio",
-        "forward/ref.", number, 1,
+    shown_column(
+        "forward_ms",
+        "Median time of a forward pass in evaluation, networks in turns.",
+        "s",
+        3,
+        "forward ms",
+    ),
+    shown_column(
+        "forward_ratio",
+        "The same over that of the reference, median of the turns.",
+        "ratio",
+        1,
+        "forward/ref.",
     ),
     Column("forward_ratio_low", "Lower quartile of these ratios.", "ratio"),
     Column("forward_ratio_high", "Upper quartile.", "ratio"),
-    _shown(
+    shown_column(
         "attention_px_mean",
         "Attention distance of the final networks, mean over heads and layers, then over seeds.",
-        "px", "attention px", number, 2,
+        "px",
+        2,
+        "attention px",
     ),
     Column("attention_px_std", "Its standard deviation over seeds.", "px"),
-    _shown("lr", "Learning rate.", "ratio", "lr", number, 3),
+    shown_column(
+        "lr",
+        "Learning rate.",
+        "ratio",
+        3,
+        "lr",
+    ),
     Column("reason", "Why trainings failed.", "text"),
-)  # fmt: skip
+)
 
 COMPARED_CELLS = (
     NORM,

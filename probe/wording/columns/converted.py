@@ -7,7 +7,7 @@ from typing import Any
 
 from probe.formatting import number, percent
 from probe.wording.columns.captured import AFFINE
-from probe.wording.columns.column import Column, any_has
+from probe.wording.columns.column import Column, any_has, shown_column
 from probe.wording.columns.layers import DEPTH, KIND, LAYER
 from probe.wording.phrases import Row
 
@@ -24,16 +24,10 @@ def _word(value: Any) -> str:
 
 
 def _measure(name: str, meaning: str, unit: str, title: str, rank: int = 0) -> Column:
-    return Column(
-        name,
-        meaning,
-        unit,
-        title=title,
-        format=percent if unit == "share" else number,
-        rank=rank,
-        page=True,
-        wanted=any_has(name.removesuffix("_cumulative")),
-    )
+    """Of the layer alone, or with those before it: shown where the former is known."""
+    formatted = percent if unit == "share" else number
+    column = shown_column(name, meaning, unit, rank, title, formatted)
+    return replace(column, wanted=any_has(name.removesuffix("_cumulative")))
 
 
 def _with_quartiles(row: Row) -> str:

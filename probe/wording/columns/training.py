@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from probe.formatting import number, whole
-from probe.wording.columns.column import Column, any_has
+from probe.formatting import whole
+from probe.wording.columns.column import Column, shown_column
 from probe.wording.columns.layers import DEPTH, KIND, LAYER
 
 
@@ -12,35 +12,21 @@ def two(value: object) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _shown(
-    name: str, meaning: str, unit: str, rank: int = 1, title: str = "", format: object = number
-) -> Column:
-    """A column of the table of epochs on the page."""
-    return Column(
-        name,
-        meaning,
-        unit,
-        title=title,
-        format=format,  # type: ignore[arg-type]
-        rank=rank,
-        page=True,
-        wanted=any_has(name),
-    )
-
-
 EPOCHS = (
-    _shown("epoch", "Epoch; 0 is before training.", "count", 0, format=whole),
-    _shown("step", "Updates of the weights so far.", "count", 4, format=whole),
-    _shown("learning_rate", "Learning rate of the last update of the epoch.", "ratio", 2),
-    _shown("train_loss", "Mean loss over the images of the epoch, as they were augmented.", "nats"),
-    _shown("val_loss", "Mean cross entropy over the validation images.", "nats"),
-    _shown("top1", "Validation images whose class is ranked first.", "%", 0, "top-1 %", two),
-    _shown(
+    shown_column("epoch", "Epoch; 0 is before training.", "count", 0, format=whole),
+    shown_column("step", "Updates of the weights so far.", "count", 4, format=whole),
+    shown_column("learning_rate", "Learning rate of the last update of the epoch.", "ratio", 2),
+    shown_column(
+        "train_loss", "Mean loss over the images of the epoch, as they were augmented.", "nats"
+    ),
+    shown_column("val_loss", "Mean cross entropy over the validation images.", "nats"),
+    shown_column("top1", "Validation images whose class is ranked first.", "%", 0, "top-1 %", two),
+    shown_column(
         "top5", "Validation images whose class is among the first five.", "%", 1, "top-5 %", two
     ),
-    _shown("seconds", "Time of the training part.", "s", 3),
-    _shown("eval_seconds", "Time of the evaluation.", "s", 5, "evaluation s"),
-    _shown("images_per_second", "Training images per second.", "ratio", 3, "images/s"),
+    shown_column("seconds", "Time of the training part.", "s", 3),
+    shown_column("eval_seconds", "Time of the evaluation.", "s", 5, "evaluation s"),
+    shown_column("images_per_second", "Training images per second.", "ratio", 3, "images/s"),
 )
 
 NORMS = (
