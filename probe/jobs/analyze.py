@@ -94,7 +94,7 @@ def _go_on(
     drawn: list[Path] = []
     anew = False
     if figures:
-        # matplotlib and seaborn take their time, which then runs under the progress bar
+        # matplotlib takes its time, which then runs under the progress bar
         from probe.jobs.drawing.draw import plot, plot_missing
 
         drawn, anew = (

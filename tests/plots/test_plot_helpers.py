@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 
-from probe.plots import layout, names, points, ticks
+from probe.plots import layout, names, points, style, ticks
 from support import figure_data
 
 
@@ -195,3 +196,16 @@ def test_a_long_heading_keeps_the_images_and_loses_the_end_of_the_name() -> None
     assert len(long) <= 4.0 / layout.CHARACTER
     assert layout.fitting("resnet50" + rest, 4.2) == "resnet50" + rest
     assert layout.fitting("a" * 200, 3.5).endswith("a\u2026")
+
+
+def test_the_theme_is_that_of_seaborn_but_for_what_is_chosen_here() -> None:
+    seaborn = pytest.importorskip("seaborn", minversion="0.13")
+    look = seaborn.axes_style("ticks") | seaborn.plotting_context("paper") | style._RC
+    del look["image.cmap"]  # a map that seaborn alone has; no figure takes the default
+    with mpl.rc_context(look):
+        expected = dict(mpl.rcParams)
+    with style.theme():
+        names = expected.keys() - {"backend"}  # found at first use
+        assert {name: mpl.rcParams[name] for name in names} == {
+            name: expected[name] for name in names
+        }
