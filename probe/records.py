@@ -198,9 +198,10 @@ def main_fits(fits: Any, **others: str) -> Any:
     wanted = MAIN_FIT | others
     if not hasattr(fits, "columns"):
         return [fit for fit in fits if all(getattr(fit, k) == v for k, v in wanted.items())]
+    keep: Any = True
     for column, value in wanted.items():
-        fits = fits[fits[column] == value]
-    return fits
+        keep = keep & (fits[column].to_numpy() == value)
+    return fits[keep]
 
 
 def finite_or_none(value: float | None) -> float | None:

@@ -8,10 +8,16 @@ from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    FixedFormatter,
+    FixedLocator,
+    FuncFormatter,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from probe.formatting import typeset
-from probe.plots import style
 
 
 def few_ticks(ax: Axes) -> None:
@@ -33,9 +39,16 @@ def few_ticks(ax: Axes) -> None:
         MaxNLocator(4, steps=[1, 2, 5, 10], min_n_ticks=3).tick_values(low, high), (low, high)
     )
     y = [value for value in y if (high - value) / (high - low) * box.height * height > 0.04]
-    ax.set_xticks(x, [short_tick(value) for value in x])
-    ax.set_yticks(y, [short_tick(value) for value in y])
-    ax.tick_params(labelsize=style.SMALL)
+    named_ticks(ax.xaxis, x, [short_tick(value) for value in x])
+    named_ticks(ax.yaxis, y, [short_tick(value) for value in y])
+
+
+def named_ticks(axis: Axis, values: Sequence[float], words: Sequence[str]) -> None:
+    """Ticks at `values`, inside the limits, with these words. They are made when the figure is
+    drawn and not before, which `set_ticks` does.
+    """
+    axis.set_major_locator(FixedLocator(values))
+    axis.set_major_formatter(FixedFormatter(words))
 
 
 def _inside(ticks: Iterable[float], limits: tuple[float, float]) -> list[float]:

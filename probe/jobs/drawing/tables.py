@@ -20,6 +20,7 @@ from probe.wording.notes import is_random
 
 SELECTED = 4  # as figure 2 of DyT
 AT_MOST = 8  # so many layers named by the user are all taken as the selected ones
+PANEL_COLUMNS = ("layer", "channel", "stratum", "input", "normalized")  # of samples, by a panel
 PANELS = 60  # of a figure or page with a panel for each layer; ResNet-50 has 53, ViT-L 49
 
 
@@ -192,8 +193,9 @@ class FigureTables:
 
     def _one_thin(self, name: str) -> pd.DataFrame:
         if name not in self._thin:
+            full = self._full.get(name)
             self._thin[name] = thin(
-                self._full[name] if name in self._full else self.run.samples(name)
+                full if full is not None else self.run.samples(name, columns=PANEL_COLUMNS)
             )
         return self._thin[name]
 

@@ -15,6 +15,7 @@ from probe.html import Page, render
 from probe.jobs.fitting.fit import ensure_fitted
 from probe.jobs.reporting.comparison import comparison
 from probe.jobs.reporting.run_part import ReportedRun
+from probe.jobs.sharing import second_process
 from probe.records import Progress, silent
 from probe.store.outputs import output_file
 from probe.store.results import step_into
@@ -37,13 +38,10 @@ def report(
     opened = [open_run(run) for run in ([runs] if isinstance(runs, (Run, str, Path)) else runs)]
     if not opened:
         raise UsageError("no run given; give the folder of at least one finished run")
-    if out is None:
-        return [write_report(run, progress=progress) for run in opened]
-    target = output_file(out, NAME)
-    for run in opened:
-        _ensure_fitted(run, progress)
-    with step_into(target, [run.path for run in opened]) as step:
-        return [step.put(target, _page(opened, progress or silent).encode())]
+    with second_process(__name__):
+        if out is None:
+            return [write_report(run, progress=progress) for run in opened]
+        return [_joint_report(opened, output_file(out, NAME), progress)]
 
 
 def write_report(
@@ -58,6 +56,14 @@ def write_report(
         reported = ReportedRun(run, "run", by_kind, progress or silent, figures=figures)
         page = Page(reported.title, (reported.part(),))
         return results.put(run.path / NAME, render(page).encode())
+
+
+def _joint_report(runs: Sequence[Run], target: Path, progress: Progress | None) -> Path:
+    """One page of all runs."""
+    for run in runs:
+        _ensure_fitted(run, progress)
+    with step_into(target, [run.path for run in runs]) as step:
+        return step.put(target, _page(runs, progress or silent).encode())
 
 
 def _ensure_fitted(run: Run, progress: Progress | None) -> None:
