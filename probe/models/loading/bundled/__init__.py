@@ -11,7 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from probe.models.loading.bundled.resnet import ResNet
+from probe.models.loading.bundled.transform import EvaluationTransform
+from probe.models.loading.bundled.vit import VisionTransformer
 
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
@@ -25,8 +30,6 @@ def vit_cifar10() -> nn.Module:
     a small data set is learned in far fewer epochs ("Escaping the Big Data Paradigm with Compact
     Transformers", https://arxiv.org/abs/2104.05704).
     """
-    from timm.models import VisionTransformer
-
     model = VisionTransformer(
         img_size=32, patch_size=4, embed_dim=128, depth=8, num_heads=4, num_classes=10
     )
@@ -43,19 +46,8 @@ def resnet_cifar10() -> nn.Module:
     """ResNet with BatchNorm: 4 stages of one basic block, 32 to 256 channels, CIFAR stem (3 x 3,
     stride 1, no pooling).
     """
-    from timm.models.resnet import BasicBlock, ResNet
-
-    # "deep" only to get a 32-channel stem from timm; its three strided convolutions make way for
-    # one
-    block: Any = BasicBlock  # timm's annotation asks for an instance
-    model: Any = ResNet(
-        block,
-        (1, 1, 1, 1),
-        channels=(32, 64, 128, 256),
-        num_classes=10,
-        stem_type="deep",
-        stem_width=16,
-    )
+    # its three strided convolutions make way for one, which is drawn last
+    model = ResNet(channels=(32, 64, 128, 256), stem_width=16, num_classes=10)
     model.conv1 = nn.Conv2d(3, 32, kernel_size=3, padding=1, bias=False)
     model.maxpool = nn.Identity()
     return model
@@ -76,8 +68,4 @@ def transform() -> Callable[[Any], Tensor]:
     """Evaluation transform of both networks: short side to 32 pixels, centre crop, the
     normalization of their training.
     """
-    from timm.data.transforms_factory import create_transform
-
-    return create_transform(
-        INPUT_SIZE, is_training=False, interpolation="bicubic", crop_pct=1.0, mean=MEAN, std=STD
-    )
+    return EvaluationTransform(INPUT_SIZE[-1], torch.tensor(MEAN), torch.tensor(STD))
