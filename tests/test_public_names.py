@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import probe
+from probe.jobs.analyze import SHARED
 
 HEAVY = (
     "torch",
@@ -25,17 +26,18 @@ HEAVY = (
     "typer",
     "rich",
 )
+# what takes long to import, and no job on a bundled model needs
+ELSEWHERE = ("torchvision", "timm", "torch._dynamo", "seaborn", "scipy.stats", "matplotlib.pyplot")
 PARTS = {path.name for path in Path(probe.__file__).parent.iterdir() if path.is_dir()}
 
 
-def loaded_by(code: str) -> set[str]:
-    """Which of HEAVY are imported after `code` in a fresh interpreter."""
-    script = f"{code}\nimport sys\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
-    return set(
-        subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True
-        ).stdout.split()
+def loaded_by(code: str, names: tuple[str, ...] = HEAVY) -> set[str]:
+    """Which of these modules are imported after `code` in a fresh interpreter."""
+    script = f"{code}\nimport sys\nprint(*(name for name in {names!r} if name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
+    return set(done.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,21 @@ def test_importing_probe_pulls_in_nothing_heavy(code: str) -> None:
 )
 def test_reading_fitting_and_drawing_need_no_torch(code: str) -> None:
     assert "torch" not in loaded_by(code)
+
+
+def test_the_second_process_of_a_job_needs_no_torch_and_no_terminal() -> None:
+    code = f"import importlib\nfor name in {SHARED!r}: importlib.import_module(name)"
+    assert not loaded_by(code, ("torch", "rich", "typer", "ipywidgets", *ELSEWHERE))
+
+
+def test_a_bundled_model_is_listed_and_captured_without_what_other_models_need() -> None:
+    code = """
+import sys
+from probe.cli.main import main
+assert main(["layers", "--quiet"]) == 0
+assert not {"pandas", "numba", "scipy", "matplotlib", "jinja2"} & set(sys.modules)
+import probe.jobs.analyze"""
+    assert not loaded_by(code, ELSEWHERE)
 
 
 @pytest.mark.parametrize("name", sorted(set(probe.__all__) - {"__version__", "norms", "plots"}))

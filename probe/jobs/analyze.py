@@ -22,7 +22,7 @@ from probe.store.checkpoint import Checkpoint
 from probe.store.listing import FITTED
 from probe.store.sound import are_sound
 
-_SHARED = (
+SHARED = (  # what the second process imports
     "probe.jobs.fitting.fit",
     "probe.jobs.drawing.draw",
     "probe.jobs.reporting.report",
@@ -56,7 +56,7 @@ def analyze(
     `out` stays until the new one has everything.
     """
     with (
-        second_process(*_SHARED),  # it starts while the model runs
+        second_process(*SHARED),  # it starts while the model runs
         begun(out, resume, bool(options.pop("overwrite", False)), whole=True) as job,
     ):
         run = capture(

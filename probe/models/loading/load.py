@@ -17,20 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from probe.errors import UsageError
-from probe.models.loading.converted import build_converted
 from probe.models.loading.feed import Feed
-from probe.models.loading.origins import ORIGINS, Request
+from probe.models.loading.origins import ORIGINS, Built, Request
 from probe.models.loading.origins.names import ACCEPTED
 from probe.models.loading.origins.python_file import is_file_name
 from probe.models.loading.origins.timm_folders import prefix_of
-from probe.models.loading.trained import (
-    SUFFIX,
-    build_trained,
-    is_converted_file,
-    is_trained_file,
-    trained_model,
-)
-from probe.models.loading.weights import fingerprint
+from probe.models.loading.weights import SAFETENSORS, fingerprint
 from probe.paths import user_path
 
 TRAINED = "trained"  # origin of a file that says itself which network it is of
@@ -84,16 +76,12 @@ def load_model(
     target, kind = resolve_device(device), resolve_dtype(dtype)
     origin, plain = split_name(name)
     if origin == TRAINED:
+        from probe.models.loading.trained import trained_model  # see _built
+
         name, weights = trained_model(Path(plain).expanduser()), plain
         origin, plain = split_name(name)
     mode, path = _resolve_weights(weights)
-    request = Request(plain, mode, path, seed, offline, kwargs)
-    if path is not None and is_trained_file(path):
-        built = build_trained(ORIGINS[origin], request, f"{origin}:{plain}")
-    elif path is not None and is_converted_file(path):
-        built = build_converted(ORIGINS[origin], request, f"{origin}:{plain}")
-    else:
-        built = ORIGINS[origin](request)
+    built = _built(origin, Request(plain, mode, path, seed, offline, kwargs))
     module = built.module.eval().to(device=target, dtype=kind)
     # what a factory of the user's makes is its own affair, unless the user says that it is random
     own = AS_GIVEN if origin == "file" and mode == "pretrained" else mode
@@ -112,11 +100,23 @@ def load_model(
     )
 
 
+def _built(origin: str, request: Request) -> Built:
+    """As its origin builds it; of a file that `train` or `convert` wrote, as that file says."""
+    build = ORIGINS[origin]
+    if request.path is not None:
+        # here, as such files need the zoo, the curves and their compiler, and nothing else does
+        from probe.models.loading.trained import builder_of
+
+        if rebuild := builder_of(request.path):
+            return rebuild(build, request, f"{origin}:{request.name}")
+    return build(request)
+
+
 def split_name(name: str) -> tuple[str, str]:
     """Origin and name of `ORIGIN:NAME`; a plain name is timm's, a file TRAINED. Raises UsageError
     for another origin.
     """
-    if name.endswith(SUFFIX):
+    if name.endswith(SAFETENSORS):
         return TRAINED, name
     if is_file_name(name):
         return "file", name.removeprefix("file:")

@@ -23,10 +23,11 @@ import safetensors.torch
 from torch import nn
 
 from probe.errors import UsageError, unknown
-from probe.models.loading.converted import CONVERTED
+from probe.models.loading.converted import CONVERTED, build_converted
 from probe.models.loading.file_metadata import Format, metadata_of, read_metadata
 from probe.models.loading.origins.common import Built, Request, load_exactly
 from probe.models.loading.origins.names import is_architecture
+from probe.models.loading.weights import SAFETENSORS
 from probe.models.reading.layers import list_norm_layers
 from probe.models.replacing.swap import swap
 from probe.norms.registry import NORMS, norm_options
@@ -34,7 +35,6 @@ from probe.norms.registry import NORMS, norm_options
 TRAINED = Format(
     "probe-train", 1, "trained", ("options", "norm_options", "layers", "head", "image", "scores")
 )
-SUFFIX = ".safetensors"
 # options of constructors whose text is a choice of the constructor's own, no place to read from
 TEXTS = ("global_pool", "pos_embed", "class_token", "pool_type", "norm", "norm_layer", "act_layer")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -52,12 +52,17 @@ def is_converted_file(path: Path) -> bool:
 
 def format_of(path: Path) -> str | None:
     """What a safetensors file says it is; None for another file, or one that says nothing."""
-    if path.suffix != SUFFIX:
+    if path.suffix != SAFETENSORS:
         return None
     try:
         return metadata_of(path).get("format")
     except (OSError, safetensors.SafetensorError):  # whoever reads its weights says what is wrong
         return None
+
+
+def builder_of(path: Path) -> Callable[..., Built] | None:
+    """What builds the network of a file that `train` or `convert` wrote; None for another file."""
+    return {TRAINED.name: build_trained, CONVERTED.name: build_converted}.get(format_of(path) or "")
 
 
 def trained_model(path: Path) -> str:

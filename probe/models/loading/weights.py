@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from probe.errors import UsageError, named_first_line
 
+SAFETENSORS = ".safetensors"
 PICKLES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".tar")
 # averaged weights first, as timm does
 NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
@@ -36,13 +37,13 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     """What a weights file holds, on the CPU. Raises UsageError for a missing, broken or
     code-carrying file.
     """
-    if path.suffix.lower() not in (".safetensors", *PICKLES):
+    if path.suffix.lower() not in (SAFETENSORS, *PICKLES):
         raise UsageError(
             f"weights {str(path)!r}: suffix {path.suffix!r} is unknown; accepted: .safetensors, "
             f"{', '.join(PICKLES)}"
         )
     try:
-        content = load_file(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path)
+        content = load_file(path) if path.suffix.lower() == SAFETENSORS else _read_pickle(path)
     except pickle.UnpicklingError as error:
         code = _code_in(path, str(error))
         if code:
