@@ -3,7 +3,7 @@
 Every kernel reads x once and adds to accumulators that no other thread touches meanwhile:
 
     cells    (kinds, CELLS, CELL_WIDTH)  what is summed per token kind and bin of x
-    sums     (ChannelSum, C)             what is summed per channel
+    sums     (ChannelSum, C)             what is summed per channel of this image; any values before
     flagged  (rows or C)                 rows (planes) that hold a value outside [low_c, high_c]:
                                          candidates for the tail
     outside  values, rows and channels   those values, while they are in the cache, and how many
@@ -36,9 +36,11 @@ from probe.stats.tail_kernels import collect_outside
 _compile = compiled(
     nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy"
 )
-# Only for values known to be finite: the compiler vectorizes min and max just where it need not
-# care for NaN.
-_finite = compiled(nogil=True, fastmath=True, error_model="numpy")
+# Only where there is no NaN: the compiler vectorizes min and max just where it need not care for
+# it. The smallest and largest of nothing are infinite.
+_finite = compiled(
+    nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp", "nnan"}, error_model="numpy"
+)
 _inline = compiled(
     nogil=True,
     fastmath={"reassoc", "contract", "nsz", "arcp"},
@@ -58,6 +60,31 @@ def _count_row(cells, bits, row, m, scale, indices, pairs):  # type: ignore[no-u
         pairs[2 * c] = x
         pairs[2 * c + 1] = (x - m) * scale
     count_elements(cells, indices[:size], pairs)
+
+
+@_inline
+def _begin(sums: Any) -> None:
+    """The sums (ChannelSum, C) of nothing."""
+    sums[:] = 0.0
+    sums[ChannelSum.X_MIN.value] = sums[ChannelSum.Z_MIN.value] = np.inf
+    sums[ChannelSum.X_MAX.value] = sums[ChannelSum.Z_MAX.value] = -np.inf
+
+
+@_finite
+def add_images(sums: Any, of_images: Any) -> None:
+    """Add the sums (B, ChannelSum, C) of images, in their order, to sums (ChannelSum, C)."""
+    for b in range(of_images.shape[0]):
+        for row in range(sums.shape[0]):
+            mine, others = sums[row], of_images[b, row]
+            if row == ChannelSum.X_MIN.value or row == ChannelSum.Z_MIN.value:
+                for c in range(mine.shape[0]):
+                    mine[c] = min(mine[c], others[c])
+            elif row == ChannelSum.X_MAX.value or row == ChannelSum.Z_MAX.value:
+                for c in range(mine.shape[0]):
+                    mine[c] = max(mine[c], others[c])
+            else:
+                for c in range(mine.shape[0]):
+                    mine[c] += others[c]
 
 
 @_compile
@@ -171,6 +198,7 @@ def token_rows(  # type: ignore[no-untyped-def]
     rows, channels = x.shape
     indices, pairs = np.empty(channels, np.int32), np.empty(2 * channels)
     four, row_means, row_scales = np.empty(4, np.int64), np.empty(4), np.empty(4)
+    _begin(sums)
     bad, waiting = 0, 0
     for r in range(rows):
         row = x[r]
@@ -188,7 +216,7 @@ def token_rows(  # type: ignore[no-untyped-def]
             _add_channels(sums, x, four, 4, row_means, row_scales, low, high, flagged, outside)
             waiting = 0
     _add_channels(sums, x, four, waiting, row_means, row_scales, low, high, flagged, outside)
-    sums[ChannelSum.COUNT.value] += rows - bad // channels
+    sums[ChannelSum.COUNT.value] = rows - bad // channels
     return bad
 
 
@@ -205,6 +233,7 @@ def planes(x, bits, mean, scale, binned, low, high, cells, sums, flagged, outsid
     indices, pairs = np.empty(room, np.int32), np.empty(2 * room)
     end_bits = np.empty(2, np.int32)
     ends = end_bits.view(np.float32)
+    _begin(sums)
     for c in range(channels):
         plane, plane_bits = x[c], bits[c]
         m, s = np.float64(mean[c]), np.float64(scale[c])
@@ -216,15 +245,12 @@ def planes(x, bits, mean, scale, binned, low, high, cells, sums, flagged, outsid
         smallest, largest = np.float64(ends[0]), np.float64(ends[1])
         z_one, z_other = (smallest - m) * s, (largest - m) * s
         z_low, z_high = min(z_one, z_other), max(z_one, z_other)
-        sums[ChannelSum.X.value, c] += total
-        sums[ChannelSum.XX.value, c] += squares
-        sums[ChannelSum.X_MIN.value, c] = min(sums[ChannelSum.X_MIN.value, c], smallest)
-        sums[ChannelSum.X_MAX.value, c] = max(sums[ChannelSum.X_MAX.value, c], largest)
-        sums[ChannelSum.Z.value, c] += s * (total - size * m)
-        sums[ChannelSum.ZZ.value, c] += s * s * (squares - 2.0 * m * total + size * m * m)
-        sums[ChannelSum.Z_MIN.value, c] = min(sums[ChannelSum.Z_MIN.value, c], z_low)
-        sums[ChannelSum.Z_MAX.value, c] = max(sums[ChannelSum.Z_MAX.value, c], z_high)
-        sums[ChannelSum.COUNT.value, c] += size
+        sums[ChannelSum.X.value, c], sums[ChannelSum.XX.value, c] = total, squares
+        sums[ChannelSum.X_MIN.value, c], sums[ChannelSum.X_MAX.value, c] = smallest, largest
+        sums[ChannelSum.Z.value, c] = s * (total - size * m)
+        sums[ChannelSum.ZZ.value, c] = s * s * (squares - 2.0 * m * total + size * m * m)
+        sums[ChannelSum.Z_MIN.value, c], sums[ChannelSum.Z_MAX.value, c] = z_low, z_high
+        sums[ChannelSum.COUNT.value, c] = size
         if binned:
             _count_row(cells, plane_bits, plane, m, s, indices, pairs)
         if largest > high[c] or smallest < low[c]:
@@ -238,6 +264,7 @@ def given_rows(x, bits, z, kinds, low, high, cells, sums, flagged, outside):  # 
     rows, channels = x.shape
     finite_bits, indices = np.empty(channels, np.int32), np.empty(channels, np.int32)
     pairs = np.empty(2 * channels)
+    _begin(sums)
     bad = 0
     for r in range(rows):
         finite, is_outside = 0, False

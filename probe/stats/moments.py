@@ -12,12 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.stats.batch_summary import BatchSummary
+from probe.stats.kernels import add_images
 from probe.stats.state import State, fitting
 from probe.stats.sums import INPUT_ROWS, NORMALIZED_ROWS, ChannelSum, no_sums
-
-_MIN = [ChannelSum.X_MIN, ChannelSum.Z_MIN]
-_MAX = [ChannelSum.X_MAX, ChannelSum.Z_MAX]
-_ADDED = [row for row in ChannelSum if row not in (*_MIN, *_MAX)]
 
 
 @dataclass(frozen=True)
@@ -39,13 +36,13 @@ class Moments:
     """Streaming sums (ChannelSum, C) of one layer."""
 
     def __init__(self, channels: int) -> None:
-        self.sums = no_sums(1, channels)[0]
+        self.sums = no_sums(channels)
 
     def update(self, summary: BatchSummary) -> None:
-        self._add(summary.sums)
+        add_images(self.sums, np.ascontiguousarray(summary.sums))
 
     def merge(self, other: Moments) -> None:
-        self._add(other.sums[None])
+        add_images(self.sums, other.sums[None])
 
     def state(self) -> State:
         return {"sums": self.sums}
@@ -57,12 +54,6 @@ class Moments:
     def count(self) -> NDArray[np.int64]:
         """Finite elements per channel (C,)."""
         return self.sums[ChannelSum.COUNT].astype(np.int64)
-
-    def _add(self, sums: NDArray[np.float64]) -> None:
-        """Add the sums (n, ChannelSum, C) of n images."""
-        self.sums[_ADDED] += sums.sum(axis=0)[_ADDED]
-        self.sums[_MIN] = np.minimum(self.sums[_MIN], sums.min(axis=0)[_MIN])
-        self.sums[_MAX] = np.maximum(self.sums[_MAX], sums.max(axis=0)[_MAX])
 
     def _spread(self, rows: tuple[ChannelSum, ...]) -> Spread:
         total, squares, smallest, largest = self.sums[list(rows)]

@@ -99,9 +99,8 @@ def rows_of(
     """The values (N, C) at N (image, position) pairs of a (B, P, C) or (B, C, P) tensor, float32 on
     the host.
     """
-    b, p = torch.from_numpy(images).to(tensor.device), torch.from_numpy(positions).to(tensor.device)
-    picked = tensor[b, p] if channels_last else tensor[b, :, p]
-    return picked.detach().to("cpu", torch.float32).numpy()
+    b, p = images, positions
+    return _picked(tensor, (b, p) if channels_last else (b, slice(None), p))
 
 
 def elements_of(
@@ -112,6 +111,17 @@ def elements_of(
     channels_last: bool,
 ) -> NDArray[np.float32]:
     """The values (N,) at N (image, position, channel) triples, float32 on the host."""
-    b, p, c = (torch.from_numpy(i).to(tensor.device) for i in (images, positions, channels))
-    picked = tensor[b, p, c] if channels_last else tensor[b, c, p]
-    return picked.detach().to("cpu", torch.float32).numpy()
+    b, p, c = images, positions, channels
+    return _picked(tensor, (b, p, c) if channels_last else (b, c, p))
+
+
+def _picked(tensor: Tensor, places: tuple[NDArray[np.int64] | slice, ...]) -> NDArray[np.float32]:
+    """tensor[places], float32 on the host."""
+    if tensor.device.type == "cpu" and tensor.dtype == torch.float32:
+        picked: NDArray[np.float32] = tensor.detach().numpy()[places]
+        return picked
+    on_device = (
+        torch.from_numpy(place).to(tensor.device) if isinstance(place, np.ndarray) else place
+        for place in places
+    )
+    return tensor[tuple(on_device)].detach().to("cpu", torch.float32).numpy()

@@ -20,7 +20,7 @@ from probe.stats import kernels, tail_kernels, torch_summary, triton_summary
 from probe.stats.batch_summary import BatchSummary, Extremes
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm
 from probe.stats.profile import Profile
-from probe.stats.sums import ChannelSum, no_sums
+from probe.stats.sums import ChannelSum
 
 # Extreme values collected between two tightenings of the bounds; one row (plane) must fit at least.
 CANDIDATES = 1 << 15
@@ -43,6 +43,11 @@ def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> Batch
     return _summarize_rows(observed, observed.norm, profile, extremes)
 
 
+def _room_for_sums(observed: Observed) -> NDArray[np.float64]:
+    """(B, ChannelSum, C), filled by the kernels."""
+    return np.empty((len(observed.images), len(ChannelSum), observed.channels))
+
+
 def _float32(tensor: torch.Tensor) -> NDArray[np.float32]:
     return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
 
@@ -54,7 +59,7 @@ def _summarize_planes(
     images, channels, _ = x.shape
     bits, binned = x.view(np.int32), not norm.fixed
     mean, scale = (_float32(t.expand(images, channels)) for t in (norm.mean, norm.scale))
-    sums, flagged = no_sums(images, channels), np.zeros((images, channels), np.uint8)
+    sums, flagged = _room_for_sums(observed), np.zeros((images, channels), np.uint8)
     bounds = extremes.bounds
 
     outside = _Outside(images)
@@ -120,62 +125,88 @@ def _collect_from_planes(
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """The valid rows of a batch, one image after the other."""
+class _Places:
+    """Where the valid rows of a batch stand, one image after the other."""
 
-    x: NDArray[np.float32]  # (R, C)
     index: NDArray[np.int64]  # (R,) image * positions + position
+    position: NDArray[np.int64]  # (R,)
     kinds: NDArray[np.uint8]  # (R,)
     of_image: list[slice]
 
     @classmethod
+    def of(cls, valid: NDArray[np.bool_], kinds: NDArray[np.uint8]) -> _Places:
+        """valid: (B, P)."""
+        image, position = np.nonzero(valid)
+        ends = np.searchsorted(image, np.arange(len(valid) + 1)).tolist()
+        of_image = [slice(*ends[b : b + 2]) for b in range(len(valid))]
+        return cls(image * len(kinds) + position, position, kinds[position], of_image)
+
+
+@functools.lru_cache(maxsize=16)
+def _all_places(images: int, kinds: bytes) -> _Places:
+    """Of a batch without padding: the same for every layer of equal grid."""
+    return _Places.of(np.ones((images, len(kinds)), bool), np.frombuffer(kinds, np.uint8))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The valid rows of a batch."""
+
+    x: NDArray[np.float32]  # (R, C)
+    places: _Places
+
+    @classmethod
     def of(cls, observed: Observed) -> _Rows:
-        images, positions = len(observed.images), observed.positions
         if observed.valid is None:
-            index = np.arange(images * positions)
+            places = _all_places(len(observed.images), observed.kinds.tobytes())
         else:
-            index = np.flatnonzero(observed.valid)
-        ends = np.searchsorted(index, np.arange(images + 1) * positions).tolist()
-        of_image = [slice(*ends[b : b + 2]) for b in range(images)]
-        kinds = np.tile(observed.kinds, images)[index]
-        return cls(_valid_rows(observed.x, observed, index), index, kinds, of_image)
+            places = _Places.of(observed.valid, observed.kinds)
+        return cls(_valid_rows(observed.x, observed, places), places)
 
 
-def _valid_rows(
-    tensor: torch.Tensor, observed: Observed, index: NDArray[np.int64]
-) -> NDArray[np.float32]:
+def _valid_rows(tensor: torch.Tensor, observed: Observed, places: _Places) -> NDArray[np.float32]:
     """(R, C) of a (B, P, C) tensor; no copy where all rows are valid."""
     rows = _float32(tensor).reshape(-1, observed.channels)
-    return rows if observed.valid is None else rows[index]
+    return rows if observed.valid is None else rows[places.index]
 
 
 def _summarize_rows(
     observed: Observed, norm: TokenNorm | GivenNorm, profile: Profile, extremes: Extremes
 ) -> BatchSummary:
     rows = _Rows.of(observed)
-    images, positions = len(observed.images), observed.positions
-    sums, flagged = no_sums(images, observed.channels), np.zeros(len(rows.x), np.uint8)
+    images, places = len(observed.images), rows.places
+    sums, flagged = _room_for_sums(observed), np.zeros(len(rows.x), np.uint8)
     outside = _Outside(images)
-    moments = np.full((2, len(rows.x)), np.nan)  # mean and sigma of each row
+    moments = np.empty((2, len(rows.x)))  # mean and sigma of each row
     if isinstance(norm, GivenNorm):
-        z = _valid_rows(norm.z, observed, rows.index)
+        z = _valid_rows(norm.z, observed, places)
         task = _given_task(rows, z, extremes, sums, flagged, outside)
     else:
         task = _token_task(rows, norm, extremes, sums, moments, flagged, outside)
     not_finite = _run(task, observed, profile)
     if (too_many := outside.too_many).any():
         extremes.start(sums)
-        of_row = np.repeat(too_many, [part.stop - part.start for part in rows.of_image])
-        _collect_from_rows(rows, flagged & of_row, positions, extremes)
+        of_row = np.repeat(too_many, [part.stop - part.start for part in places.of_image])
+        _collect_from_rows(rows, flagged & of_row, observed.positions, extremes)
     if outside.any:
         values, image, row, channels = outside.collected()
-        starts = np.array([part.start for part in rows.of_image])
-        extremes.collect(values, image, rows.index[starts[image] + row] % positions, channels)
+        starts = np.array([part.start for part in places.of_image])
+        extremes.collect(values, image, places.position[starts[image] + row], channels)
     if isinstance(norm, GivenNorm):
         return BatchSummary(sums, not_finite, None, None)
-    every = np.full((2, images * positions), np.nan)
-    every[:, rows.index] = moments
-    return BatchSummary(sums, not_finite, *every.reshape(2, images, positions))
+    return BatchSummary(sums, not_finite, *_by_position(moments, observed, places))
+
+
+def _by_position(
+    moments: NDArray[np.float64], observed: Observed, places: _Places
+) -> NDArray[np.float64]:
+    """(2, B, P) of the moments (2, R) of the valid rows, NaN at padding."""
+    shape = (2, len(observed.images), observed.positions)
+    if observed.valid is None:
+        return moments.reshape(shape)
+    every = np.full((2, shape[1] * shape[2]), np.nan)
+    every[:, places.index] = moments
+    return every.reshape(shape)
 
 
 def _token_task(
@@ -190,8 +221,8 @@ def _token_task(
     bits, bounds, (means, sigmas) = rows.x.view(np.int32), extremes.bounds, moments
 
     def task(b: int, cells: NDArray[np.float64]) -> int:
-        part = rows.of_image[b]
-        what = (rows.x[part], bits[part], norm.eps, norm.centered, rows.kinds[part])
+        part = rows.places.of_image[b]
+        what = (rows.x[part], bits[part], norm.eps, norm.centered, rows.places.kinds[part])
         into = (cells, sums[b], means[part], sigmas[part], flagged[part], outside.of(b))
         return int(kernels.token_rows(*what, *bounds, *into))
 
@@ -209,8 +240,8 @@ def _given_task(
     bits, bounds = rows.x.view(np.int32), extremes.bounds
 
     def task(b: int, cells: NDArray[np.float64]) -> int:
-        part = rows.of_image[b]
-        what = (rows.x[part], bits[part], z[part], rows.kinds[part])
+        part = rows.places.of_image[b]
+        what = (rows.x[part], bits[part], z[part], rows.places.kinds[part])
         into = (cells, sums[b], flagged[part], outside.of(b))
         return int(kernels.given_rows(*what, *bounds, *into))
 
@@ -221,7 +252,7 @@ def _collect_from_rows(
     rows: _Rows, flagged: NDArray[np.uint8], positions: int, extremes: Extremes
 ) -> None:
     def collect(values: NDArray, row: NDArray, channels: NDArray) -> None:
-        image, position = np.divmod(rows.index[row], positions)
+        image, position = np.divmod(rows.places.index[row], positions)
         extremes.collect(values, image, position, channels)
 
     capacity = max(CANDIDATES, rows.x.shape[1])

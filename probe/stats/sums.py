@@ -58,9 +58,9 @@ def no_cells(kinds: int, groups: int) -> NDArray[np.float64]:
     return spare[start : start + math.prod(shape)].reshape(shape)
 
 
-def no_sums(images: int, channels: int) -> NDArray[np.float64]:
-    """The sums (B, ChannelSum, C) of images of which nothing was seen yet."""
-    sums = np.zeros((images, len(ChannelSum), channels))
-    sums[:, (ChannelSum.X_MIN, ChannelSum.Z_MIN)] = np.inf
-    sums[:, (ChannelSum.X_MAX, ChannelSum.Z_MAX)] = -np.inf
+def no_sums(channels: int) -> NDArray[np.float64]:
+    """The sums (ChannelSum, C) of nothing."""
+    sums = np.zeros((len(ChannelSum), channels))
+    sums[[ChannelSum.X_MIN, ChannelSum.Z_MIN]] = np.inf
+    sums[[ChannelSum.X_MAX, ChannelSum.Z_MAX]] = -np.inf
     return sums
