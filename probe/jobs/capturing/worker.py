@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from probe import heap
 from probe.errors import first_line
 from probe.jobs.capturing.forward import forward, input_size
 from probe.jobs.capturing.halving import Halving, Key
@@ -77,6 +78,7 @@ class Worker:
     def __enter__(self) -> Worker:
         with ExitStack() as block:
             block.enter_context(alone(self._model.module))
+            block.enter_context(heap.kept())
             if self.attention is not None:
                 block.enter_context(self.attention)
             self._hooks = block.enter_context(tap(self._model.module, self._layers, self._receive))
