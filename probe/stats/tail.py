@@ -123,6 +123,7 @@ class Tail:
 
     def _select(self, every: NDArray) -> None:
         """Reduce to the kept set of `every` and tighten the bounds."""
+        every = every[self._may_stay(every)]
         every = every[np.lexsort([every[name] for name in self._reading_order])]
         smallest, largest = self._arm(every, every["value"]), self._arm(every, -every["value"])
         ends = np.union1d(smallest.order[:UNCAPPED], largest.order[:UNCAPPED])
@@ -138,6 +139,19 @@ class Tail:
         np.minimum(low, np.maximum(smallest.bound, -reach), out=low)
         np.maximum(high, np.minimum(-largest.bound, reach), out=high)
 
+    def _may_stay(self, every: NDArray) -> NDArray[np.bool_]:
+        """(n,) A superset of what is kept that takes no sorting: elements as far out as the last of
+        their end or of the farthest. The first batch brings thirty times as many.
+        """
+        value, channel = np.ascontiguousarray(every["value"]), every["channel"]
+        may_stay = _among_smallest(-np.abs(value), UNCAPPED)
+        for key in (value, -value):
+            last = np.empty(len(self.bounds[0]), np.float32)
+            tail_kernels.last_within_cap(key, channel, self.per_channel, last)
+            within = np.flatnonzero(key <= last[channel])
+            may_stay[within[_among_smallest(key[within], self.per_sign)]] = True
+        return may_stay
+
     @property
     def _reading_order(self) -> tuple[str, ...]:
         """Where an element stands, the finest part first."""
@@ -151,6 +165,13 @@ class Tail:
         bound = np.full(len(self.bounds[0]), np.inf, np.float32)
         count = tail_kernels.capped(order, key, every["channel"], self.per_channel, kept, bound)
         return _Arm(order, kept[:count], bound)
+
+
+def _among_smallest(key: NDArray[np.float32], number: int) -> NDArray[np.bool_]:
+    """(n,) Is it one of the `number` smallest, or equal to the last of them?"""
+    if len(key) <= number:
+        return np.ones(len(key), bool)
+    return key <= np.partition(key, number - 1)[number - 1]
 
 
 class _Arm(NamedTuple):

@@ -44,6 +44,21 @@ def scan(x, along_rows, flagged, low, high, start, outside):  # type: ignore[no-
 
 
 @_compile
+def last_within_cap(key, channel, cap, bound):  # type: ignore[no-untyped-def]
+    """bound (C,) becomes the cap-th smallest key of each channel; inf where there are fewer."""
+    smallest = np.full((bound.shape[0], cap), np.inf, key.dtype)  # of each channel, in order
+    for i in range(key.shape[0]):
+        best = smallest[channel[i]]
+        if key[i] < best[cap - 1]:
+            at = cap - 1
+            while at > 0 and best[at - 1] > key[i]:
+                best[at] = best[at - 1]
+                at -= 1
+            best[at] = key[i]
+    bound[:] = smallest[:, cap - 1]
+
+
+@_compile
 def capped(order, key, channel, cap, kept, bound):  # type: ignore[no-untyped-def]
     """Fill `kept` with the first indices of `order` of which at most `cap` share a channel; returns
     how many. bound (C,) becomes the key beyond which no element of the channel can enter, where
