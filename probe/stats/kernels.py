@@ -105,17 +105,22 @@ def _sum_of_squares(row: Any, center: Any) -> Any:
 
 
 @_compile
-def _range(bits: Any, ends: Any) -> None:
-    """Smallest and largest of finite float32 values into ends (2,), as bits. Ordered as integers
-    (the magnitude bits of negative numbers flipped), because the compiler vectorizes a minimum of
-    integers and not one of floats."""
+def _reduce_plane(plane: Any, bits: Any, ends: Any) -> Any:
+    """Sum and sum of squares of float32 values; the smallest and largest of them, where all are
+    finite, into ends (2,), as bits. Ordered as integers (the magnitude bits of negative numbers
+    flipped), because the compiler vectorizes a minimum of integers and not one of floats."""
+    total, squares = 0.0, 0.0
     smallest, largest = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
-    for c in range(bits.shape[0]):
-        ordered = bits[c] ^ ((bits[c] >> np.int32(31)) & np.int32(0x7FFFFFFF))
+    for p in range(plane.shape[0]):
+        x = np.float64(plane[p])
+        total += x
+        squares += x * x
+        ordered = bits[p] ^ ((bits[p] >> np.int32(31)) & np.int32(0x7FFFFFFF))
         smallest = min(smallest, ordered)
         largest = max(largest, ordered)
     ends[0] = smallest ^ ((smallest >> np.int32(31)) & np.int32(0x7FFFFFFF))
     ends[1] = largest ^ ((largest >> np.int32(31)) & np.int32(0x7FFFFFFF))
+    return total, squares
 
 
 @_finite
@@ -237,11 +242,10 @@ def planes(x, bits, mean, scale, binned, low, high, cells, sums, flagged, outsid
     for c in range(channels):
         plane, plane_bits = x[c], bits[c]
         m, s = np.float64(mean[c]), np.float64(scale[c])
-        total, squares = _sum(plane), _sum_of_squares(plane, 0.0)
+        total, squares = _reduce_plane(plane, plane_bits, end_bits)
         if not (math.isfinite(squares) and math.isfinite(m) and math.isfinite(s)):
             bad += size
             continue
-        _range(plane_bits, end_bits)
         smallest, largest = np.float64(ends[0]), np.float64(ends[1])
         z_one, z_other = (smallest - m) * s, (largest - m) * s
         z_low, z_high = min(z_one, z_other), max(z_one, z_other)
