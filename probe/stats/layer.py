@@ -67,9 +67,7 @@ class LayerStatistics:
             self.line = observed.norm.mean[0].cpu().numpy(), observed.norm.scale[0].cpu().numpy()
         lookup = NormalizedLookup(observed, summary)
         self.tail.resolve(lookup.elements)
-        uniform, prefix = choice(observed.images, observed.valid)
-        self._sample(self.uniform, uniform, observed, lookup)
-        self._sample(self.prefix, prefix, observed, lookup)
+        self._sample(choice(observed.images, observed.valid), observed, lookup)
         self._whole = self.profile.batches
 
     @property
@@ -79,21 +77,25 @@ class LayerStatistics:
 
     def _sample(
         self,
-        buffer: SampleBuffer,
-        candidates: CandidateRows,
+        candidates: tuple[CandidateRows, CandidateRows],
         observed: Observed,
         lookup: NormalizedLookup,
     ) -> None:
-        may_enter = candidates.key <= buffer.below
-        batch, position = candidates.batch[may_enter], candidates.position[may_enter]
-        if not len(batch):
+        """Those of the uniform draw and of the prefix draw that may enter, read together."""
+        uniform = candidates[0].within(self.uniform.below)
+        prefix = candidates[1].within(self.prefix.below)
+        rows = uniform.and_then(prefix)
+        if not len(rows.key):
             return
         x, y = (
-            rows_of(tensor, batch, position, observed.channels_last)
+            rows_of(tensor, rows.batch, rows.position, observed.channels_last)
             for tensor in (observed.x, observed.y)
         )
-        z = lookup.rows(x, batch, position) if self.line is None else []
-        buffer.add(candidates.key[may_enter], observed.images[batch], position, [x, y, *z])
+        z = lookup.rows(x, rows.batch, rows.position) if self.line is None else []
+        images, cut = observed.images[rows.batch], len(uniform.key)
+        for buffer, part in ((self.uniform, slice(cut)), (self.prefix, slice(cut, None))):
+            columns = [column[part] for column in (x, y, *z)]
+            buffer.add(rows.key[part], images[part], rows.position[part], columns)
 
     def settle(self) -> None:
         """Bring samples and tail into their final form; reading them changes nothing after that, so

@@ -70,6 +70,23 @@ class CandidateRows:
     position: NDArray[np.int64]
     key: Key
 
+    def within(self, largest: np.uint64) -> CandidateRows:
+        """Those whose key is not above `largest`."""
+        chosen = self.key <= largest
+        if chosen.all():
+            return self
+        return CandidateRows(self.batch[chosen], self.position[chosen], self.key[chosen])
+
+    def and_then(self, others: CandidateRows) -> CandidateRows:
+        """These, and the others after them."""
+        if not len(others.key):
+            return self
+        return CandidateRows(
+            np.concatenate([self.batch, others.batch]),
+            np.concatenate([self.position, others.position]),
+            np.concatenate([self.key, others.key]),
+        )
+
 
 class RowChoice:
     """The candidate rows of a grid of P positions whose first ones may be prefix tokens. Layers of
@@ -133,6 +150,8 @@ class SampleBuffer:
         columns: Sequence[NDArray[np.float32]],
     ) -> None:
         """Add rows; columns are float32 arrays whose first axis is the row."""
+        if not len(key):
+            return
         if not self._columns:
             # untouched pages cost nothing: a layer with few rows never pays for the capacity
             self._columns = [
