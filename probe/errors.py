@@ -63,6 +63,21 @@ def unknown(what: str, given: str, known: Iterable[str]) -> UsageError:
     )
 
 
+def known_names(what: str, names: Iterable[str] | None, accepted: Iterable[str]) -> list[str]:
+    """The chosen names, one or several, each once; None: all that are accepted. Raises UsageError
+    for an unknown one and for none at all.
+    """
+    known = list(accepted)
+    wanted = known if names is None else [names] if isinstance(names, str) else names
+    chosen = list(dict.fromkeys(wanted))
+    for name in chosen:
+        if name not in known:
+            raise unknown(what, name, known)
+    if not chosen:
+        raise UsageError(f"no {what} given; known: {', '.join(known)}")
+    return chosen
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in one line; the name of its class where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 GROUPS = 16  # image groups of the jackknife
 MIN_GROUPS = 8  # no interval under so many occupied ones
 STRATA = ("uniform", "prefix", "tail")
+FIGURE_FORMATS = ("png", "svg", "pdf")
 TOKENS = ("patch", "prefix")  # index = the `tokens` code of profile cells
 
 

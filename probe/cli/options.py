@@ -17,7 +17,7 @@ import typer
 
 from probe import __version__
 from probe.errors import UsageError
-from probe.records import Plan
+from probe.records import FIGURE_FORMATS, Plan
 
 DEFAULTS = Plan(images=128)
 MODEL = "bundled:vit_cifar10"
@@ -293,6 +293,15 @@ Offline = Annotated[
     bool, typer.Option("--offline", help="Use no network: files on this machine only.")
 ]
 NoFigures = Annotated[bool, typer.Option("--no-figures", help="Draw no figures.")]
+Formats = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="NAMES",
+        parser=listed("--format", FIGURE_FORMATS),
+        help="Files of the figures: png, svg, pdf, with commas between.",
+    ),
+]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Write no report.html.")]
 Quiet = Annotated[
     bool,

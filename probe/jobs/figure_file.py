@@ -10,15 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rcParams
 from matplotlib.figure import Figure
 from PIL import Image
 
 from probe import plots
+from probe.plots.style import DPI
 
-FORMATS = ("png", "svg", "pdf")
 _METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-
+_EFFORT = 3  # of zlib: 4 % larger than its usual 6, in two thirds of the time
 
 Put = Callable[[Path, Any], Path]  # puts bytes at a path
 
@@ -36,18 +35,20 @@ def save(
 
 
 def pixels(figure: Figure) -> Image.Image:
-    """What `picture` shows as PNG, not yet encoded."""
+    """What `picture` encodes as PNG: RGB, as no figure is transparent."""
     buffer = io.BytesIO()
     with plots.theme():
-        dpi = rcParams["savefig.dpi"]
-        figure.savefig(buffer, format="rgba", dpi=dpi)
-        width, height = (int(inches * dpi) for inches in figure.get_size_inches())
-    return Image.frombuffer("RGBA", (width, height), buffer.getvalue())
+        figure.savefig(buffer, format="rgba", dpi=DPI)
+        width, height = (int(inches * DPI) for inches in figure.get_size_inches())
+    return Image.frombuffer("RGBA", (width, height), buffer.getvalue()).convert("RGB")
 
 
 def picture(figure: Figure, ending: str = "png") -> bytes:
     """The content of a file in the format `ending`."""
     buffer = io.BytesIO()
+    if ending == "png":
+        pixels(figure).save(buffer, "PNG", compress_level=_EFFORT, dpi=(DPI, DPI))
+        return buffer.getvalue()
     with plots.theme():
         figure.savefig(buffer, format=ending, metadata=_METADATA.get(ending))
     return buffer.getvalue()

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from matplotlib.figure import Figure
 
-from probe.errors import ProbeError, UsageError, unknown
+from probe.errors import ProbeError, known_names
 from probe.jobs.drawing.tables import NothingToDraw
-from probe.jobs.figure_file import FORMATS, picture
-from probe.records import Progress, silent
+from probe.jobs.figure_file import picture
+from probe.records import FIGURE_FORMATS, Progress, silent
 
 T = TypeVar("T")
 USUAL = ("png", "svg")
@@ -29,11 +29,9 @@ def figure_files(
     Raises UsageError for a name or format that is not known, ProbeError for a figure that was asked
     for by name and has no data.
     """
-    for ending in formats:
-        if ending not in FORMATS:
-            raise unknown("format", ending, FORMATS)
+    endings = known_names("format", formats, FIGURE_FORMATS)
     files: dict[str, bytes] = {}
-    names = _known(chosen, kinds)
+    names = known_names("figure", chosen, kinds)
     for done, name in enumerate(names):
         progress("figures", done, len(names), name)
         try:
@@ -42,16 +40,6 @@ def figure_files(
             if chosen is not None:
                 raise ProbeError(f"figure {name} cannot be drawn: {reason}") from None
             continue
-        files |= {f"{name}.{ending}": picture(figure, ending) for ending in formats}
+        files |= {f"{name}.{ending}": picture(figure, ending) for ending in endings}
     progress("figures", len(names), len(names))
     return files
-
-
-def _known(chosen: Sequence[str] | None, kinds: Mapping[str, object]) -> list[str]:
-    names = list(kinds if chosen is None else dict.fromkeys(chosen))
-    for name in names:
-        if name not in kinds:
-            raise unknown("figure", name, kinds)
-    if not names:
-        raise UsageError(f"no figure given; known: {', '.join(kinds)}")
-    return names

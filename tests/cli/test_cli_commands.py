@@ -44,7 +44,7 @@ def test_without_options_the_bundled_model_runs_on_the_bundled_photographs(
         "resume": False,
         "loader_timeout": None,
     }
-    expected |= {"figures": True, "attention": True, "report": True}
+    expected |= {"figures": True, "formats": ("png",), "attention": True, "report": True}
     assert {name: value for name, value in call.options.items() if name != "progress"} == expected
 
 
@@ -87,9 +87,14 @@ def test_every_option_reaches_the_job(
         "loader_timeout": 9,
     }
     expected |= {"attention": False}
-    call.options.pop("figures", None)
-    call.options.pop("report", None)
+    for name in ("figures", "formats", "report"):
+        call.options.pop(name, None)
     assert {name: value for name, value in call.options.items() if name != "progress"} == expected
+
+
+def test_the_formats_of_the_figures_reach_the_job(cli: Any, jobs: Any) -> None:
+    cli("-q", "--format", "svg,pdf")
+    assert jobs.last("analyze").options["formats"] == ("svg", "pdf")
 
 
 def test_no_figures(cli: Any, jobs: Any) -> None:

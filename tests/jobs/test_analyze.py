@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from probe.data import open_images
-from probe.errors import ProbeError
+from probe.errors import ProbeError, UsageError
 from probe.jobs.analyze import analyze
 from probe.jobs.drawing.draw import ATTENTION_KINDS, KINDS
 from probe.jobs.drawing.tables import FigureTables
@@ -72,7 +72,7 @@ def test_every_table_alpha_file_and_figure_is_written(job):
     }
     assert len(list((job.path / "samples").iterdir())) == len(job.layers) == 17
     assert {path.name for path in (job.path / "figures").iterdir()} == {
-        f"{kind}.{end}" for kind in KINDS if kind != "lines" for end in ("png", "svg")
+        f"{kind}.png" for kind in KINDS if kind != "lines"
     }
     assert "curved" in set(job.alphas()["status"])
 
@@ -145,6 +145,12 @@ def test_broken_images_are_skipped_counted_and_named(folder, tmp_path):
     }  # the index in the list of files, not in what could be read
     assert 30 < len(rows) < 64  # the rows of the broken ones are lost
     assert verify_run(run) == []
+
+
+def test_a_format_that_no_figure_has_is_refused_before_the_capture(tmp_path):
+    with pytest.raises(UsageError, match="format 'gif' is unknown.*known: png, svg, pdf"):
+        analyze(MODEL, out=tmp_path / "run", formats=["png", "gif"])
+    assert not (tmp_path / "run").exists()
 
 
 def test_only_broken_images_are_an_error_and_leave_no_run(tmp_path):

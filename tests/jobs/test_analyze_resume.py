@@ -174,6 +174,13 @@ def test_what_is_sound_is_not_made_again_and_what_is_damaged_is(images, tmp_path
         "manifest.json",
         "alpha.safetensors",
         "families.png",
-        "families.svg",
         "report.html",
     }
+
+
+def test_formats_that_are_asked_for_when_a_job_goes_on_are_drawn_too(images, tmp_path):
+    run = job(images, tmp_path / "run", report=False)
+    before = contents(run)
+    again = job(images, tmp_path / "run", resume=True, report=False, formats=["svg", "png"])
+    after = contents(again)
+    assert {name for name in after if name not in before} == {f"figures/{k}.svg" for k in KINDS}

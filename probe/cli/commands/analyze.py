@@ -33,6 +33,7 @@ def analyze(
     autocast: opt.Autocast = None,
     no_attention: opt.NoAttention = False,
     no_figures: opt.NoFigures = False,
+    format: opt.Formats = "png",
     no_report: opt.NoReport = False,
     loader_timeout: opt.LoaderTimeout = None,
     resume: opt.Resume = False,
@@ -84,6 +85,7 @@ def analyze(
             overwrite=overwrite,
             attention=not no_attention,
             figures=not no_figures,
+            formats=tuple(format),
             report=not no_report,
             progress=progress,
         )

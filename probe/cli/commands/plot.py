@@ -28,15 +28,6 @@ Chosen = Annotated[
         "Layers to draw, by name, with commas between, e.g. 'blocks.*.norm1,norm'.  [default: all]",
     ),
 ]
-Formats = Annotated[
-    str,
-    typer.Option(
-        "--format",
-        metavar="NAMES",
-        parser=opt.listed("--format", ("png", "svg", "pdf")),
-        help="png, svg, pdf, with commas between.",
-    ),
-]
 Folder = Annotated[
     str | None, opt.text_option("--out", "DIR", "Directory of the figures.  [default: RUN/figures]")
 ]
@@ -46,7 +37,7 @@ def plot(
     run: opt.Run,
     kind: Kinds = None,
     layers: Chosen = None,
-    format: Formats = "png,svg",
+    format: opt.Formats = "png,svg",
     out: Folder = None,
     quiet: opt.Quiet = False,
     json: opt.Json = False,

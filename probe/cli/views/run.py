@@ -13,7 +13,7 @@ from probe.cli.views import attention as attention_view
 from probe.cli.views.grid import Row, columns_of
 from probe.errors import shown
 from probe.formatting import records
-from probe.records import Status
+from probe.records import FIGURE_FORMATS, Status
 from probe.wording.columns import ALPHAS
 from probe.wording.evidence import seen, seen_images, undecided_layers
 from probe.wording.layers import counts, massive, where_s
@@ -95,8 +95,8 @@ def places(run: Any) -> Iterator[str]:
 
 
 def figures(run: Any) -> list[Path]:
-    endings = (".png", ".svg")
-    return sorted(path for path in (Path(run.path) / "figures").glob("*") if path.suffix in endings)
+    paths = (Path(run.path) / "figures").glob("*")
+    return sorted(path for path in paths if path.suffix[1:] in FIGURE_FORMATS)
 
 
 def report_of(run: Any) -> str | None:

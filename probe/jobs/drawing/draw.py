@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 
 from probe import plots
 from probe.curves.families import family_of
-from probe.errors import ProbeError, UsageError, unknown
+from probe.errors import ProbeError, known_names
 from probe.jobs.drawing.tables import FigureTables, NothingToDraw
-from probe.jobs.figure_file import FORMATS, picture
+from probe.jobs.figure_file import picture
 from probe.jobs.sharing import second_process, shared
 from probe.layer_names import Patterns
 from probe.plots.alpha import drawable
 from probe.plots.families import layer_fits
-from probe.records import Progress, silent
+from probe.records import FIGURE_FORMATS, Progress, silent
 from probe.store.outputs import output_folder
 from probe.store.results import figures_folder, step_into
 from probe.store.run import Run, open_run
@@ -55,31 +55,31 @@ def plot(
     chosen = (
         list(ATTENTION_KINDS)
         if kinds is None and run.attention_only
-        else _known("figure", kinds, KINDS)
+        else known_names("figure", kinds, KINDS)
     )
-    endings = _known("format", formats, FORMATS)
+    endings = known_names("format", formats, FIGURE_FORMATS)
     tables = FigureTables(run, layers, plots.Shape(family, family_of(family).value))
     folder = figures_folder(run.path) if out is None else output_folder(out)
     return _write(tables, chosen, folder, endings, progress or silent, must=kinds is not None)
 
 
 def plot_missing(
-    run: Run | str | Path, progress: Progress | None = None
+    run: Run | str | Path, formats: Sequence[str] = USUAL, progress: Progress | None = None
 ) -> tuple[list[Path], bool]:
     """Draws what `plot` would draw, but for the figures that are there and sound. Returns the paths
     of all of them, and whether any was drawn.
     """
-    run = open_run(run)
+    run, endings = open_run(run), known_names("format", formats, FIGURE_FORMATS)
     names = ATTENTION_KINDS if run.attention_only else KINDS
     missing = [
         kind
         for kind in names
-        if not are_sound(run.path, [f"{FIGURES}/{kind}.{ending}" for ending in USUAL])
+        if not are_sound(run.path, [f"{FIGURES}/{kind}.{ending}" for ending in endings])
     ]
     tables = FigureTables(run, None, plots.Shape("tanh", family_of("tanh").value))
     folder = figures_folder(run.path)
-    drawn = _write(tables, missing, folder, USUAL, progress or silent, must=False)
-    there = [folder / f"{kind}.{end}" for kind in names if kind not in missing for end in USUAL]
+    drawn = _write(tables, missing, folder, endings, progress or silent, must=False)
+    there = [folder / f"{kind}.{end}" for kind in names if kind not in missing for end in endings]
     return [*there, *drawn], bool(drawn)
 
 
@@ -134,7 +134,7 @@ def figure(
     errors are those of `plot`.
     """
     run = open_run(run)
-    [name] = _known("figure", kind, KINDS)
+    [name] = known_names("figure", kind, KINDS)
     try:
         return _figure(
             name, FigureTables(run, layers, plots.Shape(family, family_of(family).value))
@@ -147,20 +147,6 @@ def _figure(kind: str, tables: FigureTables) -> Figure:
     if tables.run.attention_only and kind not in ATTENTION_KINDS:
         raise NothingToDraw("the run holds attention distances only, no normalization layer")
     return KINDS[kind](tables)
-
-
-def _known(what: str, names: Sequence[str] | None, accepted: Collection[str]) -> list[str]:
-    """The chosen names, each once; None: all. Raises UsageError for an unknown one and for none at
-    all.
-    """
-    wanted = accepted if names is None else [names] if isinstance(names, str) else names
-    chosen = list(dict.fromkeys(wanted))
-    for name in chosen:
-        if name not in accepted:
-            raise unknown(what, name, accepted)
-    if not chosen:
-        raise UsageError(f"no {what} given; known: {', '.join(accepted)}")
-    return chosen
 
 
 def _s_curves(tables: FigureTables) -> Figure:
