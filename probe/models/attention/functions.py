@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from probe.models.attention.calls import Call
+from probe.models.attention.dispatch import Operations
 
 See = Callable[[Call], None]
 
@@ -65,7 +65,7 @@ class AttentionFunctions(TorchFunctionMode):
             self._see(Call(scores=scores))
 
 
-class _Operators(TorchDispatchMode):
+class _Operators(Operations):
     """The first attention operator of one multi_head_attention_forward; its softmax is (B * H, L,
     S).
     """
@@ -74,8 +74,7 @@ class _Operators(TorchDispatchMode):
         super().__init__()
         self._see, self._heads, self._added, self._seen = see, heads, added, False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def operation(self, func: Any, args: tuple, kwargs: dict) -> Any:
         name = func._schema.name.split("::")[1]
         if not self._seen and (
             name.startswith(("scaled_dot_product", "_scaled_dot_product"))

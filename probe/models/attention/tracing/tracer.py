@@ -18,17 +18,17 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from probe.models.attention.dispatch import Operations
 from probe.models.attention.tracing import rules
 from probe.models.attention.tracing.operation import Operation
 from probe.models.attention.tracing.places import Origin, Places
 from probe.models.attention.tracing.track import Track, everywhere
 
 
-class Tracer(TorchDispatchMode):
+class Tracer(Operations):
     """`layer` says which layer is running. `altered` names the layers whose attention was mixed or
     changed between their softmax and the values that it weighs, with the operation."""
 
@@ -68,8 +68,7 @@ class Tracer(TorchDispatchMode):
         """Where a tensor comes from; None for one made from parameters alone."""
         return self._tracks.get(tensor)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def operation(self, func: Any, args: tuple, kwargs: dict) -> Any:
         if self.paused:
             return func(*args, **kwargs)
         with self:  # in inference mode composite operations arrive whole
