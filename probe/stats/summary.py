@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from probe.stats import kernels, tail_kernels, torch_summary, triton_summary
 from probe.stats.batch_summary import BatchSummary, Extremes
+from probe.stats.crew import crew
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm
 from probe.stats.profile import Profile
 from probe.stats.sums import ChannelSum
@@ -259,27 +259,31 @@ def _collect_from_rows(
     _scan(rows.x, True, flagged, extremes, collect, capacity)
 
 
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="probe-stats")
-
-
 def _run(task: Task, observed: Observed, profile: Profile) -> int:
     """task(image, cells of its group) for every image; the sum of what they return.
 
     This thread and its helpers take the next group in turn: while it waits, torch's own threads
     would still spin.
     """
+    groups = _images_of(observed.groups.tobytes())
     profile.grow(1 + int(observed.kinds.any()))
-    cells = {group: profile.cells[:, group] for group in np.unique(observed.groups).tolist()}
-    todo = iter([(group, np.flatnonzero(observed.groups == group)) for group in cells])
+    todo, cells = iter(groups), profile.cells
 
     def work() -> int:
-        return sum(task(int(b), cells[group]) for group, images in todo for b in images)
+        return sum(task(b, cells[:, group]) for group, images in todo for b in images)
 
-    helpers = min(torch.get_num_threads(), len(cells)) - 1
-    others = [_pool(helpers).submit(work) for _ in range(helpers)]
-    return work() + sum(other.result() for other in others)
+    helpers = min(torch.get_num_threads(), len(groups)) - 1
+    return sum(crew(helpers).together(work))
+
+
+@functools.lru_cache(maxsize=64)
+def _images_of(groups: bytes) -> list[tuple[int, list[int]]]:
+    """The images of a batch by their jackknife group."""
+    of_image = np.frombuffer(groups, np.int64)
+    return [
+        (group, np.flatnonzero(of_image == group).tolist())
+        for group in sorted({*of_image.tolist()})
+    ]
 
 
 def _scan(
