@@ -11,9 +11,13 @@ with Names():
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -32,3 +36,14 @@ class _Handler:
 
 class Operations(_Handler, TorchDispatchMode):
     """A mode whose subclasses handle each `operation`."""
+
+    def __enter__(self) -> Any:
+        # once something is compiled, and be it a part of the model, the handler must not be
+        if "torch._dynamo" in sys.modules:
+            _Handler.__torch_dispatch__ = _uncompiled()  # type: ignore[method-assign]
+        return super().__enter__()
+
+
+@cache
+def _uncompiled() -> Callable[..., Any]:
+    return torch.compiler.disable(_Handler.__torch_dispatch__)  # type: ignore[no-any-return]

@@ -36,3 +36,18 @@ def test_each_operation_is_seen_and_gives_its_own_result() -> None:
 def test_no_operation_goes_through_the_compiler(mode: type[TorchDispatchMode]) -> None:
     handler = mode.__torch_dispatch__
     assert not hasattr(handler, "__wrapped__")  # torch wraps a handler in the mode's own class
+
+
+@pytest.mark.slow
+def test_a_compiled_part_of_the_model_does_not_get_the_handler_compiled_with_it() -> None:
+    from torch._dynamo.utils import counters
+
+    torch.compiler.reset()
+    compiled = torch.compile(lambda x: x.sin() + 1, backend="eager")
+    counters.clear()
+    with Names() as names:
+        for size in range(2, 6):
+            compiled(torch.ones(size))
+    assert "aten::sin" in names.seen
+    assert counters["frames"]["total"] <= 1
+    torch.compiler.reset()
