@@ -42,20 +42,21 @@ def write_images(writer: RunWriter, stream: Stream) -> None:
 def write_layers(
     writer: RunWriter, module: nn.Module, captured: CapturedLayers, report: Progress
 ) -> list[dict[str, Any]]:
-    """Samples by two threads, whose compression releases the GIL, and the tables meanwhile. Returns
-    the manifest's layer records.
+    """Tables and samples by two threads, as compression releases the GIL; no more at a time, since
+    each takes tens of megabytes. Returns the manifest's layer records.
     """
     modules = {name: child for name, child, _ in norm_modules(module)}
     called = [_Called(layer, each, modules) for layer, each in captured if each is not None]
     report("store", 0, len(called))
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(_Called.settle, called))
+        tables_written = pool.submit(_write_tables, writer, called)
         samples = [pool.submit(each.write_samples, writer) for each in called]
-        _write_tables(writer, called)
         errors = {}
         for count, (each, error) in enumerate(zip(called, samples, strict=True), start=1):
             errors[each.layer.name] = error.result()
             report("store", count, len(called))
+        tables_written.result()
     return [
         layer_record(layer, statistics, errors.get(layer.name))
         | {"own_alpha": own_alpha(modules[layer.module])}
