@@ -7,14 +7,16 @@ order of either does not matter beyond rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from probe.records import Plan
 from probe.stats.batch_summary import Bounds
-from probe.stats.lookup import NormalizedLookup
+from probe.stats.lookup import NormalizedLookup, of_tokens
 from probe.stats.moments import Moments
 from probe.stats.observed import Observed, PlaneNorm, is_line, rows_of
 from probe.stats.profile import Profile
@@ -144,13 +146,15 @@ class LayerStatistics:
         image, position, columns = buffer.rows()
         if not columns:
             empty = np.empty((0, len(self.moments.count)), np.float32)
-            return SampledRows(image, position, empty, empty, empty, None, None)
+            return SampledRows(image, position, empty, empty, lambda: empty, None, None)
         x, y, *rest = columns
         if self.line is not None:
             mean, scale = self.line
-            return SampledRows(image, position, x, (x - mean) * scale, y, None, None)
-        z, *token = rest
-        return SampledRows(image, position, x, z, y, *(token or (None, None)))
+            return SampledRows(image, position, x, y, lambda: (x - mean) * scale, None, None)
+        if rest[0].dtype != np.float64:
+            return SampledRows(image, position, x, y, lambda: rest[0], None, None)
+        token_mean, sigma, _ = rest[0].astype(np.float32).T
+        return SampledRows(image, position, x, y, lambda: of_tokens(x, rest[0]), token_mean, sigma)
 
 
 @dataclass(frozen=True)
@@ -160,10 +164,15 @@ class SampledRows:
     image: NDArray[np.int32]  # (n,)
     position: NDArray[np.int32]
     input: NDArray[np.float32]  # (n, C)
-    normalized: NDArray[np.float32]
     output: NDArray[np.float32]
+    normalize: Callable[[], NDArray[np.float32]]
     mean: NDArray[np.float32] | None  # (n,) of the token, LayerNorm and RMSNorm only
     sigma: NDArray[np.float32] | None
+
+    @cached_property
+    def normalized(self) -> NDArray[np.float32]:
+        """(n, C), computed where it is read."""
+        return self.normalize()
 
 
 _PARTS = ("moments", "profile", "scale", "uniform", "prefix", "tail")

@@ -130,7 +130,7 @@ class RowChoice:
 
 
 class SampleBuffer:
-    """The `size` rows with the smallest keys of one layer, every column (n, C) or (n,) float32."""
+    """The `size` rows with the smallest keys of one layer, and columns (n, C) of any types."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -139,7 +139,7 @@ class SampleBuffer:
         self._count = 0
         self._key = np.empty(self._capacity, np.uint64)
         self._where = np.empty((self._capacity, 2), np.int32)  # image, position
-        self._columns: list[NDArray[np.float32]] = []
+        self._columns: list[NDArray] = []
         self._in_order = True  # by image and position
 
     def add(
@@ -147,15 +147,15 @@ class SampleBuffer:
         key: Key,
         image: NDArray[np.int64],
         position: NDArray[np.int64],
-        columns: Sequence[NDArray[np.float32]],
+        columns: Sequence[NDArray],
     ) -> None:
-        """Add rows; columns are float32 arrays whose first axis is the row."""
+        """Add rows; columns are arrays whose first axis is the row."""
         if not len(key):
             return
         if not self._columns:
             # untouched pages cost nothing: a layer with few rows never pays for the capacity
             self._columns = [
-                np.empty((self._capacity, *column.shape[1:]), np.float32) for column in columns
+                np.empty((self._capacity, *column.shape[1:]), column.dtype) for column in columns
             ]
         start, self._in_order = 0, False
         while start < len(key):
@@ -205,7 +205,7 @@ class SampleBuffer:
         self._count, self.below = len(state["key"]), np.uint64(state["below"])
         self._key = with_capacity(state["key"].astype(np.uint64), self._capacity)
         self._where = with_capacity(state["where"].astype(np.int32), self._capacity)
-        self._columns = [with_capacity(c.astype(np.float32), self._capacity) for c in columns]
+        self._columns = [with_capacity(column, self._capacity) for column in columns]
         self._in_order = False
 
     def settle(self) -> None:
@@ -223,7 +223,7 @@ class SampleBuffer:
             array[: len(chosen)] = array[chosen]
         self._count = len(chosen)
 
-    def rows(self) -> tuple[NDArray[np.int32], NDArray[np.int32], list[NDArray[np.float32]]]:
+    def rows(self) -> tuple[NDArray[np.int32], NDArray[np.int32], list[NDArray]]:
         """Image (n,), position (n,) and the columns, sorted by (image, position): views, good until
         the next `add`.
         """

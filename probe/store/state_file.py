@@ -21,7 +21,7 @@ from probe.store.disk import sync_folder
 from probe.store.files import Unsound, open_inside
 
 FORMAT = "probe-checkpoint"
-VERSION = 1  # one more where what the accumulators of probe.stats keep is another
+VERSION = 2  # one more where what the accumulators of probe.stats keep is another
 STATE = "state.npz"
 TEMPORARY = f".{STATE}.tmp"
 _FACTS = "facts"  # JSON as bytes, beside the arrays

@@ -121,17 +121,17 @@ def token_columns(layer: Layer, statistics: LayerStatistics) -> pa.Table | None:
 
 
 def affine_error(
-    statistics: LayerStatistics, weight: NDArray[np.float64], bias: NDArray[np.float64]
+    rows: Columns, weight: NDArray[np.float64], bias: NDArray[np.float64]
 ) -> float | None:
     """Largest |weight * normalized + bias - output| over the sampled rows, relative to max(1,
     largest |output|).
     """
-    rows = statistics.rows(statistics.uniform)
-    if not rows.output.size or not np.isfinite(rows.output).any():
+    output = rows["output"]
+    if not output.size or not np.isfinite(output).any():
         return None
     with np.errstate(invalid="ignore"):  # infinities of a model that overflows
-        error = np.abs(weight * rows.normalized + bias - rows.output)
-    return float(np.nanmax(error) / max(1.0, np.nanmax(np.abs(rows.output))))
+        error = np.abs(weight * rows["normalized"] + bias - output)
+    return float(np.nanmax(error) / max(1.0, np.nanmax(np.abs(output))))
 
 
 def attention_columns(rows: list[dict[str, Any]]) -> pa.Table:

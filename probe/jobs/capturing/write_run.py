@@ -81,7 +81,7 @@ class _Called:
         """Returns how far the samples are from weight * normalized + bias."""
         columns = tables.sample_columns(self.statistics)
         writer.write_samples(self.layer.depth, self.layer.name, **columns)
-        return tables.affine_error(self.statistics, self.weight, self.bias)
+        return tables.affine_error(columns["uniform"], self.weight, self.bias)
 
     def moments(self) -> pa.Table:
         return tables.moments_columns(self.layer, self.statistics, self.weight, self.bias)
