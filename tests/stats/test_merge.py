@@ -47,11 +47,15 @@ def assert_close(got, expected):
     np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12 * largest)
 
 
+COLUMNS = ("image", "position", "input", "normalized", "output", "mean", "sigma")
+
+
 def assert_same(got: LayerStatistics, expected: LayerStatistics) -> None:
     for name in ("uniform", "prefix"):
-        rows, others = (vars(each.rows(getattr(each, name))) for each in (got, expected))
-        for column, values in others.items():
-            assert rows[column] is values is None or rows[column].tobytes() == values.tobytes()
+        rows, others = (each.rows(getattr(each, name)) for each in (got, expected))
+        for column in COLUMNS:
+            here, there = getattr(rows, column), getattr(others, column)
+            assert here is there is None or here.tobytes() == there.tobytes()
     assert got.tail.elements().tobytes() == expected.tail.elements().tobytes()
     for sums, others in zip(got.moments.sums, expected.moments.sums, strict=True):
         assert_close(sums, others)

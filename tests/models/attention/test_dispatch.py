@@ -34,8 +34,8 @@ def test_each_operation_is_seen_and_gives_its_own_result() -> None:
 
 @pytest.mark.parametrize("mode", [Names, Tracer, _Operators])
 def test_no_operation_goes_through_the_compiler(mode: type[TorchDispatchMode]) -> None:
-    handler = mode.__torch_dispatch__
-    assert not hasattr(handler, "__wrapped__")  # torch wraps a handler in the mode's own class
+    owner = next(each for each in mode.__mro__ if "__torch_dispatch__" in vars(each))
+    assert not issubclass(owner, TorchDispatchMode)  # torch wraps a handler in a mode's own class
 
 
 @pytest.mark.slow
