@@ -19,7 +19,7 @@ from probe.stats.execution_order import ExecutionOrder
 from probe.stats.layer import LayerStatistics
 from probe.stats.observed import Observed
 from probe.stats.samples import RowChoice
-from support.observations import NORMS, observed, tokens
+from support.observations import NORMS, assert_same_samples, observed, tokens
 from support.properties import EXAMPLES, deals, merged
 
 IMAGES, SIZE, CHANNELS = 18, 3, 5
@@ -47,16 +47,8 @@ def assert_close(got, expected):
     np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12 * largest)
 
 
-COLUMNS = ("image", "position", "input", "normalized", "output", "mean", "sigma")
-
-
 def assert_same(got: LayerStatistics, expected: LayerStatistics) -> None:
-    for name in ("uniform", "prefix"):
-        rows, others = (each.rows(getattr(each, name)) for each in (got, expected))
-        for column in COLUMNS:
-            here, there = getattr(rows, column), getattr(others, column)
-            assert here is there is None or here.tobytes() == there.tobytes()
-    assert got.tail.elements().tobytes() == expected.tail.elements().tobytes()
+    assert_same_samples(got, expected)
     for sums, others in zip(got.moments.sums, expected.moments.sums, strict=True):
         assert_close(sums, others)
     for cell in range(got.profile.sums.shape[-1]):

@@ -65,3 +65,16 @@ def reference_z(x: Tensor, kind: TokenNorm) -> Tensor:
     x = x.double()
     mean = x.mean(-1, keepdim=True) if kind.centered else 0.0
     return (x - mean) / torch.sqrt((x - mean).square().mean(-1, keepdim=True) + kind.eps)
+
+
+SAMPLE_COLUMNS = ("image", "position", "input", "normalized", "output", "mean", "sigma")
+
+
+def assert_same_samples(got, expected):
+    """Two LayerStatistics hold the same rows and the same tail, to the bit."""
+    for name in ("uniform", "prefix"):
+        rows, others = (each.rows(getattr(each, name)) for each in (got, expected))
+        for column in SAMPLE_COLUMNS:
+            here, there = getattr(rows, column), getattr(others, column)
+            assert here is there is None or here.tobytes() == there.tobytes(), column
+    assert got.tail.elements().tobytes() == expected.tail.elements().tobytes()
