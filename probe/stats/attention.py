@@ -1,5 +1,5 @@
-"""Attention distance per head, from the scores of one call to streaming sums over images; no N x N
-map is kept.
+"""Attention distance per head: where the tokens of a call are, and streaming sums over images; no N
+x N map is kept.
 
 d[head] = mean over images, mean over query patches, sum over key patches of A[q, k] * distance(q,
 k), in pixels (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929; Raghu et al. 2021,
@@ -16,18 +16,9 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from probe.stats.attention_rows import row_statistics
-from probe.stats.attention_scores import Scores
 from probe.stats.state import State, fitting
-
-# scores looked at together: on the CPU they stay in the cache, on a GPU they fill it; 4 and 16 MB
-# of float32
-CHUNK = {"cpu": 2**20}
-LARGE_CHUNK = 2**22
 
 VALUES = ("distance_px", "distance_px_raw", "prefix_mass", "entropy")
 
@@ -193,69 +184,3 @@ def _two_sum(
     total = a + b
     of_b = total - a
     return total, (a - (total - of_b)) + (b - of_b)
-
-
-def attention_sums(
-    scores: Scores, geometry: Geometry, images: int, valid: NDArray[np.bool_] | None = None
-) -> NDArray[np.float64]:
-    """Sums (B, H, 5) over query patches of one call: number of queries, then VALUES. `valid` (B,
-    patches) is False at padding.
-    """
-    rows, heads, _, _ = scores.shape
-    real = _real(geometry, images, valid, scores.device)
-    distances = torch.tensor(geometry.distances, device=scores.device, dtype=scores.dtype)
-    sums = torch.zeros(rows, heads, 1 + len(VALUES), dtype=torch.float64, device=scores.device)
-    patches = slice(geometry.prefix, geometry.prefix + distances.shape[1])
-    others = [slice(0, patches.start), slice(patches.stop, scores.shape[3])]
-    for row, head, query in chunks(
-        scores.shape, geometry.prefix, CHUNK.get(scores.device.type, LARGE_CHUNK)
-    ):
-        patch = scores.part(row, head, query, patches)
-        other = torch.cat(
-            [scores.part(row, head, query, keys) for keys in others if keys.start < keys.stop]
-            or [patch[:, :, :0]],
-            2,
-        )
-        patch_query = slice(query.start - geometry.prefix, query.stop - geometry.prefix)
-        real_part = None if real is None else real[row].repeat_interleave(head.stop - head.start, 0)
-        values = row_statistics(
-            patch, other, distances[patch_query], real_part, patch_query, scores.masked
-        )
-        sums[row, head] += values.view(row.stop - row.start, head.stop - head.start, -1)
-    return sums.view(images, rows // images, heads, -1).sum(1).cpu().numpy()
-
-
-def chunks(
-    shape: tuple[int, int, int, int], prefix: int, limit: int
-) -> list[tuple[slice, slice, slice]]:
-    """(rows, heads, queries) such that each part has about `limit` scores or is a single query;
-    prefix queries are left out.
-    """
-    rows, heads, length, keys = shape
-    queries = max(1, min(length, limit // keys))
-    per_head = max(1, min(heads, limit // (queries * keys))) if queries == length else 1
-    per_row = max(1, min(rows, limit // (heads * length * keys))) if per_head == heads else 1
-    return [
-        (
-            slice(r, min(r + per_row, rows)),
-            slice(h, min(h + per_head, heads)),
-            slice(q, min(q + queries, length)),
-        )
-        for r in range(0, rows, per_row)
-        for h in range(0, heads, per_head)
-        for q in range(prefix, length, queries)
-    ]
-
-
-def _real(
-    geometry: Geometry, images: int, valid: NDArray[np.bool_] | None, device: torch.device
-) -> Tensor | None:
-    """(R, S) True at patches; None where all tokens are."""
-    if geometry.outside is None and valid is None:
-        return None
-    real = np.ones((images, geometry.windows, geometry.distances.shape[1]), bool)
-    if geometry.outside is not None:
-        real &= ~geometry.outside
-    if valid is not None:
-        real &= valid.reshape(images, 1, -1)
-    return torch.from_numpy(real).flatten(0, 1).to(device)

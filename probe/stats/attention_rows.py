@@ -13,36 +13,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_MASKED = -1e30  # -inf or a half-open infinity such as torch.finfo.min: no score, a mask
+MASKED = -1e30  # -inf or a half-open infinity such as torch.finfo.min: no score, a mask
 _FLOOR = -1000.0  # exp of it is 0, and 0 times it is 0, unlike with -inf
 
 
-def row_statistics(
-    patch: Tensor,
-    other: Tensor,
-    distances: Tensor,
-    real: Tensor | None,
-    queries: slice,
-    masked: bool,
-) -> Tensor:
+def row_statistics(scores: Tensor, distances: Tensor, prefix: int, masked: bool) -> Tensor:
     """Sums (G, 5) over the queries of (G, L, S) scores: number of queries, distance, raw distance,
     prefix mass, entropy.
 
-    `patch` (G, L, P) are the scores of the patch keys of `distances` (L, P), `other` (G, L, O)
-    those of all other keys. `real` (G, P) is False at padding, which counts neither as patch key
-    nor, at `queries`, as query. `masked`: some scores may be -inf. Queries whose patch keys are all
-    masked are left out.
+    The keys from `prefix` on are the patches of `distances` (L, P). `masked`: some scores may be
+    -inf. Queries whose patch keys are all masked are left out.
     """
-    if real is not None:
-        other = torch.cat([other, patch.masked_fill(real[:, None], -torch.inf)], dim=2)
-        patch = patch.masked_fill(~real[:, None], -torch.inf)
-        masked = True
+    last = prefix + distances.shape[1]
+    patch, other = scores[:, :, prefix:last], _others(scores, prefix, last)
     logs = patch.log_softmax(2)
     if masked:
         highest = patch.amax(2)
-        live = ~(highest <= _MASKED)  # not-a-number stays in sight
-        if real is not None and patch.shape[2] == real.shape[1]:
-            live &= real[:, queries]
+        live = ~(highest <= MASKED)  # not-a-number stays in sight
         log_sum = highest - logs.amax(2)
         logs = logs.clamp_(min=_FLOOR)
     else:
@@ -57,6 +44,12 @@ def row_statistics(
     return (values if live is None else torch.where(live[:, :, None], values, 0)).sum(
         1, dtype=torch.float64
     )
+
+
+def _others(scores: Tensor, prefix: int, last: int) -> Tensor:
+    """(G, L, O) of the keys that are no patches."""
+    before, after = scores[:, :, :prefix], scores[:, :, last:]
+    return torch.cat([before, after], 2)
 
 
 def _with_others(log_sum: Tensor, entropy: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

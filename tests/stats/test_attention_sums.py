@@ -9,19 +9,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from probe.stats import attention
+from probe.stats import attention_sums as summing
 from probe.stats.attention import (
     Geometry,
     HeadSums,
-    attention_sums,
-    chunks,
     patch_centres,
     patch_distances,
 )
 from probe.stats.attention_scores import GivenScores, ProductScores, probabilities
+from probe.stats.attention_sums import attention_sums, chunks
 
 GRID = (3, 4)
 PATCHES = 12
+
+
+@pytest.fixture(autouse=True, params=["kernel", "torch"])
+def _path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is promised here holds for both."""
+    if request.param == "torch":
+        monkeypatch.setattr(summing, "compiled_for", lambda scores: False)
 
 
 def geometry(
@@ -150,9 +156,10 @@ def test_queries_that_may_see_no_patch_are_left_out() -> None:
 
 
 def test_not_a_number_stays_in_sight() -> None:
-    scores = random(1, 1, 13, 13)
-    scores[0, 0, 4, 4] = torch.nan
-    assert np.isnan(attention_sums(GivenScores(scores), geometry(), 1)).any()
+    for key in (0, 4):  # of the class token, of a patch
+        scores = random(1, 1, 13, 13)
+        scores[0, 0, 4, key] = torch.nan
+        assert np.isnan(attention_sums(GivenScores(scores), geometry(), 1)).any()
 
 
 @pytest.mark.parametrize("limit", [1, 13, 40, 13 * 13, 3 * 13 * 13, 10**6])
@@ -160,7 +167,7 @@ def test_the_size_of_the_chunks_changes_nothing(
     limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = attention_sums(product(causal=True), geometry(), 2)
-    monkeypatch.setitem(attention.CHUNK, "cpu", limit)
+    monkeypatch.setitem(summing.CHUNK, "cpu", limit)
     np.testing.assert_allclose(
         attention_sums(product(causal=True), geometry(), 2), whole, rtol=1e-6
     )
@@ -181,6 +188,14 @@ def test_a_chunk_holds_the_limit_at_most_and_all_chunks_hold_every_patch_query_o
         seen[rows, heads, queries] += 1
     assert (seen[:, :, 1:] == 1).all()
     assert (seen[:, :, 0] == 0).all()
+
+
+def test_the_number_of_threads_changes_no_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    sums = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        sums.append(attention_sums(product(rows=3), geometry(), 3))
+    np.testing.assert_array_equal(sums, [sums[0]] * 3)
 
 
 @pytest.mark.parametrize(

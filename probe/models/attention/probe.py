@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from probe.models.attention.tokens import token_options
 from probe.models.attention.watch import Watch
 from probe.models.reading.layers import unwrapped
-from probe.stats.attention import VALUES, Geometry, HeadSums, attention_sums
+from probe.stats.attention import VALUES, Geometry, HeadSums
 from probe.stats.attention_scores import Scores
+from probe.stats.attention_sums import attention_sums
 from probe.stats.execution_order import ExecutionOrder
 from probe.stats.state import State, put_under, taken_from
 

@@ -1,0 +1,128 @@
+"""From the scores of one attention call to sums over the query patches of each image and head, a
+part that fits the cache at a time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from probe.stats import attention_kernels
+from probe.stats.attention import VALUES, Geometry
+from probe.stats.attention_rows import row_statistics
+from probe.stats.attention_scores import Scores
+from probe.stats.crew import crew
+
+# scores looked at together: on the CPU they stay in the cache, on a GPU they fill it; 2 and 16 MB
+# of float32
+CHUNK = {"cpu": 2**19}
+LARGE_CHUNK = 2**22
+
+
+def attention_sums(
+    scores: Scores, geometry: Geometry, images: int, valid: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    """Sums (B, H, 5) over query patches of one call: number of queries, then VALUES. `valid` (B,
+    patches) is False at padding.
+    """
+    rows, heads, _, _ = scores.shape
+    prefix, device = geometry.prefix, scores.device
+    real = _real(geometry, images, valid, device)
+    distances = torch.tensor(geometry.distances, device=device, dtype=scores.dtype)
+    sums = torch.zeros(rows * heads, 1 + len(VALUES), dtype=torch.float64, device=device)
+    for row, head, query in chunks(scores.shape, prefix, CHUNK.get(device.type, LARGE_CHUNK)):
+        of_rows = None if real is None else real[row].repeat_interleave(head.stop - head.start, 0)
+        groups = slice(row.start * heads + head.start, (row.stop - 1) * heads + head.stop)
+        _add_part(sums[groups], scores, (row, head, query), prefix, distances, of_rows)
+    return sums.view(images, rows // images, heads, -1).sum(1).cpu().numpy()
+
+
+def _add_part(
+    sums: Tensor,
+    scores: Scores,
+    where: tuple[slice, slice, slice],
+    prefix: int,
+    distances: Tensor,
+    real: Tensor | None,
+) -> None:
+    """Add to sums (G, 5) one chunk, whose scores are gone when the next one comes: it then takes
+    their place in the cache. `real` (G, P) is False at padding.
+    """
+    row, head, query = where
+    part, masked = scores.part(row, head, query, slice(0, scores.shape[3])), scores.masked
+    patch_query = slice(query.start - prefix, query.stop - prefix)
+    if real is not None:
+        part, masked, prefix = _padding_apart(part, prefix, real, patch_query), True, 0
+    if compiled_for(part):
+        _add_compiled(sums, part, distances[patch_query], prefix)
+    else:
+        sums += row_statistics(part, distances[patch_query], prefix, masked)
+
+
+def compiled_for(scores: Tensor) -> bool:
+    """Is there a kernel for such scores?"""
+    return scores.device.type == "cpu" and scores.dtype == torch.float32
+
+
+def _add_compiled(sums: Tensor, scores: Tensor, distances: Tensor, prefix: int) -> None:
+    """Add `row_statistics` by the kernel: this thread and its helpers take the next rows in
+    turn.
+    """
+    into, of_scores, of_pairs = (t.numpy() for t in (sums, scores.contiguous(), distances))
+    threads = min(torch.get_num_threads(), len(into))
+    step = len(into) if threads == 1 else -(-len(into) // (2 * threads))
+    todo = iter([slice(start, start + step) for start in range(0, len(into), step)])
+
+    def work() -> None:
+        for rows in todo:
+            attention_kernels.add_rows(of_scores[rows], of_pairs, prefix, into[rows])
+
+    crew(threads - 1).together(work)
+
+
+def chunks(
+    shape: tuple[int, int, int, int], prefix: int, limit: int
+) -> list[tuple[slice, slice, slice]]:
+    """(rows, heads, queries) such that each part has about `limit` scores or is a single query;
+    prefix queries are left out.
+    """
+    rows, heads, length, keys = shape
+    queries = max(1, min(length, limit // keys))
+    per_head = max(1, min(heads, limit // (queries * keys))) if queries == length else 1
+    per_row = max(1, min(rows, limit // (heads * length * keys))) if per_head == heads else 1
+    return [
+        (
+            slice(r, min(r + per_row, rows)),
+            slice(h, min(h + per_head, heads)),
+            slice(q, min(q + queries, length)),
+        )
+        for r in range(0, rows, per_row)
+        for h in range(0, heads, per_head)
+        for q in range(prefix, length, queries)
+    ]
+
+
+def _padding_apart(part: Tensor, prefix: int, real: Tensor, queries: slice) -> Tensor:
+    """Scores (G, L, S) whose first keys are the patches, followed by the other tokens and the
+    padding. Queries of padding see no patch.
+    """
+    patches = slice(prefix, prefix + real.shape[1])
+    patch, before, after = part[:, :, patches], part[:, :, :prefix], part[:, :, patches.stop :]
+    seen = patch.masked_fill(~(real[:, None] & real[:, queries, None]), -torch.inf)
+    return torch.cat([seen, before, after, patch.masked_fill(real[:, None], -torch.inf)], 2)
+
+
+def _real(
+    geometry: Geometry, images: int, valid: NDArray[np.bool_] | None, device: torch.device
+) -> Tensor | None:
+    """(R, S) True at patches; None where all tokens are."""
+    if geometry.outside is None and valid is None:
+        return None
+    real = np.ones((images, geometry.windows, geometry.distances.shape[1]), bool)
+    if geometry.outside is not None:
+        real &= ~geometry.outside
+    if valid is not None:
+        real &= valid.reshape(images, 1, -1)
+    return torch.from_numpy(real).flatten(0, 1).to(device)
