@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from probe.errors import ProbeError, first_line, shown
 
@@ -53,19 +53,28 @@ def writing(path: str | os.PathLike[str], instead: str = ELSEWHERE) -> Iterator[
         raise write_error(error, path, instead) from error
 
 
-def write_file(path: Path, data: Any) -> None:
-    """Writes a bytes-like object and waits until the disk has it. Raises OSError; then nothing is
-    left at `path`.
+@contextmanager
+def durable(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, which the disk has when the block ends. Raises OSError; after any error nothing
+    is left at `path`.
     """
     try:
         with path.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
         with suppress(OSError):
             path.unlink(missing_ok=True)
         raise
+
+
+def write_file(path: Path, data: Any) -> None:
+    """Writes a bytes-like object and waits until the disk has it. Raises OSError; then nothing is
+    left at `path`.
+    """
+    with durable(path) as file:
+        file.write(data)
 
 
 def sync_folder(path: Path) -> None:

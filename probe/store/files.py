@@ -7,6 +7,7 @@ is refused before a byte is read: a pipe would block, a device never ends.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Mapping
@@ -57,6 +58,29 @@ def open_inside(folder: Path, name: str) -> IO[bytes]:
 def entry_of(data: Any) -> dict[str, Any]:
     """What the list of a run says of a file of this content."""
     return {"bytes": memoryview(data).nbytes, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+class EntryWriter(io.RawIOBase):
+    """Hands on to `file` what is written, and makes of it the entry of the list: nobody has to read
+    it again.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._bytes, self._digest = file, 0, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._file.write(data)
+        self._digest.update(data)
+        size = memoryview(data).nbytes
+        self._bytes += size
+        return size
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
 
 
 def check_content(folder: Path, name: str, entry: Mapping[str, Any]) -> None:

@@ -195,7 +195,7 @@ class Run:
     def save_table(self, name: str, frame: pd.DataFrame) -> Path:
         """Writes or replaces a table (`fits`, `channel_fits`) in one step."""
         with self.results() as results:
-            return results.put(self.path / f"{name}.parquet", table_bytes(name, frame)[1])
+            return results.put(self.path / f"{name}.parquet", table_bytes(name, frame))
 
     def save_fits(
         self,
@@ -208,7 +208,7 @@ class Run:
         """
         with self.results() as results:
             for name, table in tables.items():
-                data = table_bytes(name, table, metadata)[1]
+                data = table_bytes(name, table, metadata)
                 results.put(self.path / f"{name}.parquet", data)
             for ending in (".csv", ".json"):
                 results.put(self.path / f"alpha{ending}", alpha_bytes(alphas, ending))

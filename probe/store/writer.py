@@ -7,17 +7,16 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 
-from probe.store.disk import FULL, sync_folder, write_error, write_file, writing
-from probe.store.encode import sample_bytes, table_bytes
-from probe.store.files import entry_of
+from probe.store.disk import FULL, durable, sync_folder, write_error, write_file, writing
+from probe.store.encode import Data, write_samples, write_table
+from probe.store.files import EntryWriter
 from probe.store.manifest import sealed
 from probe.store.outputs import output_run
 from probe.store.remote import upload
@@ -101,12 +100,13 @@ class RunWriter:
         Raises ValueError for other shapes and for a second layer of the same depth.
         """
         self._claim(f"the samples of depth {depth}")
-        rows, data = sample_bytes(layer, uniform, prefix, tail, self.metadata)
-        self._add(f"{SAMPLES}/{sample_name(depth, layer)}", rows, data)
+        samples = (layer, uniform, prefix, tail, self.metadata)
+        name = f"{SAMPLES}/{sample_name(depth, layer)}"
+        self._add(name, lambda file: write_samples(file, *samples))
 
-    def write_table(self, name: str, data: pd.DataFrame | pa.Table | Mapping[str, Any]) -> None:
+    def write_table(self, name: str, data: Data | Iterator[pa.Table]) -> None:
         """Writes `moments`, `profile`, `rows`, `attention` or `images`: a data frame, an arrow
-        table or a mapping of columns.
+        table, a mapping of columns, or an iterator over tables that follow each other.
 
         Raises ValueError for an unknown name, for missing columns and for values that do not fit
         their type.
@@ -114,7 +114,7 @@ class RunWriter:
         if name not in (tables := (*CAPTURED, ATTENTION, IMAGES)):
             raise ValueError(f"a capture writes {', '.join(tables)}, not {name!r}")
         self._claim(name)
-        self._add(f"{name}.parquet", *table_bytes(name, data, self.metadata))
+        self._add(f"{name}.parquet", lambda file: write_table(file, name, data, self.metadata))
 
     def finish(self, manifest: Mapping[str, Any]) -> Path:
         """Completes the run and gives it its name. Returns its absolute path.
@@ -144,11 +144,12 @@ class RunWriter:
             )
         return self._temporary
 
-    def _add(self, name: str, rows: int, data: pa.Buffer) -> None:
-        entry = {"rows": rows, **entry_of(data)}
-        with writing(self.out):
-            write_file(self._open() / name, data)
-        self._files[name] = entry
+    def _add(self, name: str, write: Callable[[Any], int]) -> None:
+        """write: fills the file and returns its number of rows."""
+        with writing(self.out), durable(self._open() / name) as file:
+            counted = EntryWriter(file)
+            rows = write(counted)
+        self._files[name] = {"rows": rows, **counted.entry}
 
     def _claim(self, what: str) -> None:
         """Two threads must not write the same file."""

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from probe.errors import ProbeError, UsageError
 from probe.store import RunWriter, open_run, verify_run
+from probe.store.files import entry_of
 from probe.store.outputs import output_run
 from probe.store.schema import TABLES
 
@@ -358,6 +360,25 @@ def test_a_table_without_rows_keeps_its_types(tmp_path: Path) -> None:
         path = writer.finish({"layers": []})
     assert pq.read_schema(path / "rows.parquet") == TABLES["rows"]
     assert open_run(path).rows().empty
+
+
+def test_a_table_may_come_in_parts(tmp_path: Path, kit, monkeypatch) -> None:
+    """The same content as at once, whole parts in a row group; what is written is counted right."""
+    monkeypatch.setattr("probe.store.encode.TABLE_ROWS", 2 * kit.channels)
+    parts = [pa.Table.from_pandas(layer.moments()) for layer in kit.populations()]
+    with RunWriter(tmp_path / "run") as writer:
+        writer.write_table("moments", iter(parts))
+        writer.write_table("rows", iter([]))
+        path = writer.finish({"layers": []})
+    file = pq.ParquetFile(path / "moments.parquet")
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    assert sizes == [2 * kit.channels, kit.channels]
+    expected = pa.concat_tables(parts).select(TABLES["moments"].names).cast(TABLES["moments"])
+    assert file.read().equals(expected)
+    assert pq.read_schema(path / "rows.parquet") == TABLES["rows"]
+    for name, entry in open_run(path).manifest["files"].items():
+        counted = {"rows": pq.read_metadata(path / name).num_rows}
+        assert entry == counted | entry_of((path / name).read_bytes())
 
 
 def test_the_manifest_is_the_last_file(tmp_path: Path, kit, monkeypatch) -> None:

@@ -21,6 +21,7 @@ PROFILE_SUMS = {
     "sum_input_sq": CellSum.XX,
     "sum_product": CellSum.XZ,
 }
+_AT_A_TIME = 64  # rows whose intermediate values stay in the cache
 
 
 def moments_columns(
@@ -126,12 +127,15 @@ def affine_error(
     """Largest |weight * normalized + bias - output| over the sampled rows, relative to max(1,
     largest |output|).
     """
-    output = rows["output"]
-    if not output.size or not np.isfinite(output).any():
-        return None
+    error = largest = np.float64(np.nan)
     with np.errstate(invalid="ignore"):  # infinities of a model that overflows
-        error = np.abs(weight * rows["normalized"] + bias - output)
-    return float(np.nanmax(error) / max(1.0, np.nanmax(np.abs(output))))
+        for start in range(0, len(rows["output"]), _AT_A_TIME):
+            part = slice(start, start + _AT_A_TIME)
+            output = rows["output"][part]
+            off = np.abs(weight * rows["normalized"][part] + bias - output)
+            error = np.fmax(error, np.fmax.reduce(off, axis=None, initial=np.nan))
+            largest = np.fmax(largest, np.fmax.reduce(np.abs(output), axis=None, initial=np.nan))
+        return None if np.isnan(largest) else float(error / np.fmax(1.0, largest))
 
 
 def attention_columns(rows: list[dict[str, Any]]) -> pa.Table:
@@ -144,11 +148,6 @@ def attention_columns(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table(
         {name: pa.array(values, kind, from_pandas=True) for name, (values, kind) in columns.items()}
     )
-
-
-def joined(table: str, parts: list[pa.Table]) -> pa.Table:
-    """The parts of all layers as one table, or the table without rows."""
-    return pa.concat_tables(parts) if parts else TABLES[table].empty_table()
 
 
 def _table(layer: Layer, columns: dict[str, Any]) -> pa.Table:

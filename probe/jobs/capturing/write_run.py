@@ -88,11 +88,9 @@ class _Called:
 
 
 def _write_tables(writer: RunWriter, called: list[_Called]) -> None:
-    parts = {
-        "moments": [each.moments() for each in called],
-        "profile": [tables.profile_columns(each.layer, each.statistics) for each in called],
-        "rows": [tables.token_columns(each.layer, each.statistics) for each in called],
-    }
-    for name, of_layers in parts.items():
-        there = [each for each in of_layers if each is not None]
-        writer.write_table(name, tables.joined(name, there))
+    """Layer by layer: all of a table at once takes tens of megabytes."""
+    writer.write_table("moments", (each.moments() for each in called))
+    seen = [(each.layer, each.statistics) for each in called]
+    writer.write_table("profile", (tables.profile_columns(*each) for each in seen))
+    rows = (tables.token_columns(*each) for each in seen)
+    writer.write_table("rows", (each for each in rows if each is not None))

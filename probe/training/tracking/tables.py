@@ -70,7 +70,7 @@ def table_files(table: pd.DataFrame, stem: str, schema: pa.Schema) -> Mapping[st
     arrow = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
     arrow = arrow.replace_schema_metadata(None)
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
-    content = parquet_bytes(arrow, [0, arrow.num_rows], dictionaries=texts)
+    content = parquet_bytes(arrow, texts)
     return {f"{stem}.parquet": content.to_pybytes(), f"{stem}.csv": csv_bytes(table)}
 
 

@@ -270,7 +270,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("probe.store.writer.write_file", full)
+    monkeypatch.setattr("probe.store.writer.EntryWriter.write", full)
     with pytest.raises(ProbeError, match="No space left on device") as error:
         capture(Tokens(), token_batches(), out=tmp_path / "run")
     assert "\n" not in str(error.value)
