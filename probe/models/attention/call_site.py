@@ -11,7 +11,8 @@ from probe.models.attention.tokens import Pair, TokenOptions
 
 @dataclass(frozen=True)
 class Frame:
-    """A module that is running: its path and the shape of the first tensor that it was given."""
+    """A module that is running: its path and the shape of the first tensor that it was given, which
+    is looked at where tokens are followed, and of the outermost module."""
 
     path: str
     module: nn.Module
