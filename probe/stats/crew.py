@@ -16,7 +16,7 @@ from typing import Any
 class Crew:
     """`helpers` threads that wait for the life of the process.
 
-    Crew(1).together(work)  # [work() here, work() in the helper]
+    Crew(1).together(work)  # work() here and work() in the helper
     """
 
     def __init__(self, helpers: int) -> None:
@@ -26,24 +26,34 @@ class Crew:
             name = f"probe-stats-{number}"
             threading.Thread(target=self._serve, name=name, daemon=True).start()
 
-    def together(self, work: Callable[[], Any]) -> list[Any]:
-        """work() of this thread and of every helper, at the same time. Raises what one of them
+    def together(
+        self,
+        work: Callable[[], Any],
+        first: Callable[[], Any] = lambda: None,
+        is_finished: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """work() in this thread and in every helper, at the same time. Raises what one of them
         raises, once all are through.
+
+        first: what this thread does before, while the helpers begin.
+        is_finished: is nothing left for the helpers, once this thread is through? Then they find
+        that out by themselves.
         """
         answers: SimpleQueue = SimpleQueue()
         for _ in range(self._helpers):
             self._calls.put((work, answers))
-        outcomes = [_outcome(work)]
-        outcomes += [answers.get() for _ in range(self._helpers)]
-        for _, error in outcomes:
+        errors = [_error_of(first) or _error_of(work)]
+        if errors[0] is None and is_finished():
+            return
+        errors += [answers.get() for _ in range(self._helpers)]
+        for error in errors:
             if error is not None:
                 raise error
-        return [result for result, _ in outcomes]
 
     def _serve(self) -> None:
         while True:
             work, answers = self._calls.get()
-            answers.put(_outcome(work))
+            answers.put(_error_of(work))
             del work, answers  # what they hold is not kept until the next call
 
 
@@ -57,8 +67,9 @@ def _crew(helpers: int, process: int) -> Crew:
     return Crew(helpers)
 
 
-def _outcome(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+def _error_of(work: Callable[[], Any]) -> BaseException | None:
     try:
-        return work(), None
+        work()
     except BaseException as error:  # told to whoever waits
-        return None, error
+        return error
+    return None

@@ -7,6 +7,7 @@ order of either does not matter beyond rounding.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.records import Plan
+from probe.stats import tail_kernels
 from probe.stats.batch_summary import Bounds
-from probe.stats.lookup import NormalizedLookup, of_tokens
+from probe.stats.lookup import ElementLookup, normalized_rows, of_tokens, sampled_rows
 from probe.stats.moments import Moments
-from probe.stats.observed import Observed, PlaneNorm, is_line, rows_of
+from probe.stats.observed import Observed, PlaneNorm, is_line
 from probe.stats.profile import Profile
-from probe.stats.samples import CandidateRows, RowChoice, SampleBuffer
+from probe.stats.samples import RowChoice, SampleBuffer
 from probe.stats.state import State, fitting, put_under, taken_from
 from probe.stats.summary import summarize
 from probe.stats.sums import ChannelSum
@@ -57,19 +59,19 @@ class LayerStatistics:
     def update(self, observed: Observed, choice: RowChoice) -> None:
         """Add one batch. Reads the tensors now and keeps no reference to them."""
         self.tail.planes = observed.by_plane
-        summary = summarize(observed, self.profile, _TailCollector(self.tail, observed.images))
-        self.moments.update(summary)
-        if summary.sigmas is not None:
-            self.scale.update(summary.sigmas)
-        self.not_finite += summary.not_finite
-        self.positions = max(self.positions, observed.positions)
-        self.prefix_tokens = max(self.prefix_tokens, int(observed.kinds.sum()))
         if self.line is None and is_line(observed):
             assert isinstance(observed.norm, PlaneNorm)
             self.line = observed.norm.mean[0].cpu().numpy(), observed.norm.scale[0].cpu().numpy()
-        lookup = NormalizedLookup(observed, summary)
-        self.tail.resolve(lookup.elements)
-        self._sample(choice(observed.images, observed.valid), observed, lookup)
+        collector = _TailCollector(self.tail, observed.images)
+        sample = functools.partial(self._sample, observed, choice)
+        summary = summarize(observed, self.profile, collector, meanwhile=sample)
+        self.moments.update(summary)
+        if summary.sigmas is not None:
+            self.scale.update(summary.sigmas)
+        self.tail.resolve(ElementLookup(observed, summary).fill)
+        self.not_finite += summary.not_finite
+        self.positions = max(self.positions, observed.positions)
+        self.prefix_tokens = max(self.prefix_tokens, observed.prefix_tokens)
         self._whole = self.profile.batches
 
     @property
@@ -77,25 +79,19 @@ class LayerStatistics:
         """Holds it whole batches only? Not after an error in the midst of `update`."""
         return self.profile.batches == self._whole
 
-    def _sample(
-        self,
-        candidates: tuple[CandidateRows, CandidateRows],
-        observed: Observed,
-        lookup: NormalizedLookup,
-    ) -> None:
-        """Those of the uniform draw and of the prefix draw that may enter, read together."""
-        uniform = candidates[0].within(self.uniform.below)
-        prefix = candidates[1].within(self.prefix.below)
-        rows = uniform.and_then(prefix)
+    def _sample(self, observed: Observed, choice: RowChoice) -> None:
+        """The rows of both draws, read together."""
+        below = self.uniform.below, self.prefix.below
+        rows = choice(observed.images, observed.valid, below)
         if not len(rows.key):
             return
-        x, y = (
-            rows_of(tensor, rows.batch, rows.position, observed.channels_last)
-            for tensor in (observed.x, observed.y)
-        )
-        z = lookup.rows(x, rows.batch, rows.position) if self.line is None else []
-        images, cut = observed.images[rows.batch], len(uniform.key)
-        for buffer, part in ((self.uniform, slice(cut)), (self.prefix, slice(cut, None))):
+        x, y = sampled_rows(observed, rows.batch, rows.position)
+        z = []
+        if self.line is None:
+            z = normalized_rows(observed, x, rows.batch, rows.position)
+        images = observed.images[rows.batch]
+        first, then = slice(rows.uniform), slice(rows.uniform, None)
+        for buffer, part in ((self.uniform, first), (self.prefix, then)):
             columns = [column[part] for column in (x, y, *z)]
             buffer.add(rows.key[part], images[part], rows.position[part], columns)
 
@@ -196,8 +192,6 @@ class _TailCollector:
         self._tail.start(sums[:, ChannelSum.X_MIN], sums[:, ChannelSum.X_MAX])
 
     def collect(self, values: NDArray, image: NDArray, position: NDArray, channel: NDArray) -> None:
-        elements = np.zeros(len(values), ELEMENT)
-        elements["value"], elements["channel"] = values, channel
-        elements["batch"], elements["position"] = image, position
-        elements["image"] = self._images[image]
+        elements = np.empty(len(values), ELEMENT)
+        tail_kernels.note(elements, values, image, position, channel, self._images)
         self._tail.add(elements)

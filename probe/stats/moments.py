@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.stats.batch_summary import BatchSummary
-from probe.stats.kernels import add_images
+from probe.stats.channel_kernels import add_images
 from probe.stats.state import State, fitting
 from probe.stats.sums import INPUT_ROWS, NORMALIZED_ROWS, ChannelSum, no_sums
 

@@ -43,8 +43,8 @@ class GivenNorm:
 class Observed:
     """Input and output of one layer for one batch.
 
-    x, y: (B, P, C) if channels_last else (B, C, P), any float dtype, on the model's device; P
-    positions per image.
+    x, y: (B, P, C) if channels_last else (B, C, P), any float dtype, on the model's device, without
+    gradients; P positions per image.
 
         observed = Observed(
             x, norm1(x), TokenNorm(eps=1e-6, centered=True), channels_last=True,
@@ -71,6 +71,11 @@ class Observed:
         return self.x.shape[2] if self.channels_last else self.x.shape[1]
 
     @property
+    def prefix_tokens(self) -> int:
+        """Per image."""
+        return self.kinds.tobytes().count(1)
+
+    @property
     def by_plane(self) -> bool:
         """Is an image read channel by channel? Else position by position."""
         planes = isinstance(self.norm, PlaneNorm) and not self.channels_last
@@ -80,12 +85,19 @@ class Observed:
         """The same observation channels-last with z computed: the general form, slower than the
         others.
         """
-        if not isinstance(self.norm, PlaneNorm):
-            return self
-        x = self.x if self.channels_last else self.x.transpose(1, 2)
-        y = self.y if self.channels_last else self.y.transpose(1, 2)
-        z = (x.float() - self.norm.mean[:, None]) * self.norm.scale[:, None]
-        return replace(self, x=x, y=y, norm=GivenNorm(z), channels_last=True)
+        x, y, norm, channels_last = given_rows(self.x, self.y, self.norm, self.channels_last)
+        return replace(self, x=x, y=y, norm=norm, channels_last=channels_last)
+
+
+def given_rows(
+    x: Tensor, y: Tensor, norm: TokenNorm | PlaneNorm | GivenNorm, channels_last: bool
+) -> tuple[Tensor, Tensor, TokenNorm | PlaneNorm | GivenNorm, bool]:
+    """x, y (B, P, C) and z of these in place of a PlaneNorm; other norms have rows already."""
+    if not isinstance(norm, PlaneNorm):
+        return x, y, norm, channels_last
+    if not channels_last:
+        x, y = x.transpose(1, 2), y.transpose(1, 2)
+    return x, y, GivenNorm((x.float() - norm.mean[:, None]) * norm.scale[:, None]), True
 
 
 def is_line(observed: Observed) -> bool:
@@ -115,13 +127,29 @@ def elements_of(
     return _picked(tensor, (b, p, c) if channels_last else (b, c, p))
 
 
+def in_place(tensor: Tensor) -> NDArray[np.float32] | None:
+    """The memory of a float32 tensor on the host, without a copy; None of any other."""
+    if tensor.is_cpu and tensor.dtype == torch.float32:
+        return tensor.numpy()
+    return None
+
+
+def float32(tensor: Tensor) -> NDArray[np.float32]:
+    """The values of a tensor in float32 on the host, without gaps; a copy where they are not."""
+    values = in_place(tensor)
+    if values is None:
+        values = tensor.to("cpu", torch.float32).numpy()
+    return np.ascontiguousarray(values)
+
+
 def _picked(tensor: Tensor, places: tuple[NDArray[np.int64] | slice, ...]) -> NDArray[np.float32]:
     """tensor[places], float32 on the host."""
-    if tensor.device.type == "cpu" and tensor.dtype == torch.float32:
-        picked: NDArray[np.float32] = tensor.detach().numpy()[places]
+    values = in_place(tensor)
+    if values is not None:
+        picked: NDArray[np.float32] = values[places]
         return picked
     on_device = (
         torch.from_numpy(place).to(tensor.device) if isinstance(place, np.ndarray) else place
         for place in places
     )
-    return tensor[tuple(on_device)].detach().to("cpu", torch.float32).numpy()
+    return float32(tensor[tuple(on_device)])

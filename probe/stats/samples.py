@@ -64,28 +64,14 @@ def _threshold(
 
 @dataclass(frozen=True)
 class CandidateRows:
-    """Rows of one batch that may enter the sample, each (n,)."""
+    """Rows of one batch that may enter the samples: first those of the uniform draw, then those of
+    the prefix draw; each (n,).
+    """
 
     batch: NDArray[np.int64]  # image in the batch
     position: NDArray[np.int64]
     key: Key
-
-    def within(self, largest: np.uint64) -> CandidateRows:
-        """Those whose key is not above `largest`."""
-        chosen = self.key <= largest
-        if chosen.all():
-            return self
-        return CandidateRows(self.batch[chosen], self.position[chosen], self.key[chosen])
-
-    def and_then(self, others: CandidateRows) -> CandidateRows:
-        """These, and the others after them."""
-        if not len(others.key):
-            return self
-        return CandidateRows(
-            np.concatenate([self.batch, others.batch]),
-            np.concatenate([self.position, others.position]),
-            np.concatenate([self.key, others.key]),
-        )
+    uniform: int  # so many are of the uniform draw
 
 
 class RowChoice:
@@ -99,27 +85,35 @@ class RowChoice:
         self._prefix_threshold = _threshold(
             plan.prefix, plan.images, lambda images: self._prefix_keys(self._keys(images))
         )
-        self._last: tuple[object, tuple[CandidateRows, CandidateRows]] | None = None
+        self._last: tuple[object, tuple[np.uint64, np.uint64], CandidateRows] | None = None
 
     def __call__(
-        self, images: NDArray[np.int64], valid: NDArray[np.bool_] | None
-    ) -> tuple[CandidateRows, CandidateRows]:
-        """Candidates among all rows and among prefix rows; remembered for the next layer of the
-        batch.
+        self,
+        images: NDArray[np.int64],
+        valid: NDArray[np.bool_] | None,
+        below: tuple[np.uint64, np.uint64] = (LARGEST, LARGEST),
+    ) -> CandidateRows:
+        """Those whose keys are not above `below`, what the two draws have come down to; remembered
+        for the next layer of the batch.
         """
         if self._last is not None and self._last[0] is images and valid is None:
-            return self._last[1]
+            _, same, candidates = self._last
+            if same == below:
+                return candidates
         key = self._keys(images)
         usable = np.ones(key.shape, bool) if valid is None else valid
-        uniform = np.nonzero(usable & (key <= self._uniform_threshold))
-        prefix_key = self._prefix_keys(key)
-        b, index = np.nonzero(usable[:, self._prefix] & (prefix_key <= self._prefix_threshold))
-        chosen = (
-            CandidateRows(uniform[0], uniform[1], key[uniform]),
-            CandidateRows(b, self._prefix[index], prefix_key[b, index]),
+        uniform = np.nonzero(usable & (key <= min(self._uniform_threshold, below[0])))
+        of_prefix = self._prefix_keys(key)
+        may_enter = of_prefix <= min(self._prefix_threshold, below[1])
+        b, index = np.nonzero(usable[:, self._prefix] & may_enter)
+        candidates = CandidateRows(
+            np.concatenate([uniform[0], b]),
+            np.concatenate([uniform[1], self._prefix[index]]),
+            np.concatenate([key[uniform], of_prefix[b, index]]),
+            len(uniform[0]),
         )
-        self._last = (images, chosen) if valid is None else None
-        return chosen
+        self._last = (images, below, candidates) if valid is None else None
+        return candidates
 
     def _keys(self, images: NDArray[np.int64]) -> Key:
         return keys(self._seed, images, self._positions)

@@ -18,29 +18,41 @@ from numpy.typing import NDArray
 from probe.stats import kernels, tail_kernels, torch_summary, triton_summary
 from probe.stats.batch_summary import BatchSummary, Extremes
 from probe.stats.crew import crew
-from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm
+from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm, float32
 from probe.stats.profile import Profile
 from probe.stats.sums import ChannelSum
+from probe.stats.turns import are_finished
 
 # Extreme values collected between two tightenings of the bounds; one row (plane) must fit at least.
 CANDIDATES = 1 << 15
 ROOM = 512  # values outside of the bounds that a kernel collects of an image on its way
 
-Task = Callable[[int, NDArray[np.float64]], int]  # (image, cells of its group) -> not finite
+_NOWHERE = np.empty(0, np.int64)  # of planes, whose rows are positions
 
 
-def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> BatchSummary:
-    """Adds a batch to the profile, hands its extreme values to `extremes` and returns the rest."""
-    if observed.x.device.type != "cpu":
+def summarize(
+    observed: Observed,
+    profile: Profile,
+    extremes: Extremes,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> BatchSummary:
+    """Adds a batch to the profile, hands its extreme values to `extremes` and returns the rest.
+
+    meanwhile: what else the thread that asks has to do with the batch, while others have begun.
+    """
+    if not observed.x.is_cpu:
         backend = triton_summary if triton_summary.runs_on(observed.x.device) else torch_summary
-        return backend.summarize(observed, profile, extremes)
+        summary = backend.summarize(observed, profile, extremes)
+        meanwhile()  # not before: where memory runs out, nothing may have been taken
+        return summary
+    work = _Work(profile, meanwhile)
     if isinstance(observed.norm, PlaneNorm):
         if observed.by_plane:
-            return _summarize_planes(observed, observed.norm, profile, extremes)
-        profile = Profile() if observed.norm.fixed else profile  # lines have none
+            return _summarize_planes(observed, observed.norm, work, extremes)
+        work = _Work(Profile(), meanwhile) if observed.norm.fixed else work  # lines have none
         observed = observed.as_given_rows()
     assert not isinstance(observed.norm, PlaneNorm)
-    return _summarize_rows(observed, observed.norm, profile, extremes)
+    return _summarize_rows(observed, observed.norm, work, extremes)
 
 
 def _room_for_sums(observed: Observed) -> NDArray[np.float64]:
@@ -48,31 +60,23 @@ def _room_for_sums(observed: Observed) -> NDArray[np.float64]:
     return np.empty((len(observed.images), len(ChannelSum), observed.channels))
 
 
-def _float32(tensor: torch.Tensor) -> NDArray[np.float32]:
-    return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
-
-
 def _summarize_planes(
-    observed: Observed, norm: PlaneNorm, profile: Profile, extremes: Extremes
+    observed: Observed, norm: PlaneNorm, work: _Work, extremes: Extremes
 ) -> BatchSummary:
-    x = _float32(observed.x)
+    x = float32(observed.x)
     images, channels, _ = x.shape
-    bits, binned = x.view(np.int32), not norm.fixed
-    mean, scale = (_float32(t.expand(images, channels)) for t in (norm.mean, norm.scale))
     sums, flagged = _room_for_sums(observed), np.zeros((images, channels), np.uint8)
-    bounds = extremes.bounds
-
     outside = _Outside(images)
-
-    def task(b: int, cells: NDArray[np.float64]) -> int:
-        into = (cells[0], sums[b], flagged[b], outside.of(b))
-        return int(kernels.planes(x[b], bits[b], mean[b], scale[b], binned, *bounds, *into))
-
-    not_finite = _run(task, observed, profile)
-    if (too_many := outside.too_many).any():
-        _collect_from_planes(x, flagged & too_many[:, None], sums, extremes)
-    if outside.any:
-        extremes.collect(*outside.collected())
+    not_finite = work.run(
+        kernels.planes,
+        (x, float32(norm.mean), float32(norm.scale), not norm.fixed, extremes.bounds),
+        (sums, flagged, outside.room),
+        observed,
+    )
+    if (most := outside.most) > ROOM:
+        _collect_from_planes(x, flagged & outside.too_many[:, None], sums, extremes)
+    if most:
+        extremes.collect(*tail_kernels.packed(outside.room, _NOWHERE, _NOWHERE))
     return BatchSummary(sums, not_finite, None, None)
 
 
@@ -80,29 +84,20 @@ class _Outside:
     """The values outside of the bounds that the kernels met, by image."""
 
     def __init__(self, images: int) -> None:
-        self._values = np.empty((images, ROOM), np.float32)
-        self._rows, self._channels = np.empty((2, images, ROOM), np.int64)
-        self._number = np.zeros((images, 1), np.int64)
-
-    def of(self, b: int) -> tuple[NDArray, ...]:
-        """What a kernel takes for the image b of the batch."""
-        return self._values[b], self._rows[b], self._channels[b], self._number[b]
+        self._number = np.zeros(images, np.int64)
+        rows, channels = np.empty((2, images, ROOM), np.int64)
+        # what a kernel takes
+        self.room = np.empty((images, ROOM), np.float32), rows, channels, self._number
 
     @property
-    def any(self) -> bool:
-        """Is there something in `collected`?"""
-        return bool((self._number[~self.too_many] > 0).any())
+    def most(self) -> int:
+        """Of one image."""
+        return max(self._number.tolist(), default=0)
 
     @property
     def too_many(self) -> NDArray[np.bool_]:
         """(B,) the images with more than there was room for; they are scanned again."""
-        return self._number[:, 0] > ROOM
-
-    def collected(self) -> tuple[NDArray, ...]:
-        """Values, image in the batch, row (position) and channel of the others, each (n,)."""
-        here = np.arange(ROOM) < np.where(self.too_many[:, None], 0, self._number)
-        image = np.nonzero(here)[0]
-        return self._values[here], image, self._rows[here], self._channels[here]
+        return self._number > ROOM
 
 
 def _collect_from_planes(
@@ -131,15 +126,14 @@ class _Places:
     index: NDArray[np.int64]  # (R,) image * positions + position
     position: NDArray[np.int64]  # (R,)
     kinds: NDArray[np.uint8]  # (R,)
-    of_image: list[slice]
+    starts: NDArray[np.int64]  # (B + 1,) where those of each image begin, and the end
 
     @classmethod
     def of(cls, valid: NDArray[np.bool_], kinds: NDArray[np.uint8]) -> _Places:
         """valid: (B, P)."""
         image, position = np.nonzero(valid)
-        ends = np.searchsorted(image, np.arange(len(valid) + 1)).tolist()
-        of_image = [slice(*ends[b : b + 2]) for b in range(len(valid))]
-        return cls(image * len(kinds) + position, position, kinds[position], of_image)
+        starts = np.searchsorted(image, np.arange(len(valid) + 1))
+        return cls(image * len(kinds) + position, position, kinds[position], starts)
 
 
 @functools.lru_cache(maxsize=16)
@@ -166,32 +160,33 @@ class _Rows:
 
 def _valid_rows(tensor: torch.Tensor, observed: Observed, places: _Places) -> NDArray[np.float32]:
     """(R, C) of a (B, P, C) tensor; no copy where all rows are valid."""
-    rows = _float32(tensor).reshape(-1, observed.channels)
+    rows = float32(tensor).reshape(-1, observed.channels)
     return rows if observed.valid is None else rows[places.index]
 
 
 def _summarize_rows(
-    observed: Observed, norm: TokenNorm | GivenNorm, profile: Profile, extremes: Extremes
+    observed: Observed, norm: TokenNorm | GivenNorm, work: _Work, extremes: Extremes
 ) -> BatchSummary:
     rows = _Rows.of(observed)
-    images, places = len(observed.images), rows.places
+    places = rows.places
     sums, flagged = _room_for_sums(observed), np.zeros(len(rows.x), np.uint8)
-    outside = _Outside(images)
     moments = np.empty((2, len(rows.x)))  # mean and sigma of each row
+    outside = _Outside(len(observed.images))
+    where = places.starts, places.kinds, extremes.bounds
     if isinstance(norm, GivenNorm):
         z = _valid_rows(norm.z, observed, places)
-        task = _given_task(rows, z, extremes, sums, flagged, outside)
+        what, into = (rows.x, z, *where), (sums, flagged, outside.room)
+        not_finite = work.run(kernels.given_rows, what, into, observed)
     else:
-        task = _token_task(rows, norm, extremes, sums, moments, flagged, outside)
-    not_finite = _run(task, observed, profile)
-    if (too_many := outside.too_many).any():
+        of_norm = (rows.x, norm.eps, norm.centered, *where)
+        and_rows = (sums, moments, flagged, outside.room)
+        not_finite = work.run(kernels.token_rows, of_norm, and_rows, observed)
+    if (most := outside.most) > ROOM:
         extremes.start(sums)
-        of_row = np.repeat(too_many, [part.stop - part.start for part in places.of_image])
+        of_row = np.repeat(outside.too_many, np.diff(places.starts))
         _collect_from_rows(rows, flagged & of_row, observed.positions, extremes)
-    if outside.any:
-        values, image, row, channels = outside.collected()
-        starts = np.array([part.start for part in places.of_image])
-        extremes.collect(values, image, places.position[starts[image] + row], channels)
+    if most:
+        extremes.collect(*tail_kernels.packed(outside.room, places.starts, places.position))
     if isinstance(norm, GivenNorm):
         return BatchSummary(sums, not_finite, None, None)
     return BatchSummary(sums, not_finite, *_by_position(moments, observed, places))
@@ -209,45 +204,6 @@ def _by_position(
     return every.reshape(shape)
 
 
-def _token_task(
-    rows: _Rows,
-    norm: TokenNorm,
-    extremes: Extremes,
-    sums: NDArray[np.float64],
-    moments: NDArray[np.float64],
-    flagged: NDArray[np.uint8],
-    outside: _Outside,
-) -> Task:
-    bits, bounds, (means, sigmas) = rows.x.view(np.int32), extremes.bounds, moments
-
-    def task(b: int, cells: NDArray[np.float64]) -> int:
-        part = rows.places.of_image[b]
-        what = (rows.x[part], bits[part], norm.eps, norm.centered, rows.places.kinds[part])
-        into = (cells, sums[b], means[part], sigmas[part], flagged[part], outside.of(b))
-        return int(kernels.token_rows(*what, *bounds, *into))
-
-    return task
-
-
-def _given_task(
-    rows: _Rows,
-    z: NDArray[np.float32],
-    extremes: Extremes,
-    sums: NDArray[np.float64],
-    flagged: NDArray[np.uint8],
-    outside: _Outside,
-) -> Task:
-    bits, bounds = rows.x.view(np.int32), extremes.bounds
-
-    def task(b: int, cells: NDArray[np.float64]) -> int:
-        part = rows.places.of_image[b]
-        what = (rows.x[part], bits[part], z[part], rows.places.kinds[part])
-        into = (cells, sums[b], flagged[part], outside.of(b))
-        return int(kernels.given_rows(*what, *bounds, *into))
-
-    return task
-
-
 def _collect_from_rows(
     rows: _Rows, flagged: NDArray[np.uint8], positions: int, extremes: Extremes
 ) -> None:
@@ -259,31 +215,36 @@ def _collect_from_rows(
     _scan(rows.x, True, flagged, extremes, collect, capacity)
 
 
-def _run(task: Task, observed: Observed, profile: Profile) -> int:
-    """task(image, cells of its group) for every image; the sum of what they return.
-
-    This thread and its helpers take the next group in turn: while it waits, torch's own threads
-    would still spin.
+@dataclass(frozen=True)
+class _Work:
+    """Runs a kernel over the images of a batch, in this thread and its helpers: while it waits,
+    torch's own threads would still spin.
     """
-    groups = _images_of(observed.groups.tobytes())
-    profile.grow(1 + int(observed.kinds.any()))
-    todo, cells = iter(groups), profile.cells
 
-    def work() -> int:
-        return sum(task(b, cells[:, group]) for group, images in todo for b in images)
+    profile: Profile
+    meanwhile: Callable[[], None]  # this thread does that first
 
-    helpers = min(torch.get_num_threads(), len(groups)) - 1
-    return sum(crew(helpers).together(work))
+    def run(self, kernel: Callable[..., None], what: tuple, into: tuple, observed: Observed) -> int:
+        """Returns how many elements are not finite."""
+        order, starts, groups = _by_group(observed.groups.tobytes())
+        self.profile.grow(1 + (observed.prefix_tokens > 0))
+        turns, bad = np.zeros(2, np.int64), np.zeros(len(groups), np.int64)
+        deal = turns, order, starts, groups
+        work = functools.partial(kernel, deal, *what, self.profile.cells, *into, bad)
+        helpers = min(torch.get_num_threads(), len(groups)) - 1
+        crew(helpers).together(work, self.meanwhile, lambda: are_finished(turns, len(groups)))
+        return sum(bad.tolist())
 
 
 @functools.lru_cache(maxsize=64)
-def _images_of(groups: bytes) -> list[tuple[int, list[int]]]:
-    """The images of a batch by their jackknife group."""
+def _by_group(groups: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The images of a batch ordered by their jackknife group, where those of each group begin, and
+    the groups.
+    """
     of_image = np.frombuffer(groups, np.int64)
-    return [
-        (group, np.flatnonzero(of_image == group).tolist())
-        for group in sorted({*of_image.tolist()})
-    ]
+    order = np.argsort(of_image, kind="stable")
+    present, starts = np.unique(of_image[order], return_index=True)
+    return order, np.append(starts, len(order)), present
 
 
 def _scan(

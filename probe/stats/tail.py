@@ -42,6 +42,7 @@ class Tail:
         self._records = np.empty(_capacity(per_sign), ELEMENT)
         self._count = 0
         self._compact = False
+        self._fresh = False  # is there one that the current batch brought?
         self.planes = False  # is an image read channel by channel? Else position by position
         self.bounds: Bounds = (
             np.full(channels, np.inf, np.float32),
@@ -68,6 +69,7 @@ class Tail:
 
     def add(self, elements: NDArray) -> None:
         """Add ELEMENT records; compacts when they do not fit."""
+        self._fresh = True
         if not self._count or self._count + len(elements) > len(self._records):
             self._select(np.concatenate([self._records[: self._count], elements]))
             return
@@ -75,15 +77,13 @@ class Tail:
         self._count += len(elements)
         self._compact = False
 
-    def resolve(self, look_up: Callable[[NDArray], tuple[NDArray, NDArray]]) -> None:
-        """Fill in normalized and output of the elements that the current batch brought:
-        look_up(elements) returns both.
+    def resolve(self, fill: Callable[[NDArray], None]) -> None:
+        """Have normalized and output filled in, and batch set to -1, where the current batch
+        brought an element: by fill(elements).
         """
-        elements = self._records[: self._count]
-        fresh = np.flatnonzero(elements["batch"] >= 0)
-        if len(fresh):
-            elements["normalized"][fresh], elements["output"][fresh] = look_up(elements[fresh])
-            elements["batch"][fresh] = -1
+        if self._fresh:
+            fill(self._records[: self._count])
+            self._fresh = False
 
     def merge(self, other: Tail) -> None:
         self.planes |= other.planes

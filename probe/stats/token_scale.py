@@ -4,12 +4,28 @@ RMSNorm).
 
 from __future__ import annotations
 
+import math
 from dataclasses import astuple, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from probe.stats.compile_kernels import kernel
 from probe.stats.state import State
+
+
+@kernel
+def _sums(sigmas: Any) -> Any:
+    """Number, sum, sum of squares and of inverses of those that are positive and finite."""
+    tokens = sigma = squared = inverse = 0.0
+    for each in sigmas:
+        if 0.0 < each < math.inf:
+            tokens += 1.0
+            sigma += each
+            squared += each * each
+            inverse += 1.0 / each
+    return tokens, sigma, squared, inverse
 
 
 @dataclass
@@ -22,8 +38,7 @@ class TokenScale:
     inverse_sigma: float = 0.0
 
     def update(self, sigmas: NDArray[np.float64]) -> None:
-        sigma = sigmas[np.isfinite(sigmas) & (sigmas > 0)]
-        self.merge(TokenScale(len(sigma), sigma.sum(), (sigma**2).sum(), (1 / sigma).sum()))
+        self.merge(TokenScale(*_sums(sigmas.ravel())))
 
     def merge(self, other: TokenScale) -> None:
         self.tokens += other.tokens

@@ -72,7 +72,7 @@ def _cells(
     observed: Observed, x: Tensor, z: Tensor, kept: Tensor
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The groups (G,) of the batch, and what it adds to their cells (kinds, G, CELLS, CellSum)."""
-    kinds = 1 + int(observed.kinds.any())
+    kinds = 1 + (observed.prefix_tokens > 0)
     groups, group = np.unique(observed.groups, return_inverse=True)
     kind = torch.from_numpy(observed.kinds.astype(np.int64)).to(x.device)
     row = kind * len(groups) + torch.from_numpy(group).to(x.device)[:, None]

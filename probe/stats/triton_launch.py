@@ -119,7 +119,7 @@ def launch(observed: Observed, bounds: Bounds, most: int) -> Reduced:
 
     device, channels = observed.x.device, observed.channels
     tile, copies = _Tile.of(observed), _Copies.of(observed.groups)
-    kinds, binned = 1 + int(observed.kinds.any()), not is_line(observed)
+    kinds, binned = 1 + (observed.prefix_tokens > 0), not is_line(observed)
     measure = Measure.of(observed.norm, copies.most * observed.positions, channels)
     fixed = measure.no_cells(len(copies.group) if binned else 0, kinds, device)
     shape = (len(observed.images), tile.parts, len(ChannelSum), channels)

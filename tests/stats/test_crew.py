@@ -10,31 +10,76 @@ import pytest
 from probe.stats.crew import Crew, crew
 
 
-def test_everyone_works_and_every_result_comes_back() -> None:
-    meeting = threading.Barrier(3, timeout=30)  # nobody goes on before three are there
-    results = Crew(2).together(lambda: (meeting.wait(), threading.get_ident())[1])
-    assert len(set(results)) == 3
-    assert threading.get_ident() in results
+def test_everyone_works() -> None:
+    meeting, workers = threading.Barrier(3, timeout=30), set()
+
+    def work() -> None:
+        meeting.wait()  # nobody goes on before three are there
+        workers.add(threading.get_ident())
+
+    Crew(2).together(work)
+    assert len(workers) == 3
+    assert threading.get_ident() in workers
 
 
 def test_without_helpers_the_work_is_done_here() -> None:
-    assert Crew(0).together(threading.get_ident) == [threading.get_ident()]
+    workers: list[int] = []
+    Crew(0).together(lambda: workers.append(threading.get_ident()))
+    assert workers == [threading.get_ident()]
 
 
-@pytest.mark.parametrize("in_helper", [True, False])
-def test_an_error_is_raised_once_all_are_through(in_helper: bool) -> None:
+def test_what_comes_first_is_done_while_the_helpers_work() -> None:
+    asking, begun = threading.get_ident(), threading.Event()
+
+    def work() -> None:
+        if threading.get_ident() != asking:
+            begun.set()
+
+    did_begin: list[bool] = []
+    Crew(1).together(work, first=lambda: did_begin.append(begun.wait(timeout=30)))
+    assert did_begin == [True]
+
+
+def test_who_finds_everything_finished_waits_for_nobody() -> None:
+    asking, go_on = threading.get_ident(), threading.Event()
+
+    def work() -> None:
+        if threading.get_ident() != asking:
+            go_on.wait(timeout=30)
+
+    helpers = Crew(1)
+    helpers.together(work, is_finished=lambda: True)  # would last for 30 s
+    go_on.set()
+    helpers.together(work)
+
+
+def test_an_error_of_its_own_is_raised_once_all_are_through() -> None:
     asking, through = threading.get_ident(), []
 
     def work() -> None:
-        if (threading.get_ident() != asking) == in_helper:
+        if threading.get_ident() == asking:
             raise ValueError("broken")
         through.append(threading.get_ident())
+
+    with pytest.raises(ValueError, match="broken"):
+        Crew(1).together(work, is_finished=lambda: True)
+    assert len(through) == 1
+
+
+def test_an_error_of_a_helper_is_raised_and_it_works_on() -> None:
+    asking, through = threading.get_ident(), []
+
+    def work() -> None:
+        if threading.get_ident() != asking:
+            raise ValueError("broken")
+        through.append(asking)
 
     helpers = Crew(1)
     with pytest.raises(ValueError, match="broken"):
         helpers.together(work)
-    assert len(through) == 1
-    assert helpers.together(lambda: 1) == [1, 1]  # and they work on
+    assert through == [asking]
+    helpers.together(lambda: through.append(threading.get_ident()))
+    assert len(set(through)) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
@@ -43,5 +88,7 @@ def test_a_process_that_was_forked_has_threads_of_its_own() -> None:
     crew(1).together(int)
     child = os.fork()
     if child == 0:
-        os._exit(0 if crew(1).together(lambda: 7) == [7, 7] else 1)
+        workers: set[int] = set()
+        crew(1).together(lambda: workers.add(threading.get_ident()))
+        os._exit(0 if len(workers) == 2 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

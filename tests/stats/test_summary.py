@@ -14,8 +14,8 @@ from probe.stats import summary, torch_summary, triton_summary
 from probe.stats.layer import LayerStatistics
 from probe.stats.profile import Profile
 from probe.stats.samples import RowChoice
-from probe.stats.sums import CellSum, ChannelSum
-from support.observations import NORMS, observed, tokens
+from probe.stats.sums import INPUT_ROWS, NORMALIZED_ROWS, CellSum, ChannelSum
+from support.observations import NORMS, observed, reduce_by, tokens
 
 BACKENDS = {"numba": summary.summarize, "torch": torch_summary.summarize}
 if os.environ.get("TRITON_INTERPRET") == "1":  # test_triton.py runs this file so
@@ -104,6 +104,28 @@ def test_sums_are_those_of_every_channel(backend, norm):
         np.testing.assert_allclose(sums[:, row], values, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("positions", [4, 7])
+def test_sums_of_many_channels_are_those_of_each(positions):
+    o = observed(tokens(2, positions, 530), "token")  # more than are added at a time
+    x, z = reference(o)
+    sums = reduced("numba", o)[0].sums
+    for values, rows in ((x, INPUT_ROWS), (z, NORMALIZED_ROWS)):
+        expected = values.sum(1), (values**2).sum(1), values.min(1), values.max(1)
+        for row, each in zip(rows, expected, strict=True):
+            np.testing.assert_allclose(sums[:, row], each, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("norm", ["token", "planes"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_to_be_done_meanwhile_is_done_once(backend, norm, monkeypatch):
+    o, calls = observed(tokens(3, 10, 12), norm), []
+    if backend != "numba":
+        monkeypatch.setattr(torch.Tensor, "is_cpu", False)
+        monkeypatch.setattr(torch_summary, "summarize", BACKENDS[backend])
+    summary.summarize(o, Profile(), NoTail(12), meanwhile=lambda: calls.append("here"))
+    assert calls == ["here"]
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_padding_and_non_finite_elements_enter_no_sum(backend, norm):
@@ -135,7 +157,8 @@ def test_token_statistics_are_mean_and_biased_sigma(backend, norm):
 
 def gather(backend, batches, monkeypatch):
     """The statistics of several batches, all reduced by one backend."""
-    monkeypatch.setattr("probe.stats.layer.summarize", BACKENDS[backend])
+    if backend != "numba":
+        reduce_by(BACKENDS[backend], monkeypatch)
     plan = Plan(images=sum(len(b.images) for b in batches), samples=20, tail=60)
     statistics = LayerStatistics(plan, batches[0].channels)
     choice = RowChoice(plan, batches[0].kinds)

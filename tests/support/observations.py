@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from probe.stats.batch_summary import BatchSummary
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm
 
 NORMS = ("token", "rms", "planes", "lines", "given")
@@ -65,6 +68,17 @@ def reference_z(x: Tensor, kind: TokenNorm) -> Tensor:
     x = x.double()
     mean = x.mean(-1, keepdim=True) if kind.centered else 0.0
     return (x - mean) / torch.sqrt((x - mean).square().mean(-1, keepdim=True) + kind.eps)
+
+
+def reduce_by(backend: Callable[..., BatchSummary], monkeypatch) -> None:
+    """Have the accumulators of layers reduce their batches by the `summarize` of a device."""
+
+    def summarize(*batch, meanwhile):
+        summary = backend(*batch)
+        meanwhile()
+        return summary
+
+    monkeypatch.setattr("probe.stats.layer.summarize", summarize)
 
 
 SAMPLE_COLUMNS = ("image", "position", "input", "normalized", "output", "mean", "sigma")

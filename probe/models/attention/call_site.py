@@ -11,8 +11,7 @@ from probe.models.attention.tokens import Pair, TokenOptions
 
 @dataclass(frozen=True)
 class Frame:
-    """A module that is running: its path and the shape of the first tensor that it was given, which
-    is looked at where tokens are followed, and of the outermost module."""
+    """A module that is running: its path and the shape of the first tensor that it was given."""
 
     path: str
     module: nn.Module

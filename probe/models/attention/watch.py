@@ -1,9 +1,9 @@
 """Watch a model run and hand every attention call on, with the layer it belongs to and where its
 tokens are.
 
-Hooks on all modules that may hold a call keep the stack of running modules, a function mode sees
-the calls, and in the first pass of each shape a dispatch mode follows the tokens from the image.
-All of them are there inside of the with block only.
+Hooks on every module keep the stack of running modules, a function mode sees the calls, and in the
+first pass of each shape a dispatch mode follows the tokens from the image. All of them are there
+inside of the with block only.
 """
 
 from __future__ import annotations
@@ -153,8 +153,6 @@ class Watch:
             torch.backends.mha.set_fastpath_enabled(False)
             stack.callback(self._stop_following)
             for name, module in self._module.named_modules():
-                if name and name not in self._attention and _is_elementary(module):
-                    continue
                 enter, leave = self._enter(name, module), self._leave(module)
                 stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
                 stack.callback(module.register_forward_hook(leave, always_call=True).remove)
@@ -162,16 +160,13 @@ class Watch:
             yield
 
     def _enter(self, name: str, module: nn.Module) -> Callable:
-        shapeless = Frame(name, module, None)
-
         def hook(called: nn.Module, args: tuple, kwargs: dict) -> None:
             if called is not module:  # a deep copy has the hooks, too
                 return
             if not self._frames and self._images is not None:
                 self._start_following(name, [args, kwargs])
-            # under the function mode a look at a shape costs as much as the rest of the hook
-            x = first_tensor(args, kwargs) if self._following or not self._frames else None
-            self._frames.append(shapeless if x is None else Frame(name, module, tuple(x.shape)))
+            x = first_tensor(args, kwargs)
+            self._frames.append(Frame(name, module, tuple(x.shape) if x is not None else None))
 
         return hook
 
@@ -267,15 +262,6 @@ class Watch:
         if isinstance(reading, str):
             raise Unreadable(reading)
         return reading
-
-
-def _is_elementary(module: nn.Module) -> bool:
-    """Can it hold no attention call of its own? Layers of torch without children compute none, and
-    without parameters they are no layer that a call belongs to. Most modules are such."""
-    if next(module.children(), None) is not None:
-        return False
-    own = type(module).__module__.startswith("torch.nn.modules.")
-    return own or next(module.parameters(), None) is None
 
 
 def _image_size(root: Frame) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from torch.utils.hooks import RemovableHandle
 
 from probe.layer_names import Patterns, matches
 from probe.models.reading.layers import NormType, norm_modules, unwrapped
-from probe.models.reading.observe import BatchContext, first_tensor, observe
+from probe.models.reading.observe import BatchContext, Observer, first_tensor
 from probe.stats.observed import Observed
 
 # module path, call in this forward pass (from 1), what it saw
@@ -63,31 +63,29 @@ class Tap:
                 stack.callback(handle.remove)
 
     def _hooks(self, name: str, module: nn.Module, kind: NormType) -> Iterator[RemovableHandle]:
-        drop = getattr(module, "drop", None)
+        observer, drop = Observer(name, module, kind), getattr(module, "drop", None)
         if isinstance(drop, nn.Module) and hasattr(module, "act"):
             yield module.register_forward_pre_hook(self._keep_input(name, module), with_kwargs=True)
-            yield drop.register_forward_pre_hook(
-                self._read_before_activation(name, module, kind, drop)
-            )
+            yield drop.register_forward_pre_hook(self._read_before_activation(name, observer, drop))
         else:
-            yield module.register_forward_hook(self._read(name, module, kind), with_kwargs=True)
+            yield module.register_forward_hook(self._read(name, module, observer), with_kwargs=True)
 
-    def _emit(self, name: str, module: nn.Module, kind: NormType, x: Tensor | None, y: Any) -> None:
+    def _emit(self, name: str, observer: Observer, x: Tensor | None, y: Any) -> None:
         if self._context is None or x is None or not isinstance(y, Tensor) or self._reading:
             return
         self.calls[name] += 1
         self._reading = True
         try:
-            with torch.no_grad():
-                observed = observe(name, module, kind, x.detach(), y.detach(), self._context)
+            with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
+                observed = observer(_detached(x), _detached(y), self._context)
         finally:
             self._reading = False
         self._receive(name, self.calls[name], observed)
 
-    def _read(self, name: str, module: nn.Module, kind: NormType) -> Callable:
+    def _read(self, name: str, module: nn.Module, observer: Observer) -> Callable:
         def hook(called: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
             if called is module:
-                self._emit(name, module, kind, first_tensor(args, kwargs), output)
+                self._emit(name, observer, first_tensor(args, kwargs), output)
 
         return hook
 
@@ -99,12 +97,10 @@ class Tap:
 
         return hook
 
-    def _read_before_activation(
-        self, name: str, module: nn.Module, kind: NormType, drop: nn.Module
-    ) -> Callable:
+    def _read_before_activation(self, name: str, observer: Observer, drop: nn.Module) -> Callable:
         def hook(called: nn.Module, args: tuple) -> None:
             if called is drop:
-                self._emit(name, module, kind, self._inputs.pop(name, None), args[0])
+                self._emit(name, observer, self._inputs.pop(name, None), args[0])
 
         return hook
 
@@ -138,6 +134,10 @@ class Tap:
                 stack.callback(leave.remove)
             stack.enter_context(_FunctionalNorms(self._running, norms, counts))
             yield counts
+
+
+def _detached(tensor: Tensor) -> Tensor:
+    return tensor.detach() if tensor.requires_grad else tensor
 
 
 _FUNCTIONAL = {F.layer_norm, F.batch_norm, F.group_norm, F.instance_norm, F.rms_norm}

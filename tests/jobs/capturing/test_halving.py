@@ -18,6 +18,7 @@ from probe.stats.layer import LayerStatistics
 from probe.wording.notes import warnings_of
 from support.captures import Everything, token_batches
 from support.interrupted import GRID
+from support.observations import reduce_by
 
 FEW = {"samples": 40, "tail": 80, "attention": True, **GRID}
 # above 0 where the model looks at the first image of a batch to decide about all of them
@@ -65,10 +66,7 @@ def test_statistics_are_those_of_whole_batches(where, at_most, tmp_path):
 
 
 def test_memory_that_runs_out_in_the_statistics_costs_no_count(tmp_path, monkeypatch):
-    def on_accelerator(observed, profile, extremes):
-        return torch_summary.summarize(observed, profile, extremes)
-
-    monkeypatch.setattr("probe.stats.layer.summarize", on_accelerator)
+    reduce_by(torch_summary.summarize, monkeypatch)
     whole = capture(Everything(), BATCHES, out=tmp_path / "whole", **FEW)
     real = torch_summary._cells
 
@@ -84,7 +82,7 @@ def test_memory_that_runs_out_in_the_statistics_costs_no_count(tmp_path, monkeyp
 def test_a_batch_of_which_a_layer_kept_a_part_is_not_counted_again(tmp_path, monkeypatch):
     monkeypatch.setattr(LayerStatistics, "whole", False)
     monkeypatch.setattr(torch_summary, "_collect_extremes", fits(0))
-    monkeypatch.setattr("probe.stats.layer.summarize", torch_summary.summarize)
+    reduce_by(torch_summary.summarize, monkeypatch)
     with pytest.raises(MemoryError) as caught:
         capture(Everything(), BATCHES, out=tmp_path / "run", **FEW)
     assert "out of memory" in explain(caught.value)[0]

@@ -159,37 +159,6 @@ def test_hooks_mode_and_fast_path_live_inside_of_the_block_only() -> None:
     assert probe.calls == 0
 
 
-class ProductAttention(nn.Module):
-    """Holds no parameters and no modules."""
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return nn.functional.scaled_dot_product_attention(q, k, v)
-
-
-def test_layers_that_hold_no_call_have_no_hooks_and_calls_in_parameterless_ones_are_read() -> None:
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embed, self.drop = nn.Conv2d(3, 8, 16, 16), nn.Dropout(0.0)
-            self.project, self.attend = nn.Linear(8, 24), ProductAttention()
-
-        def forward(self, x: Tensor) -> Tensor:
-            tokens = self.drop(self.embed(x).flatten(2).transpose(1, 2))
-            return self.attend(*(t[:, None] for t in self.project(tokens).chunk(3, 2)))
-
-    module = nn.Sequential(Block())
-    probe = AttentionProbe(module)
-    with probe, torch.no_grad():
-        without = [name for name, child in module.named_modules() if not child._forward_hooks]
-        for _ in range(2):  # tokens are followed in the first pass only
-            probe.begin(2, (64, 64))
-            module(images(2, (64, 64)))
-    assert without == ["0.embed", "0.drop", "0.project"]
-    assert {row["layer"] for row in probe.rows()} == {"0"}
-    assert probe.calls == 2
-    assert probe.unreadable == {}
-
-
 def test_after_an_exception_nothing_is_left() -> None:
     module = small_vit()
     probe = AttentionProbe(module)

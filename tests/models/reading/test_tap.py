@@ -308,3 +308,27 @@ def test_layers_of_torch_transformer_encoders_are_seen_despite_the_native_fast_p
     finally:
         torch.backends.mha.set_fastpath_enabled(True)
     assert len(found) == 4
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_running_statistics_that_move_between_two_passes_are_read_anew(inference):
+    with torch.inference_mode(inference):
+        norm = trained(nn.BatchNorm2d(8)).eval()
+    x = torch.randn(IMAGES, generator=torch.Generator().manual_seed(2))
+    received = []
+
+    def receive(name, call, observed):
+        received.append(observed.norm.scale[0].clone())
+
+    with tap(norm, "*", receive) as hooks, torch.no_grad():
+        hooks.begin(BatchContext(np.arange(3), np.arange(3)))
+        norm(x), norm(x)
+        with torch.inference_mode(inference):
+            norm.running_var *= 4
+        norm(x)
+        norm.running_var = torch.full_like(norm.running_var, 4.0)
+        norm(x)
+    first, again, moved, exchanged = received
+    torch.testing.assert_close(again, first, rtol=0, atol=0)
+    torch.testing.assert_close(moved, first / 2, rtol=1e-4, atol=0)
+    torch.testing.assert_close(exchanged, torch.full((8,), 0.5), rtol=1e-4, atol=0)

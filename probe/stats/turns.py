@@ -1,0 +1,69 @@
+"""Dealing out work among threads inside of compiled code (numba). In Python a turn would wait for
+the interpreter, which another thread may hold.
+
+    turns = np.zeros(2, np.int64)  # how often a turn was taken, how many are finished
+
+Each thread works as long as `next_turn(turns)` is below the number of turns and says
+`finish_turn(turns)` after each; who needs all of them asks whether they `are_finished`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from probe.stats.compile_kernels import kernel
+
+# Looks at a counter, some tenths of a millisecond: to sleep and wake takes a thread a good part of
+# that, and it is not long where the others have no core.
+_PATIENCE = 200_000
+
+
+@intrinsic
+def next_turn(typing_context: Any, turns: Any) -> Any:
+    """The number of a turn that no other thread gets."""
+    return types.int64(turns), _raised(0, "monotonic")
+
+
+@intrinsic
+def finish_turn(typing_context: Any, turns: Any) -> Any:
+    """What was written before is seen by those who then see the turn as finished."""
+    return types.int64(turns), _raised(1, "release")
+
+
+@kernel
+def are_finished(turns: Any, number: Any) -> Any:
+    """Are `number` turns? Looks for as long as it pays."""
+    looks = 0
+    while looks < _PATIENCE and _finished(turns) < number:  # type: ignore[call-arg]
+        looks += 1
+    return looks < _PATIENCE
+
+
+@intrinsic
+def _finished(typing_context: Any, turns: Any) -> Any:
+    """How many turns are finished."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load_atomic(_place(context, builder, signature, arguments, 1), "acquire", 8)
+
+    return types.int64(turns), generate
+
+
+def _raised(counter: int, ordering: str) -> Any:
+    """Raises a counter by one and returns what it was, in one step."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _place(context, builder, signature, arguments, counter)
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), ordering)
+
+    return generate
+
+
+def _place(context: Any, builder: Any, signature: Any, arguments: Any, counter: int) -> Any:
+    """The address of a counter in an array without gaps."""
+    data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+    return builder.gep(data, [ir.Constant(ir.IntType(64), counter)])
