@@ -22,17 +22,8 @@ from numba.extending import intrinsic
 
 from probe.compiling import compiled
 from probe.stats.attention_rows import MASKED
+from probe.stats.compile_kernels import inlined, kernel
 
-# Sums may be reordered (SIMD); NaN and inf keep their meaning.
-_compile = compiled(
-    nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy"
-)
-_inline = compiled(
-    nogil=True,
-    fastmath={"reassoc", "contract", "nsz", "arcp"},
-    error_model="numpy",
-    inline="always",
-)
 # Not reordered: adding and subtracting _ROUND is what rounds.
 _compile_as_written = compiled(nogil=True, fastmath={"contract"}, error_model="numpy")
 
@@ -56,7 +47,7 @@ _MANTISSA = np.int32(23)  # bits
 _SIGN, _MAGNITUDE = np.int32(31), np.int32(0x7FFFFFFF)
 
 
-@_compile
+@kernel
 def add_rows(scores: Any, distances: Any, prefix: Any, sums: Any) -> None:
     """Add to sums (G, 5) those over the queries of scores (G, L, S), float32 without gaps: number
     of queries, distance, raw distance, prefix mass, entropy (`attention_rows`).
@@ -74,7 +65,7 @@ def add_rows(scores: Any, distances: Any, prefix: Any, sums: Any) -> None:
                 _add_query(sums[g], patch, _other_sums(scores[g, q], others))
 
 
-@_inline
+@inlined
 def _patch_sums(row: Any, bits: Any, distances: Any) -> Any:
     """Of the scores of some keys, as float64: the largest h, sum exp(s - h), the same times (s -
     h), the same times the distance. All keys masked: the second is 0."""
@@ -91,7 +82,7 @@ def _patch_sums(row: Any, bits: Any, distances: Any) -> Any:
     return np.float64(high), np.float64(total), np.float64(weighted), np.float64(distance)
 
 
-@_inline
+@inlined
 def _other_sums(row: Any, keys: Any) -> Any:
     """The same of a few keys, but for the distance."""
     high, unknown = np.float32(MASKED), False
@@ -109,7 +100,7 @@ def _other_sums(row: Any, keys: Any) -> Any:
     return np.float64(high), total, weighted
 
 
-@_compile
+@kernel
 def _add_query(sums: Any, patch: Any, other: Any) -> None:
     """Add one query: `patch` and `other` are the sums over the one and the other keys."""
     highest = max(patch[0], other[0])
@@ -127,7 +118,7 @@ def _add_query(sums: Any, patch: Any, other: Any) -> None:
     sums[4] += math.log(total) - weighted / total
 
 
-@_compile
+@kernel
 def _largest(bits: Any) -> Any:
     """Of float32 given as their bits; -inf of none. Ordered as integers (the magnitude bits of
     negative numbers flipped), because the compiler vectorizes a maximum of integers and not one of
@@ -138,7 +129,7 @@ def _largest(bits: Any) -> Any:
     return _float_of(np.int32(largest ^ ((largest >> _SIGN) & _MAGNITUDE)))  # type: ignore[call-arg]
 
 
-@_compile
+@kernel
 def _any_nan(row: Any) -> Any:
     for value in row:  # noqa: SIM110 (numba)
         if math.isnan(value):
