@@ -4,8 +4,8 @@
 arguments takes the images of the next jackknife group, until there are no more; a group has cells
 of its own and its images follow in order, so the numbers do not depend on the number of threads.
 
-    deal     turns (2,), see `probe.stats.turns`; order (B,), starts (G + 1,), groups (G,): the
-             images of groups[g] are order[starts[g]:starts[g + 1]], and g is a turn
+    deal     how images are dealt out, see `probe.stats.turns.next_image`; its last part are the
+             groups (G,)
     bad      (G,)                    how many elements are not finite in x or z; these enter no sum
     cells    (kinds, GROUPS, CELLS, CELL_WIDTH)  what is summed per token kind, group and bin of x
     sums     (B, ChannelSum, C)      what is summed per channel of an image; any values before
@@ -36,7 +36,7 @@ from probe.stats.channel_kernels import add_one, add_rows, begin
 from probe.stats.compile_kernels import inlined, kernel
 from probe.stats.sums import ChannelSum
 from probe.stats.tail_kernels import collect_outside
-from probe.stats.turns import finish_turn, next_turn
+from probe.stats.turns import next_image
 
 
 @kernel
@@ -114,30 +114,26 @@ def token_rows(  # type: ignore[no-untyped-def]
     """LayerNorm (`centered`) or RMSNorm rows (R, C): z = (x - m) / sqrt(sigma^2 + eps), the row's
     own m (0 for RMS) and sigma, which go to moments (2, R). Those of image b begin at starts[b].
     """
-    turns, order, of_group, groups = deal
-    bits = x.view(np.int32)
-    g = next_turn(turns)  # type: ignore[call-arg,var-annotated]
-    while g < groups.shape[0]:
-        for k in range(of_group[g], of_group[g + 1]):
-            b = order[k]
-            first, end = starts[b], starts[b + 1]
-            bad[g] += _token_image(
-                x[first:end],
-                bits[first:end],
-                eps,
-                centered,
-                kinds[first:end],
-                bounds[0],
-                bounds[1],
-                cells[:, groups[g]],
-                sums[b],
-                moments[0, first:end],
-                moments[1, first:end],
-                flagged[first:end],
-                _outside_of(outside, b),
-            )
-        finish_turn(turns)  # type: ignore[call-arg]
-        g = next_turn(turns)  # type: ignore[call-arg]
+    groups, bits, mine = deal[3], x.view(np.int32), np.full(2, -1)
+    b = next_image(deal, mine)
+    while b >= 0:
+        first, end = starts[b], starts[b + 1]
+        bad[mine[0]] += _token_image(
+            x[first:end],
+            bits[first:end],
+            eps,
+            centered,
+            kinds[first:end],
+            bounds[0],
+            bounds[1],
+            cells[:, groups[mine[0]]],
+            sums[b],
+            moments[0, first:end],
+            moments[1, first:end],
+            flagged[first:end],
+            _outside_of(outside, b),
+        )
+        b = next_image(deal, mine)
 
 
 @kernel
@@ -173,28 +169,24 @@ def planes(deal, x, mean, scale, binned, bounds, cells, sums, flagged, outside, 
 
     Without `binned` nothing enters the cells: where every channel is a line, its moments say all.
     """
-    turns, order, of_group, groups = deal
-    bits = x.view(np.int32)
-    g = next_turn(turns)  # type: ignore[call-arg,var-annotated]
-    while g < groups.shape[0]:
-        for k in range(of_group[g], of_group[g + 1]):
-            b = order[k]
-            own = min(b, mean.shape[0] - 1)
-            bad[g] += _plane_image(
-                x[b],
-                bits[b],
-                mean[own],
-                scale[own],
-                binned,
-                bounds[0],
-                bounds[1],
-                cells[0, groups[g]],
-                sums[b],
-                flagged[b],
-                _outside_of(outside, b),
-            )
-        finish_turn(turns)  # type: ignore[call-arg]
-        g = next_turn(turns)  # type: ignore[call-arg]
+    groups, bits, mine = deal[3], x.view(np.int32), np.full(2, -1)
+    b = next_image(deal, mine)
+    while b >= 0:
+        own = min(b, mean.shape[0] - 1)
+        bad[mine[0]] += _plane_image(
+            x[b],
+            bits[b],
+            mean[own],
+            scale[own],
+            binned,
+            bounds[0],
+            bounds[1],
+            cells[0, groups[mine[0]]],
+            sums[b],
+            flagged[b],
+            _outside_of(outside, b),
+        )
+        b = next_image(deal, mine)
 
 
 @kernel
@@ -232,27 +224,23 @@ def _plane_image(x, bits, mean, scale, binned, low, high, cells, sums, flagged, 
 @kernel
 def given_rows(deal, x, z, starts, kinds, bounds, cells, sums, flagged, outside, bad):  # type: ignore[no-untyped-def]
     """Rows (R, C) whose normalized values z are given. Those of image b begin at starts[b]."""
-    turns, order, of_group, groups = deal
-    bits = x.view(np.int32)
-    g = next_turn(turns)  # type: ignore[call-arg,var-annotated]
-    while g < groups.shape[0]:
-        for k in range(of_group[g], of_group[g + 1]):
-            b = order[k]
-            first, end = starts[b], starts[b + 1]
-            bad[g] += _given_image(
-                x[first:end],
-                bits[first:end],
-                z[first:end],
-                kinds[first:end],
-                bounds[0],
-                bounds[1],
-                cells[:, groups[g]],
-                sums[b],
-                flagged[first:end],
-                _outside_of(outside, b),
-            )
-        finish_turn(turns)  # type: ignore[call-arg]
-        g = next_turn(turns)  # type: ignore[call-arg]
+    groups, bits, mine = deal[3], x.view(np.int32), np.full(2, -1)
+    b = next_image(deal, mine)
+    while b >= 0:
+        first, end = starts[b], starts[b + 1]
+        bad[mine[0]] += _given_image(
+            x[first:end],
+            bits[first:end],
+            z[first:end],
+            kinds[first:end],
+            bounds[0],
+            bounds[1],
+            cells[:, groups[mine[0]]],
+            sums[b],
+            flagged[first:end],
+            _outside_of(outside, b),
+        )
+        b = next_image(deal, mine)
 
 
 @kernel

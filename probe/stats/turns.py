@@ -35,6 +35,26 @@ def finish_turn(typing_context: Any, turns: Any) -> Any:
 
 
 @kernel
+def next_image(deal: Any, mine: Any) -> Any:
+    """The place in the batch of this thread's next image; -1 when all are dealt out.
+
+    deal: turns, order (B,), starts (G + 1,), groups (G,): the images of groups[g] are
+    order[starts[g]:starts[g + 1]], and g is a turn.
+    mine (2,): the turn of this thread and the place in `order` of its next image; -1 before.
+    """
+    turns, order, starts, groups = deal
+    while mine[0] < 0 or mine[1] == starts[mine[0] + 1]:
+        if mine[0] >= 0:
+            finish_turn(turns)  # type: ignore[call-arg]
+        turn = next_turn(turns)  # type: ignore[call-arg,var-annotated]
+        if turn >= groups.shape[0]:
+            return -1
+        mine[0], mine[1] = turn, starts[turn]
+    mine[1] += 1
+    return order[mine[1] - 1]
+
+
+@kernel
 def are_finished(turns: Any, number: Any) -> Any:
     """Are `number` turns? Looks for as long as it pays."""
     looks = 0

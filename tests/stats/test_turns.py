@@ -6,7 +6,7 @@ import re
 import threading
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 
 from probe.stats.turns import are_finished, finish_turn, next_turn
 
@@ -39,7 +39,8 @@ def test_each_turn_is_taken_once():
 
 def test_a_turn_is_taken_and_finished_in_one_step():
     # threads that share a core for the length of the test above would not show it
-    (signature,) = take_all.signatures
+    signature = 3 * (types.Array(types.int64, 1, "C"),)
+    take_all.compile(signature)
     steps = re.findall(r"atomicrmw add .* (\w+), align", take_all.inspect_llvm(signature))
     assert {"monotonic", "release"} <= {*steps}
 

@@ -180,11 +180,12 @@ def _by_image(
         return laid, *known
     if laid.channels_last and x.ndim == 3 and x.shape[1] == batch:
         return laid.shaped(lambda t: t.transpose(0, 1)), *known
-    laid = _Laid(*given_rows(laid.x, laid.y, laid.norm, laid.channels_last))
-    if x.shape[0] % batch == 0:
-        return laid.shaped(lambda t: t.reshape(batch, -1, t.shape[-1])), *known
-    laid = laid.shaped(lambda t: t.reshape(1, -1, t.shape[-1]))
-    return laid, np.array([-1]), context.groups[:1]
+    splits = x.shape[0] % batch == 0
+    if not (laid.channels_last and splits):
+        laid = _Laid(*given_rows(*laid))
+    count = batch if splits else 1
+    laid = laid.shaped(lambda t: t.reshape(count, -1, t.shape[-1]))
+    return (laid, *known) if splits else (laid, np.array([-1]), context.groups[:1])
 
 
 def _valid(

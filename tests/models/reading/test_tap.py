@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from probe.models.reading.layers import affine_of, norm_modules
 from probe.models.reading.observe import BatchContext
 from probe.models.reading.tap import tap
-from probe.norms import Derf, DyT
+from probe.norms import BatchNorm, Derf, DyT
 from probe.stats.observed import PlaneNorm, TokenNorm
 
 
@@ -332,3 +332,15 @@ def test_running_statistics_that_move_between_two_passes_are_read_anew(inference
     torch.testing.assert_close(again, first, rtol=0, atol=0)
     torch.testing.assert_close(moved, first / 2, rtol=1e-4, atol=0)
     torch.testing.assert_close(exchanged, torch.full((8,), 0.5), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (4, 5, 8), (8, 5, 8), (4, 3, 3, 8)])
+def test_a_line_on_rows_stays_one_however_they_are_laid_out(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    norm, received = trained(BatchNorm(8)).eval(), []
+    with tap(norm, "*", lambda *call: received.append(call[-1])) as hooks, torch.no_grad():
+        hooks.begin(BatchContext(np.arange(4), np.arange(4)))
+        norm(x)
+    assert isinstance(received[0].norm, PlaneNorm)
+    assert received[0].norm.fixed
+    torch.testing.assert_close(received[0].x, x.reshape(4, -1, 8))
