@@ -1,4 +1,9 @@
-"""Where the compiled kernels are kept.
+"""How kernels are compiled (numba), and where they are kept.
+
+What numba keeps of a kernel holds a copy of each kernel that it calls, optimized once more in
+there, unless the compiler wrote that one into it. The process that compiles both calls the kernel
+itself, one that loads them calls the copy, and where sums may be reordered the two differ in the
+last digits. So a kernel that others call is compiled as their `part`: always written into them.
 
 numba looks for a folder that it can write to: `NUMBA_CACHE_DIR`, then `__pycache__` beside the
 file, then the cache of the user. Where it has none, as for a user without a home who runs an
@@ -9,11 +14,11 @@ system's place for temporary files follows, and where that fails too each proces
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numba
 from numba import njit
@@ -27,15 +32,36 @@ NUMBA = Path()  # wherever numba keeps what it compiles
 SETTINGS: Any = numba.config  # its names come from the environment
 ONCE = "kernels, at first use only"  # what a bar says meanwhile
 CHOOSE = "set NUMBA_CACHE_DIR to a folder that can be written to"
+# Sums may be reordered (SIMD); NaN and inf keep their meaning.
+REORDERED = frozenset({"reassoc", "contract", "nsz", "arcp"})
 
 
-def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit` for functions of this package: cached where that is possible."""
+def compiled(
+    fastmath: Set[str] = frozenset(),
+    *,
+    part: bool = False,
+    inline: Literal["never", "always"] = "never",
+) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit` for functions of this package: cached where that is possible, without the GIL,
+    so that several threads can run them, and 1 / 0 is infinite.
+
+    fastmath: what the compiler may do to floating-point numbers, in the words of LLVM.
+    part: other kernels call it, and the compiler writes it into these, with its own `fastmath`.
+    inline: "always": numba itself does so before it finds the types, with that of the caller.
+    """
 
     def decorate(function: Callable[..., Any]) -> Any:
         folder = cache_folder()
+        compiler = njit(
+            cache=folder is not None,
+            nogil=True,
+            error_model="numpy",
+            fastmath=set(fastmath),
+            forceinline=part,
+            inline=inline,
+        )
         with _cache_at(folder):  # numba chooses the folder when it decorates
-            return njit(cache=folder is not None, **options)(function)
+            return compiler(function)
 
     return decorate
 

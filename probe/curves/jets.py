@@ -31,7 +31,7 @@ _TANH_STEPS, _ERF_STEPS = 64, 128  # of the tables, per unit
 _TANH_ENDS, _ERF_ENDS = 20.0, 6.0  # from here on the curves are 1 in float64
 _ERF_SLOPE = 2 / math.sqrt(math.pi)
 
-_compile = compiled(nogil=True, fastmath={"contract", "nsz"}, error_model="numpy")
+_compile = compiled({"contract", "nsz"})
 
 
 def _tanh_of(real: Any) -> Any:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from probe.compiling import compiled
+from probe.compiling import REORDERED, compiled
 
 _TINY = np.finfo(np.float64).tiny
-_compile = compiled(
-    nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy"
-)
+_compile, _part = compiled(REORDERED), compiled(REORDERED, part=True)
 
 
 @_compile
@@ -92,7 +90,7 @@ def reduced_objective(x, alpha, f, slope, bend, w, z, row, loss, gradient, hessi
                 hessian[b, i, j] = hessian[b, j, i] = entry - left * right / variance
 
 
-@_compile
+@_part
 def _product(w, a):  # type: ignore[no-untyped-def]
     total = 0.0
     for k in range(w.shape[0]):
@@ -100,7 +98,7 @@ def _product(w, a):  # type: ignore[no-untyped-def]
     return total
 
 
-@_compile
+@_part
 def _spread(w, f, center, z):  # type: ignore[no-untyped-def]
     """Variance of f, at least a tiny one, and its covariance with z."""
     variance, shared = 0.0, 0.0
@@ -111,7 +109,7 @@ def _spread(w, f, center, z):  # type: ignore[no-untyped-def]
     return max(variance, _TINY), shared
 
 
-@_compile
+@_part
 def _moments(alpha, x, f, slope, bend, w, z, center, gamma, beta):  # type: ignore[no-untyped-def]
     """Sums over the points, with r the residual, d = f - center, f_0 = f' alpha x and f_1 = f':
 
@@ -204,12 +202,12 @@ def explained(f, w, wz, out):  # type: ignore[no-untyped-def]
             out[s, b] = cross * cross / max(square - first * first, _TINY)
 
 
-@_compile
+@_part
 def _is_held(theta, gradient, lower, upper):  # type: ignore[no-untyped-def]
     return (theta <= lower and gradient > 0) or (theta >= upper and gradient < 0)
 
 
-@_compile
+@_part
 def _step(g_0, g_1, h_00, h_01, h_11, damping):  # type: ignore[no-untyped-def]
     """-|H|^-1 g along the axes of H, damped, no longer than 1 along theta_0 or theta_1."""
     middle, half = (h_00 + h_11) / 2, (h_00 - h_11) / 2

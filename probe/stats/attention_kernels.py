@@ -22,10 +22,10 @@ from numba.extending import intrinsic
 
 from probe.compiling import compiled
 from probe.stats.attention_rows import MASKED
-from probe.stats.compile_kernels import inlined, kernel
+from probe.stats.compile_kernels import inlined, kernel, part
 
 # Not reordered: adding and subtracting _ROUND is what rounds.
-_compile_as_written = compiled(nogil=True, fastmath={"contract"}, error_model="numpy")
+_part_as_written = compiled({"contract"}, part=True)
 
 _LOG2_E = np.float32(1.44269504)
 _LN2, _LN2_REST = np.float32(0.693359375), np.float32(-2.12194440e-4)
@@ -100,7 +100,7 @@ def _other_sums(row: Any, keys: Any) -> Any:
     return np.float64(high), total, weighted
 
 
-@kernel
+@part
 def _add_query(sums: Any, patch: Any, other: Any) -> None:
     """Add one query: `patch` and `other` are the sums over the one and the other keys."""
     highest = max(patch[0], other[0])
@@ -118,7 +118,7 @@ def _add_query(sums: Any, patch: Any, other: Any) -> None:
     sums[4] += math.log(total) - weighted / total
 
 
-@kernel
+@part
 def _largest(bits: Any) -> Any:
     """Of float32 given as their bits; -inf of none. Ordered as integers (the magnitude bits of
     negative numbers flipped), because the compiler vectorizes a maximum of integers and not one of
@@ -129,7 +129,7 @@ def _largest(bits: Any) -> Any:
     return _float_of(np.int32(largest ^ ((largest >> _SIGN) & _MAGNITUDE)))  # type: ignore[call-arg]
 
 
-@kernel
+@part
 def _any_nan(row: Any) -> Any:
     for value in row:  # noqa: SIM110 (numba)
         if math.isnan(value):
@@ -137,7 +137,7 @@ def _any_nan(row: Any) -> Any:
     return False
 
 
-@_compile_as_written
+@_part_as_written
 def _exp(x: Any) -> Any:
     """exp of a float32 from _LOWEST to 0."""
     rounded = x * _LOG2_E + _ROUND

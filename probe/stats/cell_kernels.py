@@ -16,7 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from probe import bins
-from probe.stats.compile_kernels import kernel
+from probe.stats.compile_kernels import part
 from probe.stats.sums import CELL_WIDTH, CellSum
 
 SHIFT, FIRST, PER_SIGN = bins.SHIFT, bins.FIRST, bins.PER_SIGN
@@ -37,7 +37,7 @@ _FACTORS = {
 }
 
 
-@kernel
+@part
 def find_cells(bits, indices):  # type: ignore[no-untyped-def]
     """The cells (`bins.CELLS`) of finite values, given as their bits (n,) int32, into indices (n,)
     int32. Without branches, so that it is vectorized."""
@@ -50,7 +50,7 @@ def find_cells(bits, indices):  # type: ignore[no-untyped-def]
         indices[c] = inside if 0 <= k < np.int32(PER_SIGN) else outside
 
 
-@kernel
+@part
 def count_elements(cells, indices, pairs):  # type: ignore[no-untyped-def]
     """Add elements (x, z), two after the other in pairs (2 n,) float64, to their cells (CELLS,
     CELL_WIDTH) of rows without gaps."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from probe.stats.compile_kernels import finite_kernel, inlined, kernel
+from probe.stats.compile_kernels import finite_kernel, finite_part, inlined, part
 from probe.stats.sums import ChannelSum
 from probe.stats.tail_kernels import collect_outside
 
@@ -41,7 +41,7 @@ def add_images(sums: Any, of_images: Any) -> None:
                     mine[c] += others[c]
 
 
-@finite_kernel
+@finite_part
 def _any_outside(row: Any, low: Any, high: Any) -> Any:
     count = 0
     for c in range(row.shape[0]):
@@ -49,7 +49,7 @@ def _any_outside(row: Any, low: Any, high: Any) -> Any:
     return count > 0
 
 
-@finite_kernel
+@finite_part
 def _add_four(sums, x, four, first, end, means, scales, low, high):  # type: ignore[no-untyped-def]
     """Add four rows x[four] of finite values, each normalized by its mean and scale, to the sums of
     the channels first .. end - 1. Is any value outside the bounds?"""
@@ -95,7 +95,7 @@ def add_one(sums: Any, c: Any, x: Any, z: Any) -> None:
     sums[ChannelSum.Z_MAX.value, c] = max(sums[ChannelSum.Z_MAX.value, c], z)
 
 
-@kernel
+@part
 def add_rows(sums, x, rows, means, scales, low, high, flagged, outside):  # type: ignore[no-untyped-def]
     """Add the rows x[rows] of finite values to the sums of their channels, some channels after the
     other, whose sums then stay in the fastest cache; and collect what is outside the bounds."""

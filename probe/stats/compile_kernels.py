@@ -1,17 +1,16 @@
-"""How kernels are compiled (numba): without the GIL, so that several threads can run them, and kept
-on disk (`probe.compiling`).
-"""
+"""How the kernels of the statistics are compiled (`probe.compiling`)."""
 
 from __future__ import annotations
 
-from probe.compiling import compiled
+from probe.compiling import REORDERED, compiled
 
-# Reductions may be reordered (SIMD); NaN and inf keep their meaning, so that a sum tells whether a
-# row or plane is finite.
-_REORDERED = {"reassoc", "contract", "nsz", "arcp"}
-
-kernel = compiled(nogil=True, fastmath=_REORDERED, error_model="numpy")
-inlined = compiled(nogil=True, fastmath=_REORDERED, error_model="numpy", inline="always")
 # Only where there is no NaN: the compiler vectorizes min and max just where it need not care for
 # it. The smallest and largest of nothing are infinite.
-finite_kernel = compiled(nogil=True, fastmath=_REORDERED | {"nnan"}, error_model="numpy")
+_FINITE = REORDERED | {"nnan"}
+
+kernel = compiled(REORDERED)
+finite_kernel = compiled(_FINITE)
+# What other kernels call; `inlined` where numba is to know the types of the caller.
+part = compiled(REORDERED, part=True)
+finite_part = compiled(_FINITE, part=True)
+inlined = compiled(REORDERED, inline="always")

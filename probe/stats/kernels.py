@@ -33,13 +33,13 @@ import numpy as np
 
 from probe.stats.cell_kernels import count_elements, find_cells
 from probe.stats.channel_kernels import add_one, add_rows, begin
-from probe.stats.compile_kernels import inlined, kernel
+from probe.stats.compile_kernels import inlined, kernel, part
 from probe.stats.sums import ChannelSum
 from probe.stats.tail_kernels import collect_outside
 from probe.stats.turns import next_image
 
 
-@kernel
+@part
 def _count_row(cells, bits, row, m, scale, indices, pairs):  # type: ignore[no-untyped-def]
     """Count a row or plane of finite values in the bins; indices (n,) and pairs (2 n,) are room to
     work in."""
@@ -52,7 +52,7 @@ def _count_row(cells, bits, row, m, scale, indices, pairs):  # type: ignore[no-u
     count_elements(cells, indices[:size], pairs)
 
 
-@kernel
+@part
 def _sum(row: Any) -> Any:
     total = 0.0
     for c in range(row.shape[0]):
@@ -60,7 +60,7 @@ def _sum(row: Any) -> Any:
     return total
 
 
-@kernel
+@part
 def _sum_of_squares(row: Any, center: Any) -> Any:
     total = 0.0
     for c in range(row.shape[0]):
@@ -69,7 +69,7 @@ def _sum_of_squares(row: Any, center: Any) -> Any:
     return total
 
 
-@kernel
+@part
 def _reduce_plane(plane: Any, bits: Any, ends: Any) -> Any:
     """Sum and sum of squares of float32 values; the smallest and largest of them, where all are
     finite, into ends (2,), as bits. Ordered as integers (the magnitude bits of negative numbers
@@ -136,7 +136,7 @@ def token_rows(  # type: ignore[no-untyped-def]
         b = next_image(deal, mine)
 
 
-@kernel
+@part
 def _token_image(  # type: ignore[no-untyped-def]
     x, bits, eps, centered, kinds, low, high, cells, sums, means, sigmas, flagged, outside
 ):
@@ -189,7 +189,7 @@ def planes(deal, x, mean, scale, binned, bounds, cells, sums, flagged, outside, 
         b = next_image(deal, mine)
 
 
-@kernel
+@part
 def _plane_image(x, bits, mean, scale, binned, low, high, cells, sums, flagged, outside):  # type: ignore[no-untyped-def]
     channels, size = x.shape
     bad = 0
@@ -243,7 +243,7 @@ def given_rows(deal, x, z, starts, kinds, bounds, cells, sums, flagged, outside,
         b = next_image(deal, mine)
 
 
-@kernel
+@part
 def _given_image(x, bits, z, kinds, low, high, cells, sums, flagged, outside):  # type: ignore[no-untyped-def]
     rows, channels = x.shape
     finite_bits, indices = np.empty(channels, np.int32), np.empty(channels, np.int32)

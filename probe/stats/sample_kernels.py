@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from probe.stats.compile_kernels import kernel
+from probe.stats.compile_kernels import kernel, part
 
 
 @kernel
@@ -15,7 +15,7 @@ def rows_of_both(x: Any, y: Any, batch: Any, position: Any) -> Any:
     return _rows_of(x, batch, position), _rows_of(y, batch, position)
 
 
-@kernel
+@part
 def _rows_of(values: Any, batch: Any, position: Any) -> Any:
     rows = np.empty((len(batch), values.shape[2]), values.dtype)
     for i in range(rows.shape[0]):

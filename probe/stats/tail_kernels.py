@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from probe.stats.compile_kernels import kernel
+from probe.stats.compile_kernels import kernel, part
 
 
-@kernel
+@part
 def collect_outside(line, at, along_rows, low, high, outside):  # type: ignore[no-untyped-def]
     """Note the values outside the bounds of a row (all channels of row `at`; `along_rows`) or of a
     plane (all positions of channel `at`). Is there one?"""

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from probe.stats.compile_kernels import kernel
+from probe.stats.compile_kernels import kernel, part
 
 # Looks at a counter, some tenths of a millisecond: to sleep and wake takes a thread a good part of
 # that, and it is not long where the others have no core.
@@ -34,7 +34,7 @@ def finish_turn(typing_context: Any, turns: Any) -> Any:
     return types.int64(turns), _raised(1, "release")
 
 
-@kernel
+@part
 def next_image(deal: Any, mine: Any) -> Any:
     """The place in the batch of this thread's next image; -1 when all are dealt out.
 
