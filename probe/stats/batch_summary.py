@@ -34,8 +34,12 @@ class Extremes(Protocol):
     def most(self) -> int:
         """So many values at most of one channel beyond one of its bounds can matter."""
 
-    def start(self, sums: NDArray[np.float64]) -> None:
-        """First bounds from the sums (B, ChannelSum, C) of a batch, where there are none yet."""
+    @property
+    def parts(self) -> int:
+        """Of so many parts of a batch, at most, `start` takes the ends; 0 once there are bounds."""
+
+    def start(self, low: NDArray[np.floating], high: NDArray[np.floating]) -> None:
+        """First bounds from the smallest and largest value (n, C) of each of n parts of a batch."""
 
     def collect(
         self,

@@ -25,7 +25,6 @@ from probe.stats.profile import Profile
 from probe.stats.samples import RowChoice, SampleBuffer
 from probe.stats.state import State, fitting, put_under, taken_from
 from probe.stats.summary import summarize
-from probe.stats.sums import ChannelSum
 from probe.stats.tail import ELEMENT, UNCAPPED, Tail
 from probe.stats.token_scale import TokenScale
 
@@ -188,8 +187,12 @@ class _TailCollector:
     def most(self) -> int:
         return max(self._tail.per_channel, UNCAPPED)
 
-    def start(self, sums: NDArray[np.float64]) -> None:
-        self._tail.start(sums[:, ChannelSum.X_MIN], sums[:, ChannelSum.X_MAX])
+    @property
+    def parts(self) -> int:
+        return self._tail.parts
+
+    def start(self, low: NDArray[np.floating], high: NDArray[np.floating]) -> None:
+        self._tail.start(low, high)
 
     def collect(self, values: NDArray, image: NDArray, position: NDArray, channel: NDArray) -> None:
         elements = np.empty(len(values), ELEMENT)

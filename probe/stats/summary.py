@@ -15,17 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from probe.stats import kernels, tail_kernels, torch_summary, triton_summary
+from probe.stats import kernels, outside, tail_kernels, torch_summary, triton_summary
 from probe.stats.batch_summary import BatchSummary, Extremes
 from probe.stats.crew import crew
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm, float32
+from probe.stats.outside import Outside
 from probe.stats.profile import Profile
 from probe.stats.sums import ChannelSum
 from probe.stats.turns import are_finished
-
-# Extreme values collected between two tightenings of the bounds; one row (plane) must fit at least.
-CANDIDATES = 1 << 15
-ROOM = 512  # values outside of the bounds that a kernel collects of an image on its way
 
 _NOWHERE = np.empty(0, np.int64)  # of planes, whose rows are positions
 
@@ -66,57 +63,19 @@ def _summarize_planes(
     x = float32(observed.x)
     images, channels, _ = x.shape
     sums, flagged = _room_for_sums(observed), np.zeros((images, channels), np.uint8)
-    outside = _Outside(images)
+    beyond = Outside(images)
     not_finite = work.run(
         kernels.planes,
         (x, float32(norm.mean), float32(norm.scale), not norm.fixed, extremes.bounds),
-        (sums, flagged, outside.room),
+        (sums, flagged, beyond.room),
         observed,
     )
-    if (most := outside.most) > ROOM:
-        _collect_from_planes(x, flagged & outside.too_many[:, None], sums, extremes)
-    if most:
-        extremes.collect(*tail_kernels.packed(outside.room, _NOWHERE, _NOWHERE))
+    if (too_many := beyond.too_many).any():
+        outside.start(extremes, sums, None if not_finite else x, axis=2)
+        outside.collect_from_planes(x, flagged & too_many[:, None], sums, extremes)
+    if beyond:
+        extremes.collect(*tail_kernels.packed(beyond.room, _NOWHERE, _NOWHERE))
     return BatchSummary(sums, not_finite, None, None)
-
-
-class _Outside:
-    """The values outside of the bounds that the kernels met, by image."""
-
-    def __init__(self, images: int) -> None:
-        self._number = np.zeros(images, np.int64)
-        rows, channels = np.empty((2, images, ROOM), np.int64)
-        # what a kernel takes
-        self.room = np.empty((images, ROOM), np.float32), rows, channels, self._number
-
-    @property
-    def most(self) -> int:
-        """Of one image."""
-        return max(self._number.tolist(), default=0)
-
-    @property
-    def too_many(self) -> NDArray[np.bool_]:
-        """(B,) the images with more than there was room for; they are scanned again."""
-        return self._number > ROOM
-
-
-def _collect_from_planes(
-    x: NDArray[np.float32],
-    flagged: NDArray[np.uint8],
-    sums: NDArray[np.float64],
-    extremes: Extremes,
-) -> None:
-    """Image by image, those planes alone that reach beyond what `start` made of the bounds."""
-    extremes.start(sums)
-    low, high = extremes.bounds
-    flagged = flagged & ((sums[:, ChannelSum.X_MAX] > high) | (sums[:, ChannelSum.X_MIN] < low))
-    for b in np.flatnonzero(flagged.any(axis=1)).tolist():
-
-        def collect(values: NDArray, positions: NDArray, channels: NDArray, b: int = b) -> None:
-            extremes.collect(values, np.full(len(values), b), positions, channels)
-
-        capacity = max(CANDIDATES, x.shape[2])
-        _scan(x[b], False, flagged[b], extremes, collect, capacity)
 
 
 @dataclass(frozen=True)
@@ -171,22 +130,23 @@ def _summarize_rows(
     places = rows.places
     sums, flagged = _room_for_sums(observed), np.zeros(len(rows.x), np.uint8)
     moments = np.empty((2, len(rows.x)))  # mean and sigma of each row
-    outside = _Outside(len(observed.images))
+    beyond = Outside(len(observed.images))
     where = places.starts, places.kinds, extremes.bounds
     if isinstance(norm, GivenNorm):
         z = _valid_rows(norm.z, observed, places)
-        what, into = (rows.x, z, *where), (sums, flagged, outside.room)
+        what, into = (rows.x, z, *where), (sums, flagged, beyond.room)
         not_finite = work.run(kernels.given_rows, what, into, observed)
     else:
         of_norm = (rows.x, norm.eps, norm.centered, *where)
-        and_rows = (sums, moments, flagged, outside.room)
+        and_rows = (sums, moments, flagged, beyond.room)
         not_finite = work.run(kernels.token_rows, of_norm, and_rows, observed)
-    if (most := outside.most) > ROOM:
-        extremes.start(sums)
-        of_row = np.repeat(outside.too_many, np.diff(places.starts))
-        _collect_from_rows(rows, flagged & of_row, observed.positions, extremes)
-    if most:
-        extremes.collect(*tail_kernels.packed(outside.room, places.starts, places.position))
+    if (too_many := beyond.too_many).any():
+        all_count = observed.valid is None and not not_finite
+        outside.start(extremes, sums, float32(observed.x) if all_count else None, axis=1)
+        flagged &= np.repeat(too_many, np.diff(places.starts))
+        outside.collect_from_rows(rows.x, flagged, places.index, observed.positions, extremes)
+    if beyond:
+        extremes.collect(*tail_kernels.packed(beyond.room, places.starts, places.position))
     if isinstance(norm, GivenNorm):
         return BatchSummary(sums, not_finite, None, None)
     return BatchSummary(sums, not_finite, *_by_position(moments, observed, places))
@@ -202,17 +162,6 @@ def _by_position(
     every = np.full((2, shape[1] * shape[2]), np.nan)
     every[:, places.index] = moments
     return every.reshape(shape)
-
-
-def _collect_from_rows(
-    rows: _Rows, flagged: NDArray[np.uint8], positions: int, extremes: Extremes
-) -> None:
-    def collect(values: NDArray, row: NDArray, channels: NDArray) -> None:
-        image, position = np.divmod(rows.places.index[row], positions)
-        extremes.collect(values, image, position, channels)
-
-    capacity = max(CANDIDATES, rows.x.shape[1])
-    _scan(rows.x, True, flagged, extremes, collect, capacity)
 
 
 @dataclass(frozen=True)
@@ -245,24 +194,3 @@ def _by_group(groups: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], NDAr
     order = np.argsort(of_image, kind="stable")
     present, starts = np.unique(of_image[order], return_index=True)
     return order, np.append(starts, len(order)), present
-
-
-def _scan(
-    x: NDArray,
-    along_rows: bool,
-    flagged: NDArray,
-    extremes: Extremes,
-    collect: Callable[..., None],
-    capacity: int,
-) -> None:
-    """Hand the values outside the bounds to `collect`, a buffer at a time; the tighter bounds hold
-    for the rest.
-    """
-    values = np.empty(capacity, np.float32)
-    rows, channels = np.empty((2, capacity), np.int64)
-    number, start = np.zeros(1, np.int64), 0
-    outside = values, rows, channels, number
-    while start < len(x):
-        start = tail_kernels.scan(x, along_rows, flagged, *extremes.bounds, start, outside)
-        if count := int(number[0]):
-            collect(values[:count], rows[:count], channels[:count])

@@ -49,14 +49,19 @@ class Tail:
             np.full(channels, -np.inf, np.float32),
         )
 
-    def start(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
-        """First bounds from the extremes (B, C) of each image and channel, each the value of an
-        element; nothing once bounds are set.
+    @property
+    def parts(self) -> int:
+        """How many values of one channel, at most, `start` takes; 0 once there are bounds."""
+        return 0 if self._count else self.per_channel
+
+    def start(self, low: NDArray[np.floating], high: NDArray[np.floating]) -> None:
+        """First bounds from the ends (n, C) of n parts of the first images, each the value of an
+        element; nothing where there are more than `parts`.
 
         The per_sign-th largest of them bounds what can enter: no channel counts more than its cap.
         It may enter itself.
         """
-        if self._count or len(low) > self.per_channel or low.size < max(self.per_sign, UNCAPPED):
+        if len(low) > self.parts or low.size < max(self.per_sign, UNCAPPED):
             return
         take = max(self.per_sign, UNCAPPED) - 1
         ends = np.array(

@@ -40,7 +40,7 @@ def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> Batch
     if cells is not None:
         profile.add(*cells)
     profile.batches += 1
-    extremes.start(sums)
+    extremes.start(sums[:, ChannelSum.X_MIN], sums[:, ChannelSum.X_MAX])
     _collect_extremes(x, kept, extremes)
     return BatchSummary(sums, count, mean, sigma)
 

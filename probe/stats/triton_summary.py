@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from probe.stats.batch_summary import BatchSummary, Extremes
 from probe.stats.observed import Observed, TokenNorm
 from probe.stats.profile import Profile
+from probe.stats.sums import ChannelSum
 from probe.stats.transfer import to_host
 from probe.stats.triton_launch import launch
 
@@ -45,7 +46,7 @@ def summarize(observed: Observed, profile: Profile, extremes: Extremes) -> Batch
     if len(reduced.groups):
         profile.add_later(reduced.cells, reduced.groups)
     profile.batches += 1
-    extremes.start(sums)
+    extremes.start(sums[:, ChannelSum.X_MIN], sums[:, ChannelSum.X_MAX])
     _hand_over(values, places, observed, extremes)
     if isinstance(observed.norm, TokenNorm):
         return BatchSummary(sums, int(not_finite), means, sigmas)

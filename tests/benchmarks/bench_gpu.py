@@ -84,13 +84,13 @@ def machine(device: torch.device) -> dict[str, Any]:
 class NothingOutside:
     """Extremes that nothing lies beyond."""
 
-    most = 50
+    most, parts = 50, 0
 
     def __init__(self, channels: int) -> None:
         ends = np.full(channels, np.inf, np.float32)
         self.bounds: Bounds = (-ends, ends)
 
-    def start(self, sums: Any) -> None:
+    def start(self, *_: Any) -> None:
         pass
 
     def collect(self, *_: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from probe.records import Plan
 from probe.stats.layer import LayerStatistics
@@ -40,12 +41,33 @@ def collected(batches, plan=PLAN):
 @pytest.mark.parametrize("batch", [1, 5, 12])
 def test_the_tail_is_the_capped_top_of_everything(norm, batch, monkeypatch):
     # many tightenings of the bounds within one image
-    monkeypatch.setattr("probe.stats.summary.CANDIDATES", 64)
+    monkeypatch.setattr("probe.stats.outside.CANDIDATES", 64)
     x = tokens(12, 40, 15)
     statistics = collected([observed(x[i : i + batch], norm, first=i) for i in range(0, 12, batch)])
     np.testing.assert_array_equal(
         np.sort(statistics.tail.elements()["value"]), brute_force(x.reshape(-1, 15).numpy(), PLAN)
     )
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("images", [1, 3])
+def test_bounds_from_parts_of_the_first_images_keep_all_that_belongs_to_the_tail(norm, images):
+    plan = Plan(images=images, samples=5, tail=320)
+    x = tokens(images, 53, 40)  # 53: some positions are in no part
+    statistics = collected([observed(x, norm)], plan)
+    np.testing.assert_array_equal(
+        np.sort(statistics.tail.elements()["value"]), brute_force(x.reshape(-1, 40).numpy(), plan)
+    )
+
+
+def test_tokens_that_enter_no_sum_do_not_push_others_out_of_the_tail():
+    plan = Plan(images=2, samples=5, tail=320)
+    x = tokens(2, 50, 40)
+    x[:, :25] = 1e4
+    x[:, :25, 7] = torch.inf
+    elements = collected([observed(x, "token")], plan).tail.elements()
+    counted = x[:, 25:].reshape(-1, 40).numpy()
+    np.testing.assert_array_equal(np.sort(elements["value"]), brute_force(counted, plan))
 
 
 @pytest.mark.parametrize("norm", NORMS)

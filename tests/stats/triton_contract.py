@@ -24,10 +24,10 @@ class Collected:
     """Extremes with fixed bounds that keeps what it is handed, by (image, position, channel)."""
 
     def __init__(self, low, high, most=50):
-        self.bounds, self.most = (low, high), most
+        self.bounds, self.most, self.parts = (low, high), most, 0
         self.values = {}
 
-    def start(self, sums):
+    def start(self, *_):
         pass
 
     def collect(self, values, image, position, channel):
