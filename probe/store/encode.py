@@ -51,7 +51,7 @@ def write_table(
     Raises ValueError for missing columns or values that do not fit their type.
     """
     parts = data if isinstance(data, Iterator) else iter([data])
-    groups = _in_groups(_typed(name, part) for part in parts)
+    groups = (_typed(name, group) for group in _in_groups(map(_arrow, parts)))
     first = next(groups, TABLES[name].empty_table())
     texts = [field.name for field in first.schema if _is_text(field.type)]
     schema = _noted(first.schema, metadata)
@@ -93,10 +93,9 @@ def parquet_bytes(table: pa.Table, dictionaries: list[str]) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _typed(name: str, data: Data) -> pa.Table:
+def _typed(name: str, table: pa.Table) -> pa.Table:
     """With the columns and types of a table of TABLES, and whatever other columns there are."""
     schema = TABLES[name]
-    table = _arrow(data)
     missing = [column for column in schema.names if column not in table.column_names]
     if missing:
         raise ValueError(f"table {name!r} lacks the columns {', '.join(missing)}")

@@ -51,11 +51,11 @@ def moments_columns(
     return _table(layer, columns)
 
 
-def profile_columns(layer: Layer, statistics: LayerStatistics) -> pa.Table:
-    """One row per non-empty cell; none of an affine layer, whose channels are lines."""
-    kind, group, index, cells = statistics.profile.rows()
+def profile_columns(layer: Layer, statistics: LayerStatistics) -> pa.Table | None:
+    """One row per non-empty cell; None for an affine layer, whose channels are lines."""
     if layer.affine:
-        kind, group, index, cells = kind[:0], group[:0], index[:0], cells[:0]
+        return None
+    kind, group, index, cells = statistics.profile.rows()
     tokens = pa.DictionaryArray.from_arrays(kind.astype(np.int8), pa.array(TOKENS))
     columns = {
         "tokens": tokens.cast(pa.string()),

@@ -43,17 +43,19 @@ def write_layers(
     writer: RunWriter, module: nn.Module, captured: CapturedLayers, report: Progress
 ) -> list[dict[str, Any]]:
     """Tables and samples by two threads, as compression releases the GIL; no more at a time, since
-    each takes tens of megabytes. Returns the manifest's layer records.
+    each takes tens of megabytes. The widest layers come first, so that both end together. Returns
+    the manifest's layer records.
     """
     modules = {name: child for name, child, _ in norm_modules(module)}
     called = [_Called(layer, each, modules) for layer, each in captured if each is not None]
+    widest_first = sorted(called, key=lambda each: -each.layer.channels)
     report("store", 0, len(called))
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(_Called.settle, called))
         tables_written = pool.submit(_write_tables, writer, called)
-        samples = [pool.submit(each.write_samples, writer) for each in called]
+        samples = [pool.submit(each.write_samples, writer) for each in widest_first]
         errors = {}
-        for count, (each, error) in enumerate(zip(called, samples, strict=True), start=1):
+        for count, (each, error) in enumerate(zip(widest_first, samples, strict=True), start=1):
             errors[each.layer.name] = error.result()
             report("store", count, len(called))
         tables_written.result()
@@ -91,6 +93,6 @@ def _write_tables(writer: RunWriter, called: list[_Called]) -> None:
     """Layer by layer: all of a table at once takes tens of megabytes."""
     writer.write_table("moments", (each.moments() for each in called))
     seen = [(each.layer, each.statistics) for each in called]
-    writer.write_table("profile", (tables.profile_columns(*each) for each in seen))
-    rows = (tables.token_columns(*each) for each in seen)
-    writer.write_table("rows", (each for each in rows if each is not None))
+    for name, columns in (("profile", tables.profile_columns), ("rows", tables.token_columns)):
+        parts = (columns(layer, statistics) for layer, statistics in seen)
+        writer.write_table(name, (part for part in parts if part is not None))
