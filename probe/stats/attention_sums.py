@@ -4,6 +4,9 @@ part that fits the cache at a time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,12 +16,15 @@ from probe.stats import attention_kernels
 from probe.stats.attention import VALUES, Geometry
 from probe.stats.attention_rows import row_statistics
 from probe.stats.attention_scores import Scores
-from probe.stats.crew import crew
+from probe.stats.crew import crew, one_core_each
 
 # scores looked at together: on the CPU they stay in the cache, on a GPU they fill it; 2 and 16 MB
 # of float32
 CHUNK = {"cpu": 2**19}
 LARGE_CHUNK = 2**22
+
+# rows, heads, queries: those of equal rows and heads add to the same sums, one after the other
+Part: TypeAlias = tuple[slice, slice, list[slice]]
 
 
 def attention_sums(
@@ -32,11 +38,38 @@ def attention_sums(
     real = _real(geometry, images, valid, device)
     distances = torch.tensor(geometry.distances, device=device, dtype=scores.dtype)
     sums = torch.zeros(rows * heads, 1 + len(VALUES), dtype=torch.float64, device=device)
-    for row, head, query in chunks(scores.shape, prefix, CHUNK.get(device.type, LARGE_CHUNK)):
+
+    def add(row: slice, head: slice, queries: list[slice]) -> None:
         of_rows = None if real is None else real[row].repeat_interleave(head.stop - head.start, 0)
         groups = slice(row.start * heads + head.start, (row.stop - 1) * heads + head.stop)
-        _add_part(sums[groups], scores, (row, head, query), prefix, distances, of_rows)
+        for query in queries:
+            _add_part(sums[groups], scores, (row, head, query), prefix, distances, of_rows)
+
+    _deal(add, scores.shape, prefix, device)
     return sums.view(images, rows // images, heads, -1).sum(1).cpu().numpy()
+
+
+def _deal(
+    add: Callable[..., None], shape: tuple[int, int, int, int], prefix: int, device: torch.device
+) -> None:
+    """Have all parts added; on the CPU by several threads, each of which computes scores and reads
+    them on its own core. Between two steps that both divide their work, threads would have to wake
+    each other eight times a layer.
+    """
+    if device.type != "cpu":
+        for part in chunks(shape, prefix, CHUNK.get(device.type, LARGE_CHUNK)):
+            add(*part)
+        return
+    with one_core_each() as threads:
+        parts = chunks(shape, prefix, CHUNK["cpu"], at_least=2 * threads)
+        todo = iter(parts)
+
+        def work() -> None:
+            with torch.no_grad():  # which is a matter of each thread
+                for part in todo:
+                    add(*part)
+
+        crew(min(threads, len(parts)) - 1).together(work)
 
 
 def _add_part(
@@ -67,28 +100,20 @@ def compiled_for(scores: Tensor) -> bool:
 
 
 def _add_compiled(sums: Tensor, scores: Tensor, distances: Tensor, prefix: int) -> None:
-    """Add `row_statistics` by the kernel: this thread and its helpers take the next rows in
-    turn.
-    """
+    """Add `row_statistics` by the kernel."""
     into, of_scores, of_pairs = (t.numpy() for t in (sums, scores.contiguous(), distances))
-    threads = min(torch.get_num_threads(), len(into))
-    step = len(into) if threads == 1 else -(-len(into) // (2 * threads))
-    todo = iter([slice(start, start + step) for start in range(0, len(into), step)])
-
-    def work() -> None:
-        for rows in todo:
-            attention_kernels.add_rows(of_scores[rows], of_pairs, prefix, into[rows])
-
-    crew(threads - 1).together(work)
+    attention_kernels.add_rows(of_scores, of_pairs, prefix, into)
 
 
 def chunks(
-    shape: tuple[int, int, int, int], prefix: int, limit: int
-) -> list[tuple[slice, slice, slice]]:
-    """(rows, heads, queries) such that each part has about `limit` scores or is a single query;
-    prefix queries are left out.
+    shape: tuple[int, int, int, int], prefix: int, limit: int, at_least: int = 1
+) -> list[Part]:
+    """Rows and heads, and the queries by which they are read, such that there are `limit` scores at
+    a time at most, or a single query; prefix queries are left out. Where there are heads for it,
+    `at_least` so many parts.
     """
     rows, heads, length, keys = shape
+    limit = min(limit, max(length * keys, rows * heads * length * keys // at_least))
     queries = max(1, min(length, limit // keys))
     per_head = max(1, min(heads, limit // (queries * keys))) if queries == length else 1
     per_row = max(1, min(rows, limit // (heads * length * keys))) if per_head == heads else 1
@@ -96,11 +121,10 @@ def chunks(
         (
             slice(r, min(r + per_row, rows)),
             slice(h, min(h + per_head, heads)),
-            slice(q, min(q + queries, length)),
+            [slice(q, min(q + queries, length)) for q in range(prefix, length, queries)],
         )
         for r in range(0, rows, per_row)
         for h in range(0, heads, per_head)
-        for q in range(prefix, length, queries)
     ]
 
 

@@ -8,9 +8,28 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
+
+import torch
+
+
+@contextmanager
+def one_core_each() -> Iterator[int]:
+    """Operations of torch in this thread stay on its core inside of the block, as they always do in
+    the helpers of a crew. Gives how many threads there may be for that.
+
+    How many threads an operation takes is a matter of the thread that asks for it (`nthreads-var`
+    of OpenMP).
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Crew:
@@ -22,9 +41,11 @@ class Crew:
     def __init__(self, helpers: int) -> None:
         self._helpers = helpers
         self._calls: SimpleQueue = SimpleQueue()
-        for number in range(helpers):
-            name = f"probe-stats-{number}"
-            threading.Thread(target=self._serve, name=name, daemon=True).start()
+        with one_core_each():  # and a thread of torch begins with as many cores as the last one set
+            for number in range(helpers):
+                name = f"probe-stats-{number}"
+                threading.Thread(target=self._serve, name=name, daemon=True).start()
+            self.together(torch.get_num_threads)
 
     def together(
         self,

@@ -4,6 +4,8 @@ merging.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -181,20 +183,42 @@ def test_a_chunk_holds_the_limit_at_most_and_all_chunks_hold_every_patch_query_o
     shape, limit
 ) -> None:
     seen = np.zeros((shape[0], shape[1], shape[2]), int)
-    for rows, heads, queries in chunks(shape, 1, limit):
-        assert (rows.stop - rows.start) * (heads.stop - heads.start) * (
-            queries.stop - queries.start
-        ) * shape[3] <= limit
-        seen[rows, heads, queries] += 1
+    for rows, heads, parts in chunks(shape, 1, limit):
+        for queries in parts:
+            assert (rows.stop - rows.start) * (heads.stop - heads.start) * (
+                queries.stop - queries.start
+            ) * shape[3] <= limit
+            seen[rows, heads, queries] += 1
     assert (seen[:, :, 1:] == 1).all()
     assert (seen[:, :, 0] == 0).all()
 
 
-def test_the_number_of_threads_changes_no_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("shape", "most"), [((1, 12, 197, 197), 12), ((2, 3, 49, 49), 6), ((1, 1, 1025, 1025), 1)]
+)
+@pytest.mark.parametrize("threads", [1, 2, 16])
+def test_there_are_parts_for_every_thread_as_far_as_there_are_heads(shape, most, threads) -> None:
+    parts = chunks(shape, 1, 2**19, at_least=2 * threads)
+    assert min(2 * threads, most) <= len(parts) <= most
+
+
+@pytest.fixture
+def threads_of_torch() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("limit", [40, 2**19])  # one with several parts of the queries
+def test_the_number_of_threads_changes_no_digit(
+    limit: int, monkeypatch: pytest.MonkeyPatch, threads_of_torch: None
+) -> None:
+    monkeypatch.setitem(summing.CHUNK, "cpu", limit)
     sums = []
     for threads in (1, 2, 3):
-        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        torch.set_num_threads(threads)
         sums.append(attention_sums(product(rows=3), geometry(), 3))
+        assert torch.get_num_threads() == threads
     np.testing.assert_array_equal(sums, [sums[0]] * 3)
 
 

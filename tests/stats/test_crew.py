@@ -6,8 +6,9 @@ import os
 import threading
 
 import pytest
+import torch
 
-from probe.stats.crew import Crew, crew
+from probe.stats.crew import Crew, crew, one_core_each
 
 
 def test_everyone_works() -> None:
@@ -26,6 +27,24 @@ def test_without_helpers_the_work_is_done_here() -> None:
     workers: list[int] = []
     Crew(0).together(lambda: workers.append(threading.get_ident()))
     assert workers == [threading.get_ident()]
+
+
+def test_helpers_and_who_works_with_them_keep_operations_of_torch_on_one_core() -> None:
+    asking, cores = threading.get_ident(), {}
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        helpers = Crew(1)
+        assert torch.get_num_threads() == 3
+        with one_core_each() as threads:
+            helpers.together(lambda: cores.update({threading.get_ident(): torch.get_num_threads()}))
+        assert torch.get_num_threads() == 3
+        helpers.together(lambda: cores.update({threading.get_ident(): torch.get_num_threads()}))
+    finally:
+        torch.set_num_threads(before)
+    assert threads == 3
+    assert cores.pop(asking) == 3
+    assert list(cores.values()) == [1]
 
 
 def test_what_comes_first_is_done_while_the_helpers_work() -> None:
