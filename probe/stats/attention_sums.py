@@ -22,6 +22,7 @@ from probe.stats.crew import crew, one_core_each
 # of float32
 CHUNK = {"cpu": 2**19}
 LARGE_CHUNK = 2**22
+PARTS = 16  # for as many threads; not as many as there are, so that their number changes no digit
 
 # rows, heads, queries: those of equal rows and heads add to the same sums, one after the other
 Part: TypeAlias = tuple[slice, slice, list[slice]]
@@ -61,7 +62,7 @@ def _deal(
             add(*part)
         return
     with one_core_each() as threads:
-        parts = chunks(shape, prefix, CHUNK["cpu"], at_least=2 * threads)
+        parts = chunks(shape, prefix, CHUNK["cpu"], at_least=PARTS)
         todo = iter(parts)
 
         def work() -> None:
