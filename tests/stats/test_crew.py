@@ -30,21 +30,23 @@ def test_without_helpers_the_work_is_done_here() -> None:
 
 
 def test_helpers_and_who_works_with_them_keep_operations_of_torch_on_one_core() -> None:
-    asking, cores = threading.get_ident(), {}
-    before = torch.get_num_threads()
+    asking, before = threading.get_ident(), torch.get_num_threads()
+
+    def cores(helpers: Crew) -> tuple[int, int]:
+        """Of this thread, of the helper."""
+        by_thread: dict[int, int] = {}
+        helpers.together(lambda: by_thread.update({threading.get_ident(): torch.get_num_threads()}))
+        return by_thread.pop(asking), *by_thread.values()
+
     torch.set_num_threads(3)
     try:
         helpers = Crew(1)
-        assert torch.get_num_threads() == 3
+        assert cores(helpers) == (3, 1)
         with one_core_each() as threads:
-            helpers.together(lambda: cores.update({threading.get_ident(): torch.get_num_threads()}))
-        assert torch.get_num_threads() == 3
-        helpers.together(lambda: cores.update({threading.get_ident(): torch.get_num_threads()}))
+            assert (threads, *cores(helpers)) == (3, 1, 1)
+        assert cores(helpers) == (3, 1)
     finally:
         torch.set_num_threads(before)
-    assert threads == 3
-    assert cores.pop(asking) == 3
-    assert list(cores.values()) == [1]
 
 
 def test_what_comes_first_is_done_while_the_helpers_work() -> None:
