@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probe.stats import attention_kernels
-from probe.stats.attention import VALUES, Geometry
+from probe.stats.attention import VALUES, Geometry, HeadSums
 from probe.stats.attention_rows import row_statistics
 from probe.stats.attention_scores import Scores
 from probe.stats.crew import crew, one_core_each
+from probe.stats.results import Arrays
+from probe.stats.transfer import sent, to_device
 
 # scores looked at together: on the CPU they stay in the cache, on a GPU they fill it; 2 and 16 MB
 # of float32
@@ -30,14 +32,14 @@ Part: TypeAlias = tuple[slice, slice, list[slice]]
 
 def attention_sums(
     scores: Scores, geometry: Geometry, images: int, valid: NDArray[np.bool_] | None = None
-) -> NDArray[np.float64]:
-    """Sums (B, H, 5) over query patches of one call: number of queries, then VALUES. `valid` (B,
-    patches) is False at padding.
+) -> Tensor:
+    """Sums (B, H, 5) float64 over query patches of one call: number of queries, then VALUES; on the
+    device of the scores, which is not waited for. `valid` (B, patches) is False at padding.
     """
     rows, heads, _, _ = scores.shape
     prefix, device = geometry.prefix, scores.device
     real = _real(geometry, images, valid, device)
-    distances = torch.tensor(geometry.distances, device=device, dtype=scores.dtype)
+    distances = sent(torch.tensor(geometry.distances, dtype=scores.dtype), device)
     sums = torch.zeros(rows * heads, 1 + len(VALUES), dtype=torch.float64, device=device)
 
     def add(row: slice, head: slice, queries: list[slice]) -> None:
@@ -47,7 +49,24 @@ def attention_sums(
             _add_part(sums[groups], scores, (row, head, query), prefix, distances, of_rows)
 
     _deal(add, scores.shape, prefix, device)
-    return sums.view(images, rows // images, heads, -1).sum(1).cpu().numpy()
+    return sums.view(images, rows // images, heads, -1).sum(1)
+
+
+class PendingHeads:
+    """Sums of one call on a device, see `results.Pending`."""
+
+    urgent = False
+
+    def __init__(self, heads: HeadSums, sums: Tensor) -> None:
+        self._heads, self.tensors = heads, {"sums": sums}
+
+    def rest(self, arrays: Arrays) -> dict[str, Tensor]:
+        return {}
+
+    def keep(self) -> None: ...
+
+    def count(self, arrays: Arrays) -> None:
+        self._heads.update(arrays["sums"])
 
 
 def _deal(
@@ -150,4 +169,4 @@ def _real(
         real &= ~geometry.outside
     if valid is not None:
         real &= valid.reshape(images, 1, -1)
-    return torch.from_numpy(real).flatten(0, 1).to(device)
+    return to_device(real.reshape(-1, real.shape[2]), device)

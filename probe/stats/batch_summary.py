@@ -1,5 +1,5 @@
-"""What one batch of one layer is reduced to beside its profile, and who collects the extreme values
-meanwhile; shared by the two backends.
+"""What one batch of one layer is reduced to: on the CPU beside its profile, while somebody collects
+the extreme values; on a device by one of two backends, which leave all of it there.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 
 @dataclass
@@ -24,15 +25,17 @@ class BatchSummary:
 Bounds = tuple[NDArray[np.float32], NDArray[np.float32]]  # low and high (C,)
 
 
+def leaves_some_inside(bounds: Bounds) -> bool:
+    """Do the bounds leave values inside, in every channel?"""
+    low, high = bounds
+    return bool((low < np.inf).all() and (high > -np.inf).all())
+
+
 class Extremes(Protocol):
     """Collects the values outside its bounds, which only ever tighten."""
 
     @property
     def bounds(self) -> Bounds: ...
-
-    @property
-    def most(self) -> int:
-        """So many values at most of one channel beyond one of its bounds can matter."""
 
     @property
     def parts(self) -> int:
@@ -49,3 +52,29 @@ class Extremes(Protocol):
         channel: NDArray[np.int64],
     ) -> None:
         """Take values (n,) with their image in the batch, position and channel."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Values for the tail. `count` (1,) says how many lie outside of the bounds; up to `capacity`
+    they are listed from 0 on, in any order. Where there are more, the list holds the largest and
+    the smallest of each channel instead, with gaps of place -1.
+    """
+
+    values: Tensor  # (n,) float32
+    places: Tensor  # (n,) int64: (image * P + position) * C + channel
+    count: Tensor
+    capacity: int
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """One batch of one layer, still on its device."""
+
+    sums: Tensor  # (ChannelSum, C) float64
+    not_finite: Tensor  # () int64, elements that entered no sum
+    means: Tensor  # (B, P) float64 of TokenNorm, NaN at padding; else empty
+    sigmas: Tensor
+    cells: Tensor  # (kinds, groups, CELLS, CellSum) float64, no groups of a line
+    groups: NDArray[np.int64]  # (groups,)
+    candidates: Candidates

@@ -63,32 +63,33 @@ class Measure:
 
     def decoded(self, fixed: Tensor) -> Tensor:
         """The cells (..., CELLS, CellSum) float64 of those above."""
-        values = fixed[..., : len(CellSum)].double() * self._units(fixed.device)
+        values = fixed[..., : len(CellSum)].double() * _units(self, fixed.device)
         cells = values.new_empty(*values.shape[:-2], CELLS, len(CellSum))
         cells[..., :FIRST_OPEN, :] = values[..., :FIRST_OPEN, :]
         both_ends = values[..., FIRST_OPEN:, :].unflatten(-2, (2, OPEN))
         cells[..., FIRST_OPEN:, :] = both_ends.sum(dim=-2)
         return cells
 
-    def _units(self, device: torch.device) -> Tensor:
-        """(FIXED_CELLS, CellSum) of the whole numbers."""
-        x, z = _x_units(device), torch.full((), self.z_unit, dtype=torch.float64, device=device)
-        units = {
-            CellSum.X: x,
-            CellSum.Z: z,
-            CellSum.XX: x * x,
-            CellSum.ZZ: z * z,
-            CellSum.XZ: x * z,
-            CellSum.COUNT: torch.full_like(z, self.quantum),
-        }
-        columns = [units[name].expand(FIXED_CELLS) for name in CellSum]
-        return torch.stack(columns, dim=1) / self.quantum
+
+@functools.lru_cache(maxsize=64)
+def _units(measure: Measure, device: torch.device) -> Tensor:
+    """(FIXED_CELLS, CellSum) of the whole numbers."""
+    x, z = _x_units(), torch.tensor(measure.z_unit, dtype=torch.float64)
+    units = {
+        CellSum.X: x,
+        CellSum.Z: z,
+        CellSum.XX: x * x,
+        CellSum.ZZ: z * z,
+        CellSum.XZ: x * z,
+        CellSum.COUNT: torch.full_like(z, measure.quantum),
+    }
+    columns = [units[name].expand(FIXED_CELLS) for name in CellSum]
+    return (torch.stack(columns, dim=1) / measure.quantum).to(device)
 
 
-@functools.cache
-def _x_units(device: torch.device) -> Tensor:
+def _x_units() -> Tensor:
     """The power of two (FIXED_CELLS,) float64 that x is measured in, per cell."""
     inner = MIN_EXPONENT + (torch.arange(PER_SIGN) >> MANTISSA_BITS)
     outer = MAX_EXPONENT + 1 + torch.arange(OPEN)
     exponents = torch.cat([inner, inner, torch.tensor([MIN_EXPONENT]), outer, outer])
-    return torch.exp2(exponents.double()).to(device)
+    return torch.exp2(exponents.double())

@@ -8,7 +8,7 @@ order of either does not matter beyond rounding.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 
 from probe.records import Plan
 from probe.stats import tail_kernels
-from probe.stats.batch_summary import Bounds
+from probe.stats.batch_summary import BatchSummary, Bounds
+from probe.stats.device_batch import DeviceBatch
+from probe.stats.device_summary import reduce
 from probe.stats.lookup import ElementLookup, normalized_rows, of_tokens, sampled_rows
 from probe.stats.moments import Moments
 from probe.stats.observed import Observed, PlaneNorm, is_line
 from probe.stats.profile import Profile
-from probe.stats.samples import RowChoice, SampleBuffer
+from probe.stats.results import Arrays, Results, count_now
+from probe.stats.samples import CandidateRows, RowChoice, SampleBuffer
 from probe.stats.state import State, fitting, put_under, taken_from
 from probe.stats.summary import summarize
-from probe.stats.tail import ELEMENT, UNCAPPED, Tail
+from probe.stats.tail import ELEMENT, Tail
 from probe.stats.token_scale import TokenScale
 
 
@@ -48,15 +51,22 @@ class LayerStatistics:
         self.uniform = SampleBuffer(plan.samples)
         self.prefix = SampleBuffer(plan.prefix)
         self.tail = Tail(channels, plan.tail_per_sign, plan.tail_per_channel)
-        self._whole = 0
         self.not_finite = 0
         self.positions = 0  # per image, the largest seen
         self.prefix_tokens = 0
         # mean and scale (C,) of a fixed PlaneNorm: there z is a line of x
         self.line: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
-    def update(self, observed: Observed, choice: RowChoice) -> None:
-        """Add one batch. Reads the tensors now and keeps no reference to them."""
+    def update(self, observed: Observed, choice: RowChoice, results: Results | None = None) -> None:
+        """Add one batch. Reads the tensors now and keeps no reference to them.
+
+        On a device that is enqueued alone, and counted by `results` once they have fetched it;
+        without them it is waited for.
+        """
+        if not observed.x.is_cpu:
+            pending = _Pending(self, self._on_device(observed, choice))
+            count_now(pending) if results is None else results.add(pending)
+            return
         self.tail.planes = observed.by_plane
         if self.line is None and is_line(observed):
             assert isinstance(observed.norm, PlaneNorm)
@@ -64,19 +74,36 @@ class LayerStatistics:
         collector = _TailCollector(self.tail, observed.images)
         sample = functools.partial(self._sample, observed, choice)
         summary = summarize(observed, self.profile, collector, meanwhile=sample)
+        self.tail.resolve(ElementLookup(observed, summary).fill)
+        self._add(summary, observed)
+
+    def _add(self, summary: BatchSummary, batch: Observed | DeviceBatch) -> None:
         self.moments.update(summary)
         if summary.sigmas is not None:
             self.scale.update(summary.sigmas)
-        self.tail.resolve(ElementLookup(observed, summary).fill)
         self.not_finite += summary.not_finite
-        self.positions = max(self.positions, observed.positions)
-        self.prefix_tokens = max(self.prefix_tokens, observed.prefix_tokens)
-        self._whole = self.profile.batches
+        self.positions = max(self.positions, batch.positions)
+        self.prefix_tokens = max(self.prefix_tokens, batch.prefix_tokens)
 
-    @property
-    def whole(self) -> bool:
-        """Holds it whole batches only? Not after an error in the midst of `update`."""
-        return self.profile.batches == self._whole
+    def _on_device(self, observed: Observed, choice: RowChoice) -> DeviceBatch:
+        """All that takes memory of the device, and nothing that counts."""
+        below = self.uniform.below, self.prefix.below
+        rows = choice(observed.images, observed.valid, below)
+        rows = rows.fewest(self.uniform.size, self.prefix.size)
+        bounds = self.tail.bounds
+        reduced = reduce(observed, bounds, self.tail.most)
+        self.profile.make_room(reduced.cells)
+        return DeviceBatch(observed, reduced, rows, bounds)
+
+    def _add_from_device(self, batch: DeviceBatch, arrays: Arrays) -> None:
+        self.tail.planes = batch.by_plane
+        if self.line is None and batch.is_line:
+            self.line = arrays["mean"].copy(), arrays["scale"].copy()
+        self._keep(batch.rows, batch.images, batch.columns(arrays))
+        elements = batch.elements(arrays, self.tail.bounds)
+        if len(elements):
+            self.tail.add(elements)
+        self._add(batch.summary(arrays), batch)
 
     def _sample(self, observed: Observed, choice: RowChoice) -> None:
         """The rows of both draws, read together."""
@@ -88,11 +115,17 @@ class LayerStatistics:
         z = []
         if self.line is None:
             z = normalized_rows(observed, x, rows.batch, rows.position)
-        images = observed.images[rows.batch]
+        self._keep(rows, observed.images, [x, y, *z])
+
+    def _keep(
+        self, rows: CandidateRows, images: NDArray[np.int64], columns: Sequence[NDArray]
+    ) -> None:
+        """Columns (n, ...) of the rows, each in its draw."""
+        of_row = images[rows.batch]
         first, then = slice(rows.uniform), slice(rows.uniform, None)
         for buffer, part in ((self.uniform, first), (self.prefix, then)):
-            columns = [column[part] for column in (x, y, *z)]
-            buffer.add(rows.key[part], images[part], rows.position[part], columns)
+            own = [column[part] for column in columns]
+            buffer.add(rows.key[part], of_row[part], rows.position[part], own)
 
     def settle(self) -> None:
         """Bring samples and tail into their final form; reading them changes nothing after that, so
@@ -170,6 +203,20 @@ class SampledRows:
         return self.normalize()
 
 
+class _Pending:
+    """A batch of one layer that was enqueued on its device."""
+
+    def __init__(self, statistics: LayerStatistics, batch: DeviceBatch) -> None:
+        self._statistics, self._batch = statistics, batch
+        self.tensors, self.rest, self.urgent = batch.tensors, batch.rest, batch.urgent
+
+    def keep(self) -> None:
+        self._statistics.profile.add_later(*self._batch.take_cells())
+
+    def count(self, arrays: Arrays) -> None:
+        self._statistics._add_from_device(self._batch, arrays)
+
+
 _PARTS = ("moments", "profile", "scale", "uniform", "prefix", "tail")
 
 
@@ -182,10 +229,6 @@ class _TailCollector:
     @property
     def bounds(self) -> Bounds:
         return self._tail.bounds
-
-    @property
-    def most(self) -> int:
-        return max(self._tail.per_channel, UNCAPPED)
 
     @property
     def parts(self) -> int:

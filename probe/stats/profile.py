@@ -8,8 +8,6 @@ a bin. A layer whose channels are fixed lines has no profile: their moments say 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -27,7 +25,6 @@ class Profile:
 
     def __init__(self) -> None:
         self._cells = no_cells(1, GROUPS)
-        self.batches = 0  # added on an accelerator, whose memory may run out
         self._waiting: Tensor | None = None  # (kinds, GROUPS, CELLS, CellSum), on a device
 
     @property
@@ -39,27 +36,31 @@ class Profile:
             self._cells[: len(waiting), ..., : len(CellSum)] += waiting
         return self._cells
 
-    def add_later(self, cells: Tensor, groups: NDArray[np.int64]) -> None:
-        """Add cells (kinds, groups, CELLS, CellSum) float64 that lie on a device; they stay there
-        until somebody reads, so that a batch does not wait for megabytes.
-        """
-        kinds = len(cells)
+    def make_room(self, cells: Tensor) -> None:
+        """For the `add_later` of such cells, which then takes no memory of their device."""
+        kinds, groups = cells.shape[:2]
+        if not groups:
+            return
         if self._waiting is None or len(self._waiting) < kinds:
             smaller = self._waiting
-            # the only memory that it takes, which may run out: nothing was added yet
             self._waiting = cells.new_zeros(kinds, GROUPS, *cells.shape[2:])
             if smaller is not None:
                 self._waiting[: len(smaller)] += smaller
-        for index, group in enumerate(groups.tolist()):
-            self._waiting[:kinds, group] += cells[:, index]
 
-    def __getstate__(self) -> dict[str, Any]:
+    def add_later(self, cells: Tensor, groups: Tensor) -> None:
+        """Add cells (kinds, G, CELLS, CellSum) float64 of the image groups (G,), both on a device;
+        they stay there until somebody reads, so that a batch does not wait for megabytes.
+        """
+        self.make_room(cells)
+        if self._waiting is not None and len(groups):
+            self._waiting[: len(cells)].index_add_(1, groups, cells)
+
+    def __getstate__(self) -> State:
         """What travels lies on the host, and is a tenth of the cells."""
-        return {"batches": self.batches, "state": self.state()}
+        return self.state()
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.batches = state["batches"]
-        self.restore(state["state"])
+    def __setstate__(self, state: State) -> None:
+        self.restore(state)
 
     @property
     def sums(self) -> NDArray[np.float64]:

@@ -73,6 +73,24 @@ class CandidateRows:
     key: Key
     uniform: int  # so many are of the uniform draw
 
+    def fewest(self, uniform: int, prefix: int) -> CandidateRows:
+        """At most so many of each draw, in the same order: those whose keys are the smallest, as no
+        other one can stay.
+        """
+        of_prefix = self.uniform + _smallest(self.key[self.uniform :], prefix)
+        chosen = np.concatenate([_smallest(self.key[: self.uniform], uniform), of_prefix])
+        if len(chosen) == len(self.key):
+            return self
+        number = len(chosen) - len(of_prefix)
+        return CandidateRows(self.batch[chosen], self.position[chosen], self.key[chosen], number)
+
+
+def _smallest(key: Key, size: int) -> NDArray[np.int64]:
+    """Indices of at most `size` of the smallest keys, in ascending order."""
+    if len(key) <= size:
+        return np.arange(len(key))
+    return np.sort(np.argpartition(key, size - 1)[:size])
+
 
 class RowChoice:
     """The candidate rows of a grid of P positions whose first ones may be prefix tokens. Layers of
@@ -206,7 +224,7 @@ class SampleBuffer:
         """Drop all but the `size` smallest keys."""
         if self._count <= self.size:
             return
-        self._keep(np.sort(np.argpartition(self._key[: self._count], self.size - 1)[: self.size]))
+        self._keep(_smallest(self._key[: self._count], self.size))
         # a buffer of no rows takes none
         self.below = self._key[: self.size].max(initial=np.uint64(0))
 

@@ -1,5 +1,5 @@
-"""Reduce what a layer saw in one batch: on the CPU by the numba kernels, on CUDA by Triton
-(`triton_summary`), elsewhere by torch (`torch_summary`).
+"""Reduce what a layer saw in one batch on the CPU, by the numba kernels; on other devices
+`device_summary` does.
 
 The images of one jackknife group are the unit of work: a group has cells of its own and its images
 follow in order, so the numbers do not depend on the number of threads.
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from probe.stats import kernels, outside, tail_kernels, torch_summary, triton_summary
+from probe.stats import kernels, outside, tail_kernels
 from probe.stats.batch_summary import BatchSummary, Extremes
 from probe.stats.crew import crew
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm, float32
@@ -37,11 +37,6 @@ def summarize(
 
     meanwhile: what else the thread that asks has to do with the batch, while others have begun.
     """
-    if not observed.x.is_cpu:
-        backend = triton_summary if triton_summary.runs_on(observed.x.device) else torch_summary
-        summary = backend.summarize(observed, profile, extremes)
-        meanwhile()  # not before: where memory runs out, nothing may have been taken
-        return summary
     work = _Work(profile, meanwhile)
     if isinstance(observed.norm, PlaneNorm):
         if observed.by_plane:

@@ -50,6 +50,11 @@ class Tail:
         )
 
     @property
+    def most(self) -> int:
+        """So many values at most of one channel beyond one of its bounds can matter."""
+        return max(self.per_channel, UNCAPPED)
+
+    @property
     def parts(self) -> int:
         """How many values of one channel, at most, `start` takes; 0 once there are bounds."""
         return 0 if self._count else self.per_channel

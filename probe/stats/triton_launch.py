@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probe.stats.batch_summary import Bounds
+from probe.stats.batch_summary import Bounds, Candidates, Reduced, leaves_some_inside
 from probe.stats.fixed_point import Measure
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm, is_line
 from probe.stats.sums import ChannelSum
-from probe.stats.transfer import to_device
+from probe.stats.transfer import constant, to_device
 
 CANDIDATES = 1 << 12  # values outside of the bounds that are listed as they come
 COPIES = 4  # of the cells of one group: programs that meet at a cell wait for each other
@@ -22,37 +22,9 @@ TILE = 1 << 10  # elements
 FARTHEST_WIDTH = 16  # channels of a program that looks for the farthest
 PROGRAMS = 512  # at least so many, as far as there are positions: a few for each multiprocessor
 
-_MIN = [ChannelSum.X_MIN, ChannelSum.Z_MIN]
-_MAX = [ChannelSum.X_MAX, ChannelSum.Z_MAX]
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Values for the tail. `count` (1,) int32 says how many lie outside of the bounds; up to
-    CANDIDATES they are listed from 0 on, in any order. Where there are more, the list holds the
-    `most` largest and smallest of each channel instead, with gaps of place -1.
-    """
-
-    values: Tensor  # (n,) float32
-    places: Tensor  # (n,) int64: (image * P + position) * C + channel
-    count: Tensor
-
-    def length(self, count: int) -> int:
-        """Of the list, once the count is known."""
-        return count if count <= CANDIDATES else len(self.values)
-
-
-@dataclass(frozen=True)
-class Reduced:
-    """One batch of one layer, still on its device."""
-
-    sums: Tensor  # (B, ChannelSum, C) float64
-    not_finite: Tensor  # () int64
-    means: Tensor  # (B, P) float64 of TokenNorm, NaN at padding; else (0, P)
-    sigmas: Tensor
-    cells: Tensor  # (kinds, groups, CELLS, CellSum) float64, no groups of a line
-    groups: NDArray[np.int64]  # (groups,)
-    candidates: Candidates
+# of x and z; as slices, since a list as an index would be copied to the device, and waited for
+_MIN = slice(ChannelSum.X_MIN, None, ChannelSum.Z_MIN - ChannelSum.X_MIN)
+_MAX = slice(ChannelSum.X_MAX, None, ChannelSum.Z_MAX - ChannelSum.X_MAX)
 
 
 @dataclass(frozen=True)
@@ -110,10 +82,8 @@ class _Copies:
         return cls(of_image.astype(np.int32), pairs // COPIES, unique, int(counts.max()))
 
 
-def launch(observed: Observed, bounds: Bounds, most: int) -> Reduced:
-    """The reduction of a batch, with candidates for a tail that keeps at most `most` of one channel
-    and sign outside of the bounds.
-    """
+def reduce(observed: Observed, bounds: Bounds, most: int) -> Reduced:
+    """See `device_summary.reduce`."""
     # where Triton is missing, nobody calls this
     from probe.stats import triton_farthest, triton_kernels
 
@@ -127,20 +97,20 @@ def launch(observed: Observed, bounds: Bounds, most: int) -> Reduced:
     bad = torch.empty((*shape[:2], tile.blocks), dtype=torch.int32, device=device)
     rows = len(observed.images) if isinstance(observed.norm, TokenNorm) else 0
     means, sigmas = torch.empty((2, rows, observed.positions), dtype=torch.float64, device=device)
-    listed = observed.x.numel() <= CANDIDATES or _leaves_some_inside(bounds)
+    listed = observed.x.numel() <= CANDIDATES or leaves_some_inside(bounds)
     candidates = _no_candidates(channels, most, listed, device)
     reads = _arguments(observed)
     tail = {
         "values": candidates.values,
         "places": candidates.places,
         "taken": candidates.count,
-        "capacity": CANDIDATES,
+        "capacity": candidates.capacity,
     }
     low, high = to_device(np.stack(bounds), device)
     triton_kernels.reduce[len(observed.images), tile.parts, tile.blocks](
         **reads,
         **tail,
-        kinds=to_device(observed.kinds, device),
+        kinds=constant(observed.kinds.tobytes(), "u1", device),
         copy_of=to_device(copies.of_image, device),
         low=low,
         high=high,
@@ -186,14 +156,14 @@ def _arguments(observed: Observed) -> dict[str, Any]:
         if isinstance(norm, PlaneNorm)
         else (None, None)
     )
-    valid = observed.valid
+    valid, eps = observed.valid, norm.eps if isinstance(norm, TokenNorm) else 0.0
     return {
         "x": x,
         "z": z,
         "plane_mean": mean,
         "plane_scale": scale,
         "valid": None if valid is None else to_device(valid.astype(np.uint8), device),
-        "eps": _scalar(norm.eps if isinstance(norm, TokenNorm) else 0, device),
+        "eps": constant(np.float64(eps).tobytes(), "f8", device),  # a Python float would be float32
         "positions": observed.positions,
         "channels": observed.channels,
         "NORM": {TokenNorm: 0, PlaneNorm: 1, GivenNorm: 2}[type(norm)],
@@ -210,29 +180,19 @@ def _strides(name: str, tensor: Tensor, channels_last: bool) -> dict[str, int]:
     return {f"{name}_image": image, f"{name}_row": row, f"{name}_channel": channel}
 
 
-def _scalar(value: float, device: torch.device) -> Tensor:
-    """(1,) float64: an argument of a kernel that is a number of Python is a float32."""
-    return torch.full((1,), value, dtype=torch.float64, device=device)
-
-
 def _power_of_two(size: int) -> int:
     """The smallest that is not below."""
     return 1 << (size - 1).bit_length()
 
 
-def _leaves_some_inside(bounds: Bounds) -> bool:
-    """Do the bounds leave values inside, in every channel?"""
-    low, high = bounds
-    return bool((low < np.inf).all() and (high > -np.inf).all())
-
-
 def _no_candidates(channels: int, most: int, listed: bool, device: torch.device) -> Candidates:
     """Not `listed`: as if there were too many."""
     room = max(CANDIDATES, 2 * most * channels)
-    values = torch.zeros(room, device=device)
+    values = torch.empty(room, device=device)
     places = torch.full((room,), -1, dtype=torch.int64, device=device)
     start = 0 if listed else CANDIDATES + 1
-    return Candidates(values, places, torch.full((1,), start, dtype=torch.int32, device=device))
+    count = torch.full((1,), start, dtype=torch.int32, device=device)
+    return Candidates(values, places, count, CANDIDATES)
 
 
 def _of_groups(fixed: Tensor, copies: _Copies) -> Tensor:
@@ -245,8 +205,8 @@ def _of_groups(fixed: Tensor, copies: _Copies) -> Tensor:
 
 
 def _added(parts: Tensor) -> Tensor:
-    """(B, ChannelSum, C) of the parts (B, parts, ChannelSum, C)."""
-    sums = parts.sum(dim=1)
-    sums[:, _MIN] = parts[:, :, _MIN].amin(dim=1)
-    sums[:, _MAX] = parts[:, :, _MAX].amax(dim=1)
+    """(ChannelSum, C) of the parts (B, parts, ChannelSum, C)."""
+    parts = parts.flatten(0, 1)
+    sums = parts.sum(dim=0)
+    sums[_MIN], sums[_MAX] = parts[:, _MIN].amin(dim=0), parts[:, _MAX].amax(dim=0)
     return sums

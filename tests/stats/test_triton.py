@@ -15,7 +15,7 @@ import torch
 
 from probe.bins import CELLS
 from probe.records import GROUPS
-from probe.stats import triton_summary
+from probe.stats import device_summary
 from probe.stats.fixed_point import Measure
 from probe.stats.observed import TokenNorm
 from probe.stats.profile import Profile
@@ -53,8 +53,8 @@ def test_cells_that_wait_on_a_device_are_there_when_the_profile_is_read(read):
     first, second = torch.rand(1, 2, CELLS, 6).double(), torch.rand(2, 1, CELLS, 6).double()
     profile = Profile()
     profile.add(np.array([3]), second.numpy())
-    profile.add_later(first, np.array([3, 5]))
-    profile.add_later(second, np.array([5]))
+    profile.add_later(first, torch.tensor([3, 5]))
+    profile.add_later(second, torch.tensor([5]))
     got = read(profile).sums
     expected = np.zeros((2, GROUPS, CELLS, 6))
     expected[:, 3] += second[:, 0].numpy()
@@ -77,14 +77,14 @@ def test_whole_numbers_hold_the_largest_sums_and_are_fine(channels, rows):
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "meta"])
 def test_only_cuda_devices_get_triton(device):
-    assert not triton_summary.runs_on(torch.device(device))
+    assert not device_summary.runs_on(torch.device(device))
 
 
 def test_without_triton_cuda_gets_plain_torch(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    triton_summary.runs_on.cache_clear()
-    assert not triton_summary.runs_on(torch.device("cuda", 7))
-    triton_summary.runs_on.cache_clear()
+    device_summary.runs_on.cache_clear()
+    assert not device_summary.runs_on(torch.device("cuda", 7))
+    device_summary.runs_on.cache_clear()
 
 
 @pytest.mark.long

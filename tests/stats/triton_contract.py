@@ -13,11 +13,22 @@ import pytest
 import torch
 
 from probe.bins import PER_SIGN, bin_of, folded
-from probe.stats import torch_summary, triton_launch, triton_summary
+from probe.records import Plan
+from probe.stats import torch_summary, triton_launch
+from probe.stats.layer import LayerStatistics
 from probe.stats.observed import GivenNorm, PlaneNorm
 from probe.stats.profile import Profile
+from probe.stats.results import Results
+from probe.stats.samples import RowChoice
 from probe.stats.sums import CellSum, ChannelSum
-from support.observations import NORMS, observed, tokens
+from support.observations import (
+    NORMS,
+    as_on_a_device,
+    assert_same_samples,
+    by_device,
+    observed,
+    tokens,
+)
 
 
 class Collected:
@@ -39,11 +50,14 @@ def nothing_outside(channels):
     return Collected(-ends, ends)
 
 
+by_triton = by_device(triton_launch.reduce)
+
+
 def both(o, extremes=lambda channels: nothing_outside(channels)):
     """Summary, profile and extremes by Triton and by plain torch."""
-    for backend in (triton_summary, torch_summary):
+    for reduce in (triton_launch.reduce, torch_summary.reduce):
         profile, collected = Profile(), extremes(o.channels)
-        yield backend.summarize(o, profile, collected), profile, collected
+        yield by_device(reduce)(o, profile, collected), profile, collected
 
 
 def converted(o, convert):
@@ -108,7 +122,7 @@ def test_the_cut_of_the_work_changes_no_cell(norm, monkeypatch):
         monkeypatch.setattr(triton_launch, "TILE", tile)
         monkeypatch.setattr(triton_launch, "PROGRAMS", programs)
         profile = Profile()
-        summaries.append(triton_summary.summarize(o, profile, nothing_outside(12)).sums)
+        summaries.append(by_triton(o, profile, nothing_outside(12)).sums)
         profiles.append(profile.sums)
     for profile, sums in zip(profiles[1:], summaries[1:], strict=True):
         if norm == "token":  # whole numbers
@@ -122,7 +136,7 @@ def test_the_cut_of_the_work_changes_no_cell(norm, monkeypatch):
 def test_means_and_variances_hold_far_from_zero(mean, sigma, norm):
     rng = torch.Generator().manual_seed(1)
     o = observed(mean + sigma * torch.randn(4, 40, 6, generator=rng), norm)
-    sums = triton_summary.summarize(o, Profile(), nothing_outside(6)).sums.sum(axis=0)
+    sums = by_triton(o, Profile(), nothing_outside(6)).sums.sum(axis=0)
     for total, squares, values in (
         (ChannelSum.X, ChannelSum.XX, exact_x(o)),
         (ChannelSum.Z, ChannelSum.ZZ, exact_z(o)),
@@ -153,7 +167,7 @@ def exact_z(o):
 def test_cells_hold_the_sums_of_float64_to_nine_digits():
     o = observed(tokens(6, 8, 16), "token", prefix=0)
     profile = Profile()
-    triton_summary.summarize(o, profile, nothing_outside(16))
+    by_triton(o, profile, nothing_outside(16))
     x, z = exact_x(o), exact_z(o)
     index = bin_of(o.x.numpy()).ravel() + PER_SIGN
     cells = folded(profile.sums[0]).sum(axis=0)
@@ -212,3 +226,23 @@ def test_where_the_list_is_too_short_the_farthest_of_each_channel_are_collected(
         np.testing.assert_array_equal(kept[:4], whole[:4])
         np.testing.assert_array_equal(kept[-4:], whole[-4:])
         assert len(kept) <= 8
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_what_is_counted_a_pass_later_is_what_the_cpu_counts(norm, monkeypatch):
+    monkeypatch.setattr(triton_launch, "CANDIDATES", 100)
+    batches = [observed(tokens(3, 9, 12, seed=i), norm, first=3 * i) for i in range(4)]
+    plan = Plan(images=12, samples=20, tail=60)
+    expected, statistics = (LayerStatistics(plan, 12) for _ in range(2))
+    choice, results = RowChoice(plan, batches[0].kinds), Results()
+    for batch in batches:
+        expected.update(batch, choice)
+    as_on_a_device(triton_launch.reduce, monkeypatch)
+    for batch in batches:
+        with results.of_pass():
+            statistics.update(batch, choice, results)
+    results.settle()
+    assert_same_samples(statistics, expected)
+    np.testing.assert_allclose(statistics.moments.sums, expected.moments.sums, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(statistics.profile.sums, expected.profile.sums, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(statistics.scale.read(), expected.scale.read(), rtol=1e-12)

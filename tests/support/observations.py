@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from probe.stats.batch_summary import BatchSummary
+from probe.stats.batch_summary import BatchSummary, Bounds, Extremes, Reduced
+from probe.stats.device_batch import DeviceBatch
 from probe.stats.observed import GivenNorm, Observed, PlaneNorm, TokenNorm
+from probe.stats.profile import Profile
+from probe.stats.samples import CandidateRows
+from probe.stats.transfer import Transfer
+
+Reduce = Callable[[Observed, Bounds, int], Reduced]
 
 NORMS = ("token", "rms", "planes", "lines", "given")
 
@@ -70,15 +77,38 @@ def reference_z(x: Tensor, kind: TokenNorm) -> Tensor:
     return (x - mean) / torch.sqrt((x - mean).square().mean(-1, keepdim=True) + kind.eps)
 
 
-def reduce_by(backend: Callable[..., BatchSummary], monkeypatch) -> None:
-    """Have the accumulators of layers reduce their batches by the `summarize` of a device."""
+def as_on_a_device(reduce: Reduce, monkeypatch) -> None:
+    """Have tensors of the CPU taken for those of a device, whose batches `reduce` reduces."""
+    monkeypatch.setattr(torch.Tensor, "is_cpu", False)
+    monkeypatch.setattr("probe.stats.layer.reduce", reduce)
 
-    def summarize(*batch, meanwhile):
-        summary = backend(*batch)
-        meanwhile()
-        return summary
 
-    monkeypatch.setattr("probe.stats.layer.summarize", summarize)
+def by_device(reduce: Reduce) -> Callable[..., BatchSummary]:
+    """`summary.summarize` by way of a device: what is reduced there, all images as if they were
+    one, and fetched."""
+
+    def summarize(o: Observed, profile: Profile, extremes: Extremes) -> BatchSummary:
+        bounds = extremes.bounds
+        reduced = reduce(o, bounds, extremes.most)
+        profile.add_later(reduced.cells, torch.from_numpy(reduced.groups))
+        nothing = np.empty(0, np.int64)
+        rows = CandidateRows(nothing, nothing, nothing.astype(np.uint64), 0)
+        batch = DeviceBatch(o, reduced, rows, bounds)
+        arrays = fetched(batch.tensors)
+        arrays |= fetched(batch.rest(arrays))
+        elements = batch.elements(arrays, bounds)
+        if len(elements):
+            where = (elements[name] for name in ("image", "position", "channel"))
+            extremes.collect(elements["value"], *where)
+        summary = batch.summary(arrays)
+        means = None if summary.sigmas is None else reduced.means.numpy()
+        return replace(summary, means=means)
+
+    return summarize
+
+
+def fetched(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    return dict(zip(tensors, Transfer(list(tensors.values())).arrays(), strict=True))
 
 
 SAMPLE_COLUMNS = ("image", "position", "input", "normalized", "output", "mean", "sigma")

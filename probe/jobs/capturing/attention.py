@@ -42,6 +42,7 @@ from probe.models.reading.exclusive import alone
 from probe.models.reading.unchanged import unchanged
 from probe.offline import offline_means_all
 from probe.records import Progress, silent
+from probe.stats.results import Results
 from probe.store import RunWriter
 from probe.store.checkpoint import Checkpoint
 from probe.store.outputs import output_copy
@@ -150,6 +151,7 @@ class AttentionWorker:
         self.images = 0
         self.probe = AttentionProbe(model.module, **overrides)
         self.halving = Halving(model.module)
+        self._results = Results()  # those on their way from a device
         self._model = model
         self._block = ExitStack()
 
@@ -162,6 +164,8 @@ class AttentionWorker:
 
     def __exit__(self, *error: Any) -> None:
         self._block.__exit__(*error)
+        if error[0] is None:  # what was read is there behind the block
+            self._results.settle()
 
     def update(self, batch: Inputs) -> None:
         """One forward pass. Raises ProbeError where the first one shows that there is nothing to
@@ -174,18 +178,25 @@ class AttentionWorker:
 
     def _pass(self, batch: Inputs, left_out: frozenset[Key], seen: set[Key]) -> None:
         size = input_size(batch)
-        self.probe.begin(len(batch), size, batch.valid, batch.place, left_out, seen)
-        forward(self._model, batch)
+        with self._results.of_pass():
+            self.probe.begin(
+                len(batch), size, batch.valid, batch.place, left_out, seen, self._results
+            )
+            forward(self._model, batch)
 
     def merge(self, other: AttentionWorker) -> None:
         """Take over what another worker saw of other batches."""
+        self._results.settle()
+        other._results.settle()
         self.halving.merge(other.halving)
         self.probe.merge(other.probe)
         self.images += other.images
 
     def __getstate__(self) -> dict[str, Any]:
         """What was read; the model stays behind."""
-        return {"images": self.images, "probe": self.probe, "halving": self.halving}
+        self._results.settle()
+        kept = {"images": self.images, "probe": self.probe, "halving": self.halving}
+        return kept | {"_results": Results()}
 
 
 def nothing_read(model: Model, unreadable: dict[str, str]) -> ProbeError:

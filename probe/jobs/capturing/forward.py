@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from probe.errors import unknown
 from probe.jobs.inputs import Inputs
 from probe.models.loading.load import Model
+from probe.stats.transfer import sent
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -58,7 +59,7 @@ def input_size(batch: Inputs) -> tuple[int, int] | None:
 def to_device(value: Any, device: torch.device) -> Any:
     """Tensors on the device, in whatever they are packed."""
     if isinstance(value, Tensor):
-        return value.to(device)
+        return sent(value, device)
     if isinstance(value, dict):
         return {key: to_device(item, device) for key, item in value.items()}
     if isinstance(value, tuple | list):

@@ -1,7 +1,9 @@
 """A planned batch that does not fit the memory of the GPU goes through the model in parts.
 
 The statistics are sums over images, so those of the parts are those of the batch, to rounding.
-Layers that had seen the whole batch before the memory ran out are not shown its parts.
+What layers leave on a device counts at the end of a pass, so that one that failed has counted
+nothing there. Layers on the CPU count at once; those that had seen the whole batch before the
+memory ran out are not shown its parts.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from probe.jobs.inputs import Inputs
 
 Key = tuple[str, int]  # of a call in a forward pass: module path, number
-# runs (batch, layer calls to leave out) and notes in the set those that it has dealt with
+# runs (batch, layer calls to leave out) and notes in the set those that count, even if it fails
 Pass = Callable[[Inputs, frozenset[Key], set[Key]], None]
 
 

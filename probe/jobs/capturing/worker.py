@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from probe import heap
-from probe.errors import first_line
 from probe.jobs.capturing.forward import forward, input_size
 from probe.jobs.capturing.halving import Halving, Key
 from probe.jobs.inputs import Inputs
@@ -25,6 +24,7 @@ from probe.records import Layer, Plan
 from probe.stats.execution_order import ExecutionOrder
 from probe.stats.layer import LayerStatistics
 from probe.stats.observed import Observed
+from probe.stats.results import Results
 from probe.stats.samples import RowChoice
 from probe.stats.state import State, put_under, taken_from
 
@@ -71,6 +71,7 @@ class Worker:
         self._block = ExitStack()
         self._choices: dict[bytes, RowChoice] = {}  # layers of equal grid share theirs
         self.halving = Halving(model.module)
+        self._results = Results()  # those on their way from a device
         # of the running pass: layer calls that need not be shown to it, and those dealt with
         self._left_out: frozenset[Key] = frozenset()
         self._seen: set[Key] = set()
@@ -89,8 +90,15 @@ class Worker:
         self._hooks = None
         self._block.__exit__(*error)
 
+    def settle(self) -> None:
+        """Wait for what is still on its way from a device, and count it. Whoever reads does so
+        first.
+        """
+        self._results.settle()
+
     def __getstate__(self) -> dict[str, Any]:
         """What was seen; model and hooks stay behind."""
+        self.settle()
         kept = (
             "images",
             "device",
@@ -101,7 +109,8 @@ class Worker:
             "_order",
             "halving",
         )
-        return {name: getattr(self, name) for name in kept} | {"_hooks": None}
+        seen = {name: getattr(self, name) for name in kept}
+        return seen | {"_hooks": None, "_results": Results()}
 
     def update(self, batch: Inputs) -> None:
         """One forward pass without gradients, or several where the memory of the GPU runs out; the
@@ -112,6 +121,10 @@ class Worker:
         self.images += len(batch)
 
     def _pass(self, batch: Inputs, left_out: frozenset[Key], seen: set[Key]) -> None:
+        with self._results.of_pass():
+            self._forward(batch, left_out, seen)
+
+    def _forward(self, batch: Inputs, left_out: frozenset[Key], seen: set[Key]) -> None:
         assert self._hooks is not None
         self._left_out, self._seen = left_out, seen
         self._order.begin(batch.place)
@@ -120,7 +133,9 @@ class Worker:
         )
         if self.attention is not None:
             size = input_size(batch)
-            self.attention.begin(len(batch), size, batch.valid, batch.place, left_out, seen)
+            self.attention.begin(
+                len(batch), size, batch.valid, batch.place, left_out, seen, self._results
+            )
         # counting functional norms costs time, so only the first forward pass is looked at
         first = _earlier(batch.place, self._counted)
         module = self._model.module
@@ -140,16 +155,14 @@ class Worker:
         grid = observed.kinds.tobytes()
         if grid not in self._choices:
             self._choices[grid] = RowChoice(self._plan, observed.kinds)
-        try:
-            self._statistics[key].update(observed, self._choices[grid])
-        except torch.OutOfMemoryError as error:
-            if not self._statistics[key].whole:  # parts of the batch would count twice
-                raise MemoryError(first_line(error)) from error
-            raise
-        self._seen.add(key)
+        self._statistics[key].update(observed, self._choices[grid], self._results)
+        if observed.x.is_cpu:  # else it counts at the end of a pass that succeeds
+            self._seen.add(key)
 
     def merge(self, other: Worker) -> None:
         """Take over what another worker saw of other batches; that one is of no use afterwards."""
+        self.settle()
+        other.settle()
         for key, statistics in other._statistics.items():
             if key in self._statistics:
                 self._statistics[key].merge(statistics)
@@ -167,6 +180,7 @@ class Worker:
         """What was seen: facts for JSON, and arrays. A worker that is made of them goes on as this
         one would, to the bit.
         """
+        self.settle()
         channels = {key: len(each.moments.count) for key, each in self._statistics.items()}
         facts = {
             "images": self.images,
@@ -203,6 +217,7 @@ class Worker:
         """Layers in execution order, then those never called. A module called k times is k layers
         `name#1` .. `name#k`.
         """
+        self.settle()
         by_module = {layer.module: layer for layer in chosen}
         several = {name for name, call in self._order if call > 1}
         captured: CapturedLayers = []

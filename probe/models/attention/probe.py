@@ -22,8 +22,9 @@ from probe.models.attention.watch import Watch
 from probe.models.reading.layers import unwrapped
 from probe.stats.attention import VALUES, Geometry, HeadSums
 from probe.stats.attention_scores import Scores
-from probe.stats.attention_sums import attention_sums
+from probe.stats.attention_sums import PendingHeads, attention_sums
 from probe.stats.execution_order import ExecutionOrder
+from probe.stats.results import Results, count_now
 from probe.stats.state import State, put_under, taken_from
 
 Key = tuple[str, int]  # module path, call in a forward pass
@@ -64,6 +65,7 @@ class AttentionProbe:
         self._valid: NDArray[np.bool_] | None = None
         self._left_out: Collection[Mark] = ()
         self._seen: set[Mark] = set()
+        self._results: Results | None = None
         self._block: ExitStack | None = None
 
     def __enter__(self) -> AttentionProbe:
@@ -84,16 +86,19 @@ class AttentionProbe:
         place: int | None = None,
         left_out: Collection[Mark] = (),
         seen: set[Mark] | None = None,
+        results: Results | None = None,
     ) -> None:
         """Say what the next forward pass runs: number of images, (height, width) in pixels (None:
         as the model was given it), and `valid` (B, tokens), with or without prefix tokens, False at
         padding tokens. Where several probes share the batches, `place` says which comes first.
-        left_out: calls that have had these images before; seen: takes up those that are read."""
+        left_out: calls that have had these images before; seen: takes up those that are read.
+        results: collect the sums of calls on a device, which are waited for without."""
         self._order.begin(self._passes if place is None else place)
         self._passes += 1
         self._watch.begin(images, input_size)
         self._images, self._valid = images, valid
         self._left_out, self._seen = left_out, set() if seen is None else seen
+        self._results = results
 
     @property
     def unreadable(self) -> dict[str, str]:
@@ -145,7 +150,7 @@ class AttentionProbe:
 
     def __getstate__(self) -> dict[str, Any]:
         """What was read; it can be merged, but watches no model."""
-        return self.__dict__ | {"_block": None, "_valid": None}
+        return self.__dict__ | {"_block": None, "_valid": None, "_results": None}
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per layer and head, in execution order. The std is over images, divided by their
@@ -169,8 +174,14 @@ class AttentionProbe:
             queries = geometry.prefix + len(geometry.distances)
             part = scores if scores.shape[2] == queries else FirstQueries(scores, queries)
             valid = self._patches_valid(geometry)
-            sums.update(attention_sums(part, geometry, self._images, valid))
-            self._seen.add(_mark(key))
+            of_call = attention_sums(part, geometry, self._images, valid)
+            if of_call.is_cpu:
+                sums.update(of_call.numpy())
+                self._seen.add(_mark(key))
+            elif self._results is None:
+                count_now(PendingHeads(sums, of_call))
+            else:
+                self._results.add(PendingHeads(sums, of_call))
 
     def _sums(self, key: Key, geometry: Geometry, heads: int) -> HeadSums | None:
         """The sums of a layer; None where its grid changed from one batch to another, which leaves

@@ -4,6 +4,8 @@ same to rounding, and says so.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,18 +15,24 @@ from torch import nn
 from probe.cli.failure import explain
 from probe.jobs.capturing.attention import attention_distance
 from probe.jobs.capturing.capture import capture
-from probe.stats import torch_summary
-from probe.stats.layer import LayerStatistics
+from probe.stats import device_batch, results, torch_summary
+from probe.stats.profile import Profile
 from probe.wording.notes import warnings_of
 from support.captures import Everything, token_batches
 from support.interrupted import GRID
-from support.observations import reduce_by
+from support.observations import as_on_a_device
 
 FEW = {"samples": 40, "tail": 80, "attention": True, **GRID}
 # above 0 where the model looks at the first image of a batch to decide about all of them
 BATCHES = [batch.abs() - 0.01 for batch in token_batches(images=36, size=8, positions=12)]
 for tokens in BATCHES:
     tokens[:, 0, 0].clamp_(min=0.01)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run of batches that fit."""
+    return capture(Everything(), BATCHES, out=tmp_path_factory.mktemp("whole") / "run", **FEW)
 
 
 def fits(at_most: int):
@@ -53,8 +61,7 @@ def assert_same(run, whole):
 
 @pytest.mark.parametrize("where", ["norm", "attn", "sometimes", "batch_norm", "head"])
 @pytest.mark.parametrize("at_most", [1, 2, 4, 7])
-def test_statistics_are_those_of_whole_batches(where, at_most, tmp_path):
-    whole = capture(Everything(), BATCHES, out=tmp_path / "whole", **FEW)
+def test_statistics_are_those_of_whole_batches(where, at_most, whole, tmp_path):
     module = Everything()
     module.get_submodule(where).register_forward_pre_hook(fits(at_most))
     run = capture(module, BATCHES, out=tmp_path / "run", **FEW)
@@ -65,27 +72,62 @@ def test_statistics_are_those_of_whole_batches(where, at_most, tmp_path):
     assert "halved" not in whole.manifest
 
 
-def test_memory_that_runs_out_in_the_statistics_costs_no_count(tmp_path, monkeypatch):
-    reduce_by(torch_summary.summarize, monkeypatch)
-    whole = capture(Everything(), BATCHES, out=tmp_path / "whole", **FEW)
-    real = torch_summary._cells
+def out_of_memory(real, at: int = 0, above: int = 0):
+    """In place of `real`: the memory runs out in the call number `at`, or above so many images."""
+    calls = itertools.count(1)
 
-    def cells(observed, *rest):
-        if len(observed.images) > 4:
+    def run(first, *rest, **named):
+        if next(calls) == at or (above and len(first.images) > above):
             raise torch.OutOfMemoryError
-        return real(observed, *rest)
+        return real(first, *rest, **named)
 
-    monkeypatch.setattr(torch_summary, "_cells", cells)
-    assert_same(capture(Everything(), BATCHES, out=tmp_path / "run", **FEW), whole)
+    return run
+
+
+STAGES = {
+    "reduction": (torch_summary, "_cells", {"above": 4}),
+    "elements": (device_batch, "picked_elements", {"above": 4}),
+    "rows": (device_batch, "picked_rows", {"above": 4}),
+    "cells": (Profile, "make_room", {"at": 3}),
+    "packing": (results, "Transfer", {"at": 1}),
+    "packing, with another pass under way": (results, "Transfer", {"at": 4}),
+    "rest of the lists": (results, "Transfer", {"at": 2}),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_memory_that_runs_out_in_the_statistics_costs_no_count(stage, whole, tmp_path, monkeypatch):
+    as_on_a_device(torch_summary.reduce, monkeypatch)
+    monkeypatch.setattr(torch_summary, "CANDIDATES", 300)  # so that the first list overflows
+    owner, name, when = STAGES[stage]
+    monkeypatch.setattr(owner, name, out_of_memory(getattr(owner, name), **when))
+    run = capture(Everything(), BATCHES, out=tmp_path / "run", **FEW)
+    assert run.manifest["halved"]["images_per_pass"] == 4
+    assert_same(run, whole)
 
 
 def test_a_batch_of_which_a_layer_kept_a_part_is_not_counted_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(LayerStatistics, "whole", False)
-    monkeypatch.setattr(torch_summary, "_collect_extremes", fits(0))
-    reduce_by(torch_summary.summarize, monkeypatch)
+    as_on_a_device(torch_summary.reduce, monkeypatch)
+    monkeypatch.setattr(Profile, "add_later", out_of_memory(Profile.add_later, at=2))
     with pytest.raises(MemoryError) as caught:
         capture(Everything(), BATCHES, out=tmp_path / "run", **FEW)
     assert "out of memory" in explain(caught.value)[0]
+
+
+@pytest.mark.parametrize("where", ["norm", "batch_norm", "head"])
+def test_layers_on_a_device_see_the_parts_of_a_batch(where, whole, tmp_path, monkeypatch):
+    as_on_a_device(torch_summary.reduce, monkeypatch)
+    module = Everything()
+    module.get_submodule(where).register_forward_pre_hook(fits(2))
+    assert_same(capture(module, BATCHES, out=tmp_path / "run", **FEW), whole)
+
+
+def test_attention_alone_is_read_in_parts_on_a_device_too(monkeypatch):
+    expected = attention_distance(Everything(), BATCHES, **GRID)
+    as_on_a_device(torch_summary.reduce, monkeypatch)
+    module = Everything()
+    module.head.register_forward_pre_hook(fits(3))
+    pd.testing.assert_frame_equal(attention_distance(module, BATCHES, **GRID), expected, rtol=1e-6)
 
 
 def test_attention_alone_is_read_in_parts_too():
