@@ -1,4 +1,6 @@
-"""The normalized value of single rows and elements of a batch, where it is not computed for all."""
+"""The normalized value of single rows and elements of a batch on the host, where it is not computed
+for all; `device_lookup` picks them on a device.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,7 @@ def normalized_rows(
 
 def _planes(norm: PlaneNorm, images: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and scale (B, C)."""
-    mean, scale = (t.expand(images, -1).cpu().numpy() for t in (norm.mean, norm.scale))
+    mean, scale = (t.expand(images, -1).numpy() for t in (norm.mean, norm.scale))
     return mean, scale
 
 
@@ -96,7 +98,7 @@ class ElementLookup:
             tail_kernels.fill_planes(elements, y, float32(norm.mean), float32(norm.scale))
 
     def _fetch(self, elements: NDArray) -> None:
-        """The same for tensors on a device or of another type: single elements are picked there."""
+        """The same for tensors of another type: single elements are converted."""
         fresh = np.flatnonzero(elements["batch"] >= 0)
         if len(fresh):
             brought = elements[fresh]

@@ -108,8 +108,8 @@ def is_line(observed: Observed) -> bool:
 def rows_of(
     tensor: Tensor, images: NDArray[np.int64], positions: NDArray[np.int64], channels_last: bool
 ) -> NDArray[np.float32]:
-    """The values (N, C) at N (image, position) pairs of a (B, P, C) or (B, C, P) tensor, float32 on
-    the host.
+    """The values (N, C) at N (image, position) pairs of a (B, P, C) or (B, C, P) tensor on the
+    host, in float32.
     """
     b, p = images, positions
     return _picked(tensor, (b, p) if channels_last else (b, slice(None), p))
@@ -122,7 +122,7 @@ def elements_of(
     channels: NDArray[np.int64],
     channels_last: bool,
 ) -> NDArray[np.float32]:
-    """The values (N,) at N (image, position, channel) triples, float32 on the host."""
+    """The values (N,) at N (image, position, channel) triples, in float32."""
     b, p, c = images, positions, channels
     return _picked(tensor, (b, p, c) if channels_last else (b, c, p))
 
@@ -143,13 +143,12 @@ def float32(tensor: Tensor) -> NDArray[np.float32]:
 
 
 def _picked(tensor: Tensor, places: tuple[NDArray[np.int64] | slice, ...]) -> NDArray[np.float32]:
-    """tensor[places], float32 on the host."""
+    """tensor[places], in float32."""
     values = in_place(tensor)
     if values is not None:
         picked: NDArray[np.float32] = values[places]
         return picked
-    on_device = (
-        torch.from_numpy(place).to(tensor.device) if isinstance(place, np.ndarray) else place
-        for place in places
+    chosen = (
+        torch.from_numpy(place) if isinstance(place, np.ndarray) else place for place in places
     )
-    return float32(tensor[tuple(on_device)])
+    return float32(tensor[tuple(chosen)])
