@@ -77,17 +77,18 @@ def collect_from_planes(
     sums: NDArray[np.float64],
     extremes: Extremes,
 ) -> None:
-    """Scan the flagged (B, C) of the planes x (B, C, P), image by image, those alone that reach
-    beyond the bounds of now.
+    """Scan the flagged (B, C) of the planes x (B, C, P), those alone that reach beyond the bounds
+    of now.
     """
+    _, channels, positions = x.shape
     low, high = extremes.bounds
     flagged = flagged & ((sums[:, ChannelSum.X_MAX] > high) | (sums[:, ChannelSum.X_MIN] < low))
-    for b in np.flatnonzero(flagged.any(axis=1)).tolist():
 
-        def collect(values: NDArray, positions: NDArray, channels: NDArray, b: int = b) -> None:
-            extremes.collect(values, np.full(len(values), b), positions, channels)
+    def collect(values: NDArray, position: NDArray, plane: NDArray) -> None:
+        image, channel = np.divmod(plane, channels)
+        extremes.collect(values, image, position, channel)
 
-        _scan(x[b], False, flagged[b], extremes, collect)
+    _scan(x.reshape(-1, positions), False, flagged.reshape(-1), extremes, collect)
 
 
 def collect_from_rows(

@@ -12,14 +12,15 @@ from probe.stats.compile_kernels import kernel, part
 @part
 def collect_outside(line, at, along_rows, low, high, outside):  # type: ignore[no-untyped-def]
     """Note the values outside the bounds of a row (all channels of row `at`; `along_rows`) or of a
-    plane (all positions of channel `at`). Is there one?"""
-    values, rows, channels, number = outside
-    before = number[0]
+    plane (all positions of plane `at`, those of one image after the other). Is there one?"""
+    values, rows, lines, number = outside
+    before, channel = number[0], at % low.shape[0]
     for k in range(line.shape[0]):
-        c, row = (k, at) if along_rows else (at, k)
+        c = k if along_rows else channel
         if (line[k] > high[c] or line[k] < low[c]) and math.isfinite(line[k]):
             if number[0] < values.shape[0]:
-                values[number[0]], rows[number[0]], channels[number[0]] = line[k], row, c
+                row, own = (at, k) if along_rows else (k, at)
+                values[number[0]], rows[number[0]], lines[number[0]] = line[k], row, own
             number[0] += 1
     return number[0] > before
 
