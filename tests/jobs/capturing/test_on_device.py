@@ -94,16 +94,25 @@ def test_whatever_is_read_is_complete(waits, whole, read):
 
 class NoValues(TorchDispatchMode):
     """Tensors of the device `meta` hold no values: whoever asks for one gets an error where CUDA
-    would wait. An index from the host it takes without one, and CUDA would wait for its copy.
+    would wait. It would also wait for copies from the host that is not pinned, as an index of
+    numbers or a mask is, which these tensors take without an error.
     """
 
-    INDEXED = (torch.ops.aten.index, torch.ops.aten.index_put_)
-
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket in self.INDEXED and args[0].is_meta:
-            for index in args[1]:
-                assert index is None or (index.is_meta and index.dtype != torch.bool), func
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.is_meta:
+            flat = [each for arg in args for each in (arg if isinstance(arg, list) else [arg])]
+            tensors = [each for each in flat if isinstance(each, torch.Tensor)]
+            assert all(each.is_meta or not each.ndim for each in tensors), func
+            assert func.overloadpacket != torch.ops.aten.index or not any(
+                each.dtype == torch.bool for each in tensors[1:]
+            ), func
+        return result
+
+
+def pinned_and_sent(tensor, device):
+    """In place of `transfer.sent`: the copy for which nobody waits."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
 
 
 class NothingFetched:
@@ -142,13 +151,16 @@ def test_no_hook_waits_for_a_value(make, attention, dtype, monkeypatch):
     monkeypatch.setattr(triton_farthest, "farthest", NotLaunched())
     monkeypatch.setattr("probe.stats.layer.reduce", triton_launch.reduce)
     monkeypatch.setattr("probe.stats.results.Transfer", NothingFetched)
+    for module in ("transfer", "attention_sums"):
+        monkeypatch.setattr(f"probe.stats.{module}.sent", pinned_and_sent)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # has no such device
     model = open_model(make().eval())
     model.module.to("meta", dtype)
     images, numbers = torch.empty(2, 3, 32, 32, device="meta", dtype=dtype), np.arange(6)
     with Worker(model, Plan(images=6, samples=20, tail=60), attention=attention) as worker:
-        for part in np.split(numbers, 3):
-            with NoValues():
+        for number, part in enumerate(np.split(numbers, 3)):
+            # the first pass puts on the device what stays there
+            with NoValues() if number else nullcontext():
                 worker.update(Inputs((images,), {}, part, part))
     worker.settle()
     layers = worker.layers(list_norm_layers(model.module))
