@@ -94,8 +94,8 @@ def test_whatever_is_read_is_complete(waits, whole, read):
 
 class NoValues(TorchDispatchMode):
     """Tensors of the device `meta` hold no values: whoever asks for one gets an error where CUDA
-    would wait. It would also wait for copies from the host that is not pinned, as an index of
-    numbers or a mask is, which these tensors take without an error.
+    would wait. It would also wait for copies of what is not pinned on the host, and to count what a
+    mask chooses, which these tensors take without an error.
     """
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -104,9 +104,10 @@ class NoValues(TorchDispatchMode):
             flat = [each for arg in args for each in (arg if isinstance(arg, list) else [arg])]
             tensors = [each for each in flat if isinstance(each, torch.Tensor)]
             assert all(each.is_meta or not each.ndim for each in tensors), func
-            assert func.overloadpacket != torch.ops.aten.index or not any(
-                each.dtype == torch.bool for each in tensors[1:]
-            ), func
+            # made of numbers of Python, as a list that is an index is
+            assert func.overloadpacket != torch.ops.aten.lift_fresh, func
+            is_index = func.overloadpacket in (torch.ops.aten.index, torch.ops.aten.index_put_)
+            assert not is_index or all(each.dtype != torch.bool for each in tensors[1:]), func
         return result
 
 
