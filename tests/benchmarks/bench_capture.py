@@ -102,7 +102,7 @@ def ratios(times: NDArray) -> tuple[float, float]:
 
 
 def spread(values: NDArray) -> str:
-    return f"rounds {values.min():.3f} to {values.max():.3f}"
+    return f"rounds {values.min():.3f} to {values.max():.3f}, median {np.median(values):.3f}"
 
 
 def bench_memory(name: str, out: Path) -> None:
