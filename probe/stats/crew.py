@@ -41,11 +41,13 @@ class Crew:
     def __init__(self, helpers: int) -> None:
         self._helpers = helpers
         self._calls: SimpleQueue = SimpleQueue()
-        with one_core_each():  # and a thread of torch begins with as many cores as the last one set
+        all_begun = threading.Barrier(helpers + 1)
+        with one_core_each():  # so many cores has a thread that asks torch for the first time
             for number in range(helpers):
                 name = f"probe-stats-{number}"
-                threading.Thread(target=self._serve, name=name, daemon=True).start()
-            self.together(torch.get_num_threads)
+                arguments = (all_begun,)
+                threading.Thread(target=self._serve, args=arguments, name=name, daemon=True).start()
+            all_begun.wait()
 
     def together(
         self,
@@ -71,7 +73,9 @@ class Crew:
             if error is not None:
                 raise error
 
-    def _serve(self) -> None:
+    def _serve(self, all_begun: threading.Barrier) -> None:
+        torch.get_num_threads()  # which settles on how many cores its operations run
+        all_begun.wait()
         while True:
             work, answers = self._calls.get()
             answers.put(_error_of(work))

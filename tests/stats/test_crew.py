@@ -32,19 +32,25 @@ def test_without_helpers_the_work_is_done_here() -> None:
 def test_helpers_and_who_works_with_them_keep_operations_of_torch_on_one_core() -> None:
     asking, before = threading.get_ident(), torch.get_num_threads()
 
-    def cores(helpers: Crew) -> tuple[int, int]:
-        """Of this thread, of the helper."""
-        by_thread: dict[int, int] = {}
-        helpers.together(lambda: by_thread.update({threading.get_ident(): torch.get_num_threads()}))
-        return by_thread.pop(asking), *by_thread.values()
+    def cores(helpers: Crew) -> tuple[int, list[int]]:
+        """Of this thread, of the three helpers."""
+        meeting, by_thread = threading.Barrier(4, timeout=30), {}
+
+        def work() -> None:
+            meeting.wait()
+            by_thread[threading.get_ident()] = torch.get_num_threads()
+
+        helpers.together(work)
+        return by_thread.pop(asking), list(by_thread.values())
 
     torch.set_num_threads(3)
     try:
-        helpers = Crew(1)
-        assert cores(helpers) == (3, 1)
+        helpers = Crew(3)
+        assert cores(helpers) == (3, [1, 1, 1])
         with one_core_each() as threads:
-            assert (threads, *cores(helpers)) == (3, 1, 1)
-        assert cores(helpers) == (3, 1)
+            assert threads == 3
+            assert cores(helpers) == (1, [1, 1, 1])
+        assert cores(helpers) == (3, [1, 1, 1])
     finally:
         torch.set_num_threads(before)
 
