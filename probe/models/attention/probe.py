@@ -24,7 +24,7 @@ from probe.stats.attention import VALUES, Geometry, HeadSums
 from probe.stats.attention_scores import Scores
 from probe.stats.attention_sums import PendingHeads, attention_sums
 from probe.stats.execution_order import ExecutionOrder
-from probe.stats.results import Results, count_now
+from probe.stats.results import Results
 from probe.stats.state import State, put_under, taken_from
 
 Key = tuple[str, int]  # module path, call in a forward pass
@@ -175,13 +175,11 @@ class AttentionProbe:
             part = scores if scores.shape[2] == queries else FirstQueries(scores, queries)
             valid = self._patches_valid(geometry)
             of_call = attention_sums(part, geometry, self._images, valid)
-            if of_call.is_cpu:
-                sums.update(of_call.numpy())
-                self._seen.add(_mark(key))
-            elif self._results is None:
-                count_now(PendingHeads(sums, of_call))
-            else:
+            if self._results is not None and not of_call.is_cpu:
                 self._results.add(PendingHeads(sums, of_call))
+            else:
+                sums.update(of_call.cpu().numpy())
+                self._seen.add(_mark(key))
 
     def _sums(self, key: Key, geometry: Geometry, heads: int) -> HeadSums | None:
         """The sums of a layer; None where its grid changed from one batch to another, which leaves
