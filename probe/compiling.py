@@ -25,6 +25,7 @@ from numba import njit
 from numba.core import event
 
 from probe import private
+from probe.wide_vectors import WideCompiler
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ def compiled(
             fastmath=set(fastmath),
             forceinline=part,
             inline=inline,
+            pipeline_class=WideCompiler,
         )
         with _cache_at(folder):  # numba chooses the folder when it decorates
             return compiler(function)

@@ -18,6 +18,7 @@ from numba.extending import is_jitted
 import probe
 import probe.curves
 import probe.stats
+import probe.store
 from support.kernel_numbers import PARTS
 
 TESTS = Path(__file__).parent
@@ -25,7 +26,7 @@ TESTS = Path(__file__).parent
 
 def kernels() -> Iterator[Any]:
     """The kernels of the package for the CPU."""
-    for room in (probe.curves, probe.stats):
+    for room in (probe.curves, probe.stats, probe.store):
         for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
             if "triton" not in module.name:
                 values = vars(importlib.import_module(module.name)).values()

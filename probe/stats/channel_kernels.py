@@ -42,14 +42,6 @@ def add_images(sums: Any, of_images: Any) -> None:
 
 
 @finite_part
-def _any_outside(row: Any, low: Any, high: Any) -> Any:
-    count = 0
-    for c in range(row.shape[0]):
-        count += (row[c] > high[c]) | (row[c] < low[c])
-    return count > 0
-
-
-@finite_part
 def _add_four(sums, x, four, first, end, means, scales, low, high):  # type: ignore[no-untyped-def]
     """Add four rows x[four] of finite values, each normalized by its mean and scale, to the sums of
     the channels first .. end - 1. Is any value outside the bounds?"""
@@ -115,6 +107,5 @@ def add_rows(sums, x, rows, means, scales, low, high, flagged, outside):  # type
             add_one(sums, c, value, (value - means[k]) * scales[k])
         reaches[fours] = True
     for k in range(number):
-        row = x[rows[k]]
-        if reaches[k // 4] and _any_outside(row, low, high):
-            flagged[rows[k]] = collect_outside(row, rows[k], True, low, high, outside)
+        if reaches[k // 4]:
+            flagged[rows[k]] = collect_outside(x[rows[k]], rows[k], True, low, high, outside)

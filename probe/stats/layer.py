@@ -20,11 +20,12 @@ from probe.stats import tail_kernels
 from probe.stats.batch_summary import BatchSummary, Bounds
 from probe.stats.device_batch import DeviceBatch
 from probe.stats.device_summary import reduce
-from probe.stats.lookup import ElementLookup, normalized_rows, of_tokens, sampled_rows
+from probe.stats.lookup import ElementLookup, normalized_rows, sampled_rows
 from probe.stats.moments import Moments
 from probe.stats.observed import Observed, PlaneNorm, is_line
 from probe.stats.profile import Profile
 from probe.stats.results import Arrays, Results, count_now
+from probe.stats.sample_kernels import of_tokens
 from probe.stats.samples import CandidateRows, RowChoice, SampleBuffer
 from probe.stats.state import State, fitting, put_under, taken_from
 from probe.stats.summary import summarize

@@ -24,15 +24,6 @@ from probe.stats.observed import (
 from probe.stats.sample_kernels import rows_of_both
 
 
-def of_tokens(x: NDArray[np.float32], tokens: NDArray[np.float64]) -> NDArray[np.float32]:
-    """z (n, C) of rows x (n, C) with mean, sigma and 1/sqrt(sigma^2 + eps) (n, 3); NaN in a token
-    that holds an infinity, which is counted as not finite.
-    """
-    with np.errstate(invalid="ignore"):
-        z = (x.astype(np.float64) - tokens[:, :1]) * tokens[:, 2:]
-    return z.astype(np.float32)
-
-
 def sampled_rows(
     observed: Observed, batch: NDArray[np.int64], position: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

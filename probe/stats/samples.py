@@ -242,7 +242,9 @@ class SampleBuffer:
         self.settle()
         if not self._in_order:
             where = self._where[: self._count]
-            self._keep(np.lexsort((where[:, 1], where[:, 0])))
+            order = np.lexsort((where[:, 1], where[:, 0]))
+            if (order != np.arange(len(order))).any():  # batches may have come in any order
+                self._keep(order)
             self._in_order = True
         n = self._count
         return self._where[:n, 0], self._where[:n, 1], [column[:n] for column in self._columns]

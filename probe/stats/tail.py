@@ -29,6 +29,9 @@ ELEMENT = np.dtype(
     + [(name, "f4") for name in ("value", "normalized", "output")]
 )
 
+# an element as it lies in memory: numpy copies it as a whole, and a record field by field
+_BYTES = np.dtype((np.void, ELEMENT.itemsize))
+
 
 class Tail:
     """Capped extremes of one layer. `bounds` are the values per channel beyond which an element may
@@ -81,10 +84,10 @@ class Tail:
         """Add ELEMENT records; compacts when they do not fit."""
         self._fresh = True
         if not self._count or self._count + len(elements) > len(self._records):
-            self._select(np.concatenate([self._records[: self._count], elements]))
+            parts = [self._records[: self._count], elements]
+            self._select(np.concatenate([part.view(_BYTES) for part in parts]).view(ELEMENT))
             return
-        self._records[self._count : self._count + len(elements)] = elements
-        self._count += len(elements)
+        self._write(elements, self._count)
         self._compact = False
 
     def resolve(self, fill: Callable[[NDArray], None]) -> None:
@@ -102,7 +105,7 @@ class Tail:
     def elements(self) -> NDArray:
         """The tail as ELEMENT records, sorted by value, then image, position, channel."""
         if not self._compact:
-            self._select(self._records[: self._count].copy())
+            self._select(self._records[: self._count])
         return self._records[: self._count]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -133,21 +136,28 @@ class Tail:
 
     def _select(self, every: NDArray) -> None:
         """Reduce to the kept set of `every` and tighten the bounds."""
-        every = every[self._may_stay(every)]
-        every = every[np.lexsort([every[name] for name in self._reading_order])]
-        smallest, largest = self._arm(every, every["value"]), self._arm(every, -every["value"])
-        ends = np.union1d(smallest.order[:UNCAPPED], largest.order[:UNCAPPED])
-        farthest = ends[np.argsort(-np.abs(every["value"][ends]), kind="stable")][:UNCAPPED]
+        every = _as_read(_taken(every, self._may_stay(every)), self.planes)
+        value, channel = np.ascontiguousarray(every["value"]), every["channel"]
+        smallest, largest = self._arm(value, channel), self._arm(-value, channel)
+        ends = np.zeros(len(every), bool)
+        ends[smallest.order[:UNCAPPED]] = ends[largest.order[:UNCAPPED]] = True
+        farthest = np.flatnonzero(ends)
+        farthest = farthest[np.argsort(-np.abs(value[farthest]), kind="stable")][:UNCAPPED]
         full = len(farthest) == UNCAPPED
-        reach = np.abs(every["value"][farthest[-1]]) if full else np.float32(-np.inf)
-        kept = every[np.unique(np.concatenate([smallest.kept, largest.kept, farthest]))]
-        self._count, self._compact = len(kept), True
-        self._records[: len(kept)] = kept[
-            np.lexsort([kept[name] for name in ("channel", "position", "image", "value")])
-        ]
+        reach = np.abs(value[farthest[-1]]) if full else np.float32(-np.inf)
+        stays = np.zeros(len(every), bool)
+        stays[smallest.kept] = stays[largest.kept] = stays[farthest] = True
+        kept = _as_read(_taken(every, stays), False)
+        self._write(_taken(kept, np.argsort(kept["value"], kind="stable")), 0)
+        self._compact = True
         low, high = self.bounds
         np.minimum(low, np.maximum(smallest.bound, -reach), out=low)
         np.maximum(high, np.minimum(-largest.bound, reach), out=high)
+
+    def _write(self, elements: NDArray, at: int) -> None:
+        """The last of the records."""
+        self._count = at + len(elements)
+        self._records[at : self._count].view(_BYTES)[:] = elements.view(_BYTES)
 
     def _may_stay(self, every: NDArray) -> NDArray[np.bool_]:
         """(n,) A superset of what is kept that takes no sorting: elements as far out as the last of
@@ -162,19 +172,32 @@ class Tail:
             may_stay[within[_among_smallest(key[within], self.per_sign)]] = True
         return may_stay
 
-    @property
-    def _reading_order(self) -> tuple[str, ...]:
-        """Where an element stands, the finest part first."""
-        inner = ("position", "channel") if self.planes else ("channel", "position")
-        return (*inner, "image")
-
-    def _arm(self, every: NDArray, key: NDArray[np.float32]) -> _Arm:
+    def _arm(self, key: NDArray[np.float32], channel: NDArray[np.int32]) -> _Arm:
         """The capped set with the smallest keys."""
         order = np.argsort(key, kind="stable")  # equal values stay in the order of reading
         kept = np.empty(self.per_sign, np.int64)
         bound = np.full(len(self.bounds[0]), np.inf, np.float32)
-        count = tail_kernels.capped(order, key, every["channel"], self.per_channel, kept, bound)
+        count = tail_kernels.capped(order, key, channel, self.per_channel, kept, bound)
         return _Arm(order, kept[:count], bound)
+
+
+def _as_read(elements: NDArray, planes: bool) -> NDArray:
+    """In the order of reading: by image, of one image position by position, or channel by channel.
+    One number says where an element stands, as those of a batch are mostly in order already.
+    """
+    image, position, channel = (
+        elements[name].astype(np.int64) for name in ("image", "position", "channel")
+    )
+    positions, channels = position.max(initial=0) + 1, channel.max(initial=0) + 1
+    inner = channel * positions + position if planes else position * channels + channel
+    place = image * (positions * channels) + inner
+    return _taken(elements, np.argsort(place, kind="stable"))
+
+
+def _taken(elements: NDArray, which: NDArray) -> NDArray:
+    """elements[which], indices or a mask."""
+    taken: NDArray = elements.view(_BYTES)[which].view(ELEMENT)
+    return taken
 
 
 def _among_smallest(key: NDArray[np.float32], number: int) -> NDArray[np.bool_]:

@@ -8,20 +8,50 @@ import numpy as np
 
 from probe.stats.compile_kernels import kernel, part
 
+# Values that are looked at together, without branches, so that it is vectorized; few stretches hold
+# one that is outside.
+STRETCH = 128
+
+
+@part
+def _outside_of_row(values, low, high):  # type: ignore[no-untyped-def]
+    count = 0
+    for c in range(values.shape[0]):
+        count += (values[c] > high[c]) | (values[c] < low[c])
+    return count > 0
+
+
+@part
+def _outside_of_plane(values, low, high):  # type: ignore[no-untyped-def]
+    count = 0
+    for p in range(values.shape[0]):
+        count += (values[p] > high) | (values[p] < low)
+    return count > 0
+
 
 @part
 def collect_outside(line, at, along_rows, low, high, outside):  # type: ignore[no-untyped-def]
     """Note the values outside the bounds of a row (all channels of row `at`; `along_rows`) or of a
     plane (all positions of plane `at`, those of one image after the other). Is there one?"""
     values, rows, lines, number = outside
+    if number[0] > values.shape[0]:  # there is no room for all, and the line will be read again
+        return True
     before, channel = number[0], at % low.shape[0]
-    for k in range(line.shape[0]):
-        c = k if along_rows else channel
-        if (line[k] > high[c] or line[k] < low[c]) and math.isfinite(line[k]):
-            if number[0] < values.shape[0]:
-                row, own = (at, k) if along_rows else (k, at)
-                values[number[0]], rows[number[0]], lines[number[0]] = line[k], row, own
-            number[0] += 1
+    for first in range(0, line.shape[0], STRETCH):
+        end = min(first + STRETCH, line.shape[0])
+        if along_rows:
+            is_outside = _outside_of_row(line[first:end], low[first:end], high[first:end])
+        else:
+            is_outside = _outside_of_plane(line[first:end], low[channel], high[channel])
+        if not is_outside:
+            continue
+        for k in range(first, end):
+            c = k if along_rows else channel
+            if (line[k] > high[c] or line[k] < low[c]) and math.isfinite(line[k]):
+                if number[0] < values.shape[0]:
+                    row, own = (at, k) if along_rows else (k, at)
+                    values[number[0]], rows[number[0]], lines[number[0]] = line[k], row, own
+                number[0] += 1
     return number[0] > before
 
 

@@ -33,7 +33,7 @@ _WHOLE_PAGES = {"max_rows_per_page": PAGE_BYTES} if _LIMITED else {}
 _BATCH = 1 << 17  # values that are encoded at a time: of 1,024 each batch costs as much as they do
 _SAMPLE_DICTIONARIES = ("layer", "stratum")
 # what tells row groups and files apart, for readers that skip by it
-_SAMPLE_STATISTICS = ("layer", "image", "position", "channel")
+_SAMPLE_STATISTICS = ("layer", "channel")
 
 Data: TypeAlias = pd.DataFrame | pa.Table | Mapping[str, Any]
 

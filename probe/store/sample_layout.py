@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from probe.compiling import compiled
 from probe.records import STRATA
 from probe.store.schema import SAMPLE_SCHEMA, VALUES
 
+SQUARE = 32  # rows and channels
 GROUP_ROWS = 1 << 17  # aim of a row group of samples; always whole channels
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -139,24 +141,46 @@ class _Layout:
         channel = tail["channel"].astype(np.int64) - first
         self.per_channel = rows + np.bincount(channel, minlength=last - first)
         self.total = int(self.per_channel.sum())
+        self.begin = np.cumsum(self.per_channel) - self.per_channel
         self.tail_index = np.arange(len(channel)) + rows * (channel + 1)
-        self.is_row = np.ones(self.total, dtype=bool)
-        self.is_row[self.tail_index] = False
 
     def place(self, name: str, strata: list[dict[str, NDArray[Any]]]) -> NDArray[Any]:
         """One column; a stratum has (N,) of what all channels share, else (N, C)."""
-        block = np.empty((self.last - self.first, self.rows), dtype=strata[0][name].dtype)
-        start = 0
+        column = np.empty(self.total, dtype=strata[0][name].dtype)
+        begin = self.begin
         for part in strata:
-            array = part[name] if part[name].ndim == 1 else part[name][:, self.first : self.last]
-            block[:, start : start + len(array)] = array.T
-            start += len(array)
-        if not len(self.tail_index):
-            return block.reshape(-1)
-        column = np.empty(self.total, dtype=block.dtype)
-        column[self.is_row] = block.reshape(-1)
+            array = part[name]
+            if array.ndim == 1:
+                _place_shared(column, begin, array)
+            else:
+                _place_own(column, begin, array, self.first)
+            begin = begin + len(array)
         column[self.tail_index] = self.tail[name]
         return column
 
     def channel(self) -> NDArray[np.int32]:
         return np.repeat(np.arange(self.first, self.last, dtype=np.int32), self.per_channel)
+
+
+@compiled()
+def _place_shared(column: Any, begin: Any, values: Any) -> None:
+    """The same values (N,) at begin (C,) of each channel."""
+    rows = values.shape[0]
+    for first in begin:
+        own = column[first : first + rows]
+        for row in range(rows):
+            own[row] = values[row]
+
+
+@compiled()
+def _place_own(column: Any, begin: Any, values: Any, first: Any) -> None:
+    """Column first + c of values (N, channels) at begin[c] of each channel (C,); squares at a time,
+    so that what is read together and what is written together lie in few cache lines."""
+    channels, rows = begin.shape[0], values.shape[0]
+    for c0 in range(0, channels, SQUARE):
+        for r0 in range(0, rows, SQUARE):
+            square = values[r0 : min(r0 + SQUARE, rows)]
+            for c in range(c0, min(c0 + SQUARE, channels)):
+                own = column[begin[c] + r0 : begin[c] + r0 + square.shape[0]]
+                for row in range(square.shape[0]):
+                    own[row] = square[row, first + c]

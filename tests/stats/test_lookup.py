@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from probe.stats.lookup import normalized_rows, of_tokens, sampled_rows
+from probe.stats.lookup import normalized_rows, sampled_rows
+from probe.stats.sample_kernels import departure, of_tokens
 from support.observations import NORMS, observed, reference_z, tokens
 
 BATCH, POSITION = np.array([2, 0, 0, 1]), np.array([3, 9, 0, 0])
@@ -55,3 +56,19 @@ def test_a_row_that_is_constant_has_no_inverse_where_eps_is_zero():
     object.__setattr__(o.norm, "eps", 0.0)
     (kept,) = normalized_rows(o, np.zeros((1, 4), np.float32), BATCH[1:2], POSITION[2:3])
     assert kept.tolist() == [[0, 0, np.inf]]
+
+
+def test_the_departure_is_that_of_the_farthest_output_and_no_number_is_left_aside():
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(2, 6))
+    z = rng.normal(size=(5, 6)).astype(np.float32)
+    y = (weight * z + bias).astype(np.float32)
+    y[1, 2] += 0.5
+    y[2, 0] = y[4, 2] = z[3, 1] = np.nan
+    y[4, 4] = -7.0
+    z[4, 4] = (-7.0 - bias[4]) / weight[4]
+    error, largest = departure(z, y, weight, bias)
+    assert error == pytest.approx(0.5, abs=1e-5)
+    assert largest == 7.0
+    nothing = np.full((2, 6), np.nan, np.float32)
+    assert departure(nothing, nothing, weight, bias) == (-1.0, -1.0)

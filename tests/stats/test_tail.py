@@ -18,15 +18,20 @@ PLAN = Plan(images=12, samples=5, tail=80)
 def brute_force(x, plan):
     """Values of the tail of x (N, C) by sorting everything."""
     value, channel = x.ravel(), np.tile(np.arange(x.shape[1]), len(x))
+    return np.sort(value[brute_force_indices(value, channel, plan)])
+
+
+def brute_force_indices(value, channel, plan):
+    """Which of the elements (n,), in the order in which they were read, are in the tail."""
     kept = set(np.argsort(-np.abs(value), kind="stable")[:UNCAPPED].tolist())
     for order in (np.argsort(value, kind="stable"), np.argsort(-value, kind="stable")):
-        seen, taken = np.zeros(x.shape[1], int), []
+        seen, taken = np.zeros(channel.max() + 1, int), []
         for index in order:
             if seen[channel[index]] < plan.tail_per_channel and len(taken) < plan.tail_per_sign:
                 taken.append(int(index))
             seen[channel[index]] += 1
         kept |= set(taken)
-    return np.sort(value[sorted(kept)])
+    return sorted(kept)
 
 
 def collected(batches, plan=PLAN):
@@ -98,3 +103,20 @@ def test_a_layer_of_equal_values_keeps_no_more_than_its_share():
     x = tokens(4, 50, 15) * 0 + 3
     elements = collected([observed(x, "given")]).tail.elements()
     assert 0 < len(elements) <= PLAN.tail + UNCAPPED
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_of_equal_values_those_that_were_read_first_are_kept(norm, batch):
+    shape = 2, 60, 60  # so many channels that not each one is in the tail
+    x = tokens(*shape).round()
+    batches = [observed(x[i : i + batch], norm, first=i) for i in range(0, 2, batch)]
+    got, planes = collected(batches).tail.elements(), batches[0].by_plane
+    order = np.arange(x.numel()).reshape(shape)  # of an image position by position
+    order = order.transpose(0, 2, 1).ravel() if planes else order.ravel()
+    places = np.stack(np.unravel_index(order, shape), axis=1)
+    value = x.numpy().ravel()[order]
+    kept = brute_force_indices(value, places[:, 2], PLAN)
+    expected = sorted((value[i], *places[i].tolist()) for i in kept)
+    names = ("value", "image", "position", "channel")
+    assert list(zip(*(got[name].tolist() for name in names), strict=True)) == expected

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from probe.store.encode import write_samples
-from probe.store.sample_layout import GROUP_ROWS, sample_groups
+from probe.store.sample_layout import GROUP_ROWS, SQUARE, sample_groups
 from probe.store.schema import SAMPLE_SCHEMA, VALUES, sample_name
 
 
@@ -56,11 +56,19 @@ def long_form(stratum: str, part: dict[str, Any]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("tail_size", [0, 1, 40])
-@pytest.mark.parametrize("prefix_rows", [0, 3])
+@pytest.mark.parametrize(
+    ("uniform_rows", "prefix_rows", "channels"), [(7, 0, 5), (7, 3, 5), (2 * SQUARE + 1, 3, 40)]
+)
 def test_every_element_is_kept_and_sorted_by_channel_stratum_image_position(
-    tail_size: int, prefix_rows: int
+    tail_size: int,
+    uniform_rows: int,
+    prefix_rows: int,
+    channels: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    uniform, prefix, tail = rows(7, 5), rows(prefix_rows, 5, seed=2), elements(tail_size, 5)
+    monkeypatch.setattr("probe.store.sample_layout.GROUP_ROWS", 1000)
+    uniform, prefix = rows(uniform_rows, channels), rows(prefix_rows, channels, seed=2)
+    tail = elements(tail_size, channels)
     count, buffer = sample_bytes("a", uniform, prefix, tail)
     expected = pd.concat(
         [
@@ -75,7 +83,7 @@ def test_every_element_is_kept_and_sorted_by_channel_stratum_image_position(
         ["image", "position", "channel", *VALUES, "stratum"]
     ]
     got = read(buffer)
-    assert count == len(got) == (7 + prefix_rows) * 5 + tail_size
+    assert count == len(got) == (uniform_rows + prefix_rows) * channels + tail_size
     assert set(got["layer"]) == {"a"}
     got = got.drop(columns="layer").astype({"stratum": "str"})
     pd.testing.assert_frame_equal(got, expected.astype({"stratum": "str"}), check_dtype=False)
@@ -91,6 +99,17 @@ def test_columns_have_the_promised_types_and_encodings() -> None:
     assert "RLE_DICTIONARY" not in columns["channel"].encodings
     for name in VALUES:
         assert "BYTE_STREAM_SPLIT" in columns[name].encodings
+
+
+def test_a_reader_can_skip_by_layer_and_channel() -> None:
+    _, buffer = sample_bytes("a", rows(20, 5), None, None)
+    group = pq.ParquetFile(buffer).metadata.row_group(0)
+    columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    ends = {name: each.statistics for name, each in columns.items() if each.is_stats_set}
+    assert {name: (each.min, each.max) for name, each in ends.items()} == {
+        "layer": ("a", "a"),
+        "channel": (0, 4),
+    }
 
 
 def test_row_groups_hold_whole_channels() -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from probe.records import TOKENS, Layer
 from probe.stats.layer import LayerStatistics, SampledRows
+from probe.stats.sample_kernels import departure
 from probe.stats.sums import CellSum
 from probe.store.schema import TABLES
 
@@ -21,7 +22,6 @@ PROFILE_SUMS = {
     "sum_input_sq": CellSum.XX,
     "sum_product": CellSum.XZ,
 }
-_AT_A_TIME = 64  # rows whose intermediate values stay in the cache
 
 
 def moments_columns(
@@ -127,15 +127,11 @@ def affine_error(
     """Largest |weight * normalized + bias - output| over the sampled rows, relative to max(1,
     largest |output|).
     """
-    error = largest = np.float64(np.nan)
+    error, largest = departure(rows["normalized"], rows["output"], weight, bias)
+    if largest < 0:
+        return None
     with np.errstate(invalid="ignore"):  # infinities of a model that overflows
-        for start in range(0, len(rows["output"]), _AT_A_TIME):
-            part = slice(start, start + _AT_A_TIME)
-            output = rows["output"][part]
-            off = np.abs(weight * rows["normalized"][part] + bias - output)
-            error = np.fmax(error, np.fmax.reduce(off, axis=None, initial=np.nan))
-            largest = np.fmax(largest, np.fmax.reduce(np.abs(output), axis=None, initial=np.nan))
-        return None if np.isnan(largest) else float(error / np.fmax(1.0, largest))
+        return float(np.divide(error if error >= 0 else np.nan, np.fmax(1.0, largest)))
 
 
 def attention_columns(rows: list[dict[str, Any]]) -> pa.Table:
