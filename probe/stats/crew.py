@@ -5,11 +5,12 @@ futures, no locks.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any
 
@@ -41,12 +42,17 @@ class Crew:
     def __init__(self, helpers: int) -> None:
         self._helpers = helpers
         self._calls: SimpleQueue = SimpleQueue()
+        self._avoided: int | None = None  # the core that the helpers keep off
         all_begun = threading.Barrier(helpers + 1)
+        self._threads = [
+            threading.Thread(
+                target=self._serve, args=(all_begun,), name=f"probe-stats-{number}", daemon=True
+            )
+            for number in range(helpers)
+        ]
         with one_core_each():  # so many cores has a thread that asks torch for the first time
-            for number in range(helpers):
-                name = f"probe-stats-{number}"
-                arguments = (all_begun,)
-                threading.Thread(target=self._serve, args=arguments, name=name, daemon=True).start()
+            for thread in self._threads:
+                thread.start()
             all_begun.wait()
 
     def together(
@@ -63,6 +69,7 @@ class Crew:
         that out by themselves.
         """
         answers: SimpleQueue = SimpleQueue()
+        self._avoid(current_core())
         for _ in range(self._helpers):
             self._calls.put((work, answers))
         errors = [_error_of(first) or _error_of(work)]
@@ -73,6 +80,20 @@ class Crew:
             if error is not None:
                 raise error
 
+    def _avoid(self, core: int | None) -> None:
+        """Keep the helpers off the core of the thread that asks. Linux likes to wake a thread where
+        it was asked for, as long as a thread of torch still spins elsewhere, and there it waits for
+        a millisecond or more.
+        """
+        if core is None or core == self._avoided:
+            return
+        self._avoided = core
+        others = os.sched_getaffinity(0) - {core}
+        for thread in self._threads if others else ():
+            assert thread.native_id is not None
+            with suppress(OSError):  # a matter of speed alone
+                os.sched_setaffinity(thread.native_id, others)
+
     def _serve(self, all_begun: threading.Barrier) -> None:
         torch.get_num_threads()  # which settles on how many cores its operations run
         all_begun.wait()
@@ -80,6 +101,20 @@ class Crew:
             work, answers = self._calls.get()
             answers.put(_error_of(work))
             del work, answers  # what they hold is not kept until the next call
+
+
+def current_core() -> int | None:
+    """Of this thread; None where the system does not say, or lets nobody choose."""
+    ask = _core_of_this_thread()
+    core = ask() if ask is not None else -1
+    return core if core >= 0 else None
+
+
+@functools.cache
+def _core_of_this_thread() -> Callable[[], int] | None:
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    return getattr(ctypes.CDLL(None), "sched_getcpu", None)
 
 
 def crew(helpers: int) -> Crew:

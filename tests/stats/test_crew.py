@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from probe.stats.crew import Crew, crew, one_core_each
+from probe.stats.crew import Crew, crew, current_core, one_core_each
 
 
 def test_everyone_works() -> None:
@@ -53,6 +53,34 @@ def test_helpers_and_who_works_with_them_keep_operations_of_torch_on_one_core() 
         assert cores(helpers) == (3, [1, 1, 1])
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="nobody chooses cores here")
+def test_helpers_keep_off_the_core_of_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed, helpers = os.sched_getaffinity(0), Crew(2)
+
+    def of_helpers() -> list[set[int]]:
+        meeting, asking, cores = threading.Barrier(3, timeout=30), threading.get_ident(), []
+
+        def work() -> None:
+            meeting.wait()
+            if threading.get_ident() != asking:
+                cores.append(os.sched_getaffinity(0))
+
+        helpers.together(work)
+        return cores
+
+    for core in sorted(allowed)[:2]:
+        monkeypatch.setattr("probe.stats.crew.current_core", lambda core=core: core)
+        assert of_helpers() == [allowed - {core} or allowed] * 2
+    monkeypatch.setattr("probe.stats.crew.current_core", lambda: None)  # it cannot be told
+    assert of_helpers() == [allowed - {core} or allowed] * 2
+    assert os.sched_getaffinity(0) == allowed
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="nobody chooses cores here")
+def test_the_core_of_this_thread_is_one_that_it_may_use() -> None:
+    assert current_core() in {None, *os.sched_getaffinity(0)}
 
 
 def test_what_comes_first_is_done_while_the_helpers_work() -> None:
