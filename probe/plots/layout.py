@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from probe.plots.names import as_drawn
 
 LINE = 0.17  # inches of a line of small text
 CHARACTER = 0.059  # in: the widest that a character of a heading is on average
+MOST_LINES = 3  # of a heading
+NEXT_LINE = 0.12  # in: from one line of a heading to the next
 NOTEBOOK_DPI = 110
 
 
@@ -78,7 +81,8 @@ def grid(
     """
     room, frame = room or Room(), frame or Frame()
     rows = math.ceil(panels / columns)
-    head = room.top + LINE * bool(frame.heading) + 0.2 * bool(frame.warning) + LINE * legend_lines
+    heading = _height(heading_lines(frame.heading, width))
+    head = room.top + heading + 0.2 * bool(frame.warning) + LINE * legend_lines
     height = (
         head
         + rows * (room.title + panel_height)
@@ -118,31 +122,57 @@ def put_heading(figure: Figure, frame: Frame, room: Room) -> float:
             gid="warning",
         )
         y -= 0.2
-    if frame.heading:
+    lines = heading_lines(frame.heading, width)
+    if lines:
         figure.text(
             x,
             y / height,
-            as_drawn(fitting(frame.heading, width)),
+            "\n".join(map(as_drawn, lines)),
             size=style.SMALL,
             color=style.MUTED,
             va="top",
             ha="left",
             gid="heading",
         )
-        y -= LINE
+        y -= _height(lines)
     return float(y / height)
 
 
-def fitting(heading: str, width: float) -> str:
-    """The heading on a figure so wide (inches): of one that is too long the model's name, which
-    comes first, loses its end.
+def heading_lines(heading: str, width: float) -> list[str]:
+    """The heading on a figure so wide (inches), in lines that end at a comma where they can. Of one
+    that is too long for MOST_LINES the model's name, which comes first, loses its end.
     """
     room = int((width - 0.2) / CHARACTER)
-    if len(heading) <= room:
-        return heading
+    lines = _wrapped(heading, room)
     name, comma, rest = heading.partition(", ")
-    kept = room - len(comma + rest) - 1
-    return f"{name[:kept]}\u2026{comma}{rest}" if kept > 0 else heading[: room - 1] + "\u2026"
+    kept = min(len(name), MOST_LINES * room)
+    while len(lines) > MOST_LINES and kept > 1:
+        kept -= 1
+        lines = _wrapped(f"{name[:kept]}\u2026{comma}{rest}", room)
+    if len(lines) > MOST_LINES:  # the name is not what is long
+        lines = _wrapped(heading, room)[:MOST_LINES]
+        lines[-1] = lines[-1][: room - 1] + "\u2026"
+    return lines
+
+
+def _height(lines: Sequence[str]) -> float:
+    """Inches that a heading takes up: its lines are nearer to each other than to what follows."""
+    return LINE + NEXT_LINE * (len(lines) - 1) if lines else 0.0
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    """Lines of at most `room` characters. What stands between two commas is parted only where it is
+    longer than a line: after a space or a mark in a name, else anywhere.
+    """
+    after_a_mark = re.compile(rf".{{1,{room}}}(?:(?<=[ ,/:._-])|$)|.{{1,{room}}}", re.DOTALL)
+    lines: list[str] = []
+    for part in re.split("(?<=, )", text):
+        for piece in after_a_mark.findall(part):
+            if lines and len((lines[-1] + piece).rstrip()) <= room:
+                lines[-1] += piece
+            else:
+                lines.append(piece)
+    return [line.strip() for line in lines]
 
 
 def put_legend(figure: Figure, handles: Sequence[Any], top: float, columns: int = 8) -> None:

@@ -5,6 +5,7 @@ figure, nothing on nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -114,6 +115,22 @@ HEADS: dict[str, Callable[[pd.DataFrame], Figure]] = {
 def test_attention_heads(kind: str, model: str) -> None:
     """One layer to 48, 3 heads to 24, stages with more heads each."""
     figure_data.check_legible(HEADS[kind](attention_data.make(model)))
+
+
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("model", ["vit_b", "deep"])
+def test_a_heading_of_several_lines_stands_above_the_panels(
+    kind: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is longer than a column, and random weights."""
+    name = "hf-hub:timm/vit_so150m2_patch16_reg1_gap_448.sbb_e200_in12k_ft_in1k"
+    heading = f"{name}, pretrained weights, 112 images of 14 photographs"
+    monkeypatch.setitem(globals(), "FRAME", replace(FRAME, heading=heading))
+    figure = HEADS[kind](attention_data.make(model))
+    figure_data.check_legible(figure)
+    (text,) = [text for text in figure.texts if text.get_gid() == "heading"]
+    assert (text.get_text().count("\n") > 0) == (figure.get_figwidth() < 7)
+    assert max(ax.bbox.y1 for ax in figure.axes) < text.get_window_extent().y0
 
 
 @pytest.mark.parametrize("heads", [1, 6, 24])

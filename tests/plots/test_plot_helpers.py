@@ -188,14 +188,53 @@ def test_labels_stay_inside() -> None:
     assert max(placed) <= 1.0 + 1e-12
 
 
-def test_a_long_heading_keeps_the_images_and_loses_the_end_of_the_name() -> None:
-    rest = ", pretrained weights, 112 images of 14 photographs"
-    long = layout.fitting("timm:vit_base_patch16_224.augreg2_in21k_ft_in1k" + rest, 4.2)
-    assert long.startswith("timm:vit")
-    assert long.endswith("\u2026" + rest)
-    assert len(long) <= 4.0 / layout.CHARACTER
-    assert layout.fitting("resnet50" + rest, 4.2) == "resnet50" + rest
-    assert layout.fitting("a" * 200, 3.5).endswith("a\u2026")
+PRETRAINED = ", pretrained weights, 112 images of 14 photographs"
+
+
+@pytest.mark.parametrize("width", [style.ONE_COLUMN, 4.2, style.TWO_COLUMN])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet50",
+        "bundled:vit_cifar10",
+        "timm:vit_base_patch16_clip_224.laion2b_ft_in12k_in1k",
+        "hf-hub:timm/vit_so150m2_patch16_reg1_gap_448.sbb_e200_in12k_ft_in1k",  # over a column
+    ],
+)
+def test_the_name_of_a_model_is_readable_in_full_at_every_width(name: str, width: float) -> None:
+    lines = layout.heading_lines(name + PRETRAINED, width)
+    assert "".join(lines).replace(" ", "") == (name + PRETRAINED).replace(" ", "")
+    assert max(map(len, lines)) <= (width - 0.2) / layout.CHARACTER
+    assert len(lines) == 1 or all(line[-1] in ",_" for line in lines[:-1])
+
+
+def test_a_heading_of_one_line_stays_as_it_is_and_a_longer_one_is_parted_at_a_comma() -> None:
+    assert layout.heading_lines("resnet50" + PRETRAINED, 4.2) == ["resnet50" + PRETRAINED]
+    assert layout.heading_lines("resnet50" + PRETRAINED, 3.5) == [
+        "resnet50, pretrained weights,",
+        "112 images of 14 photographs",
+    ]
+    assert layout.heading_lines("", 3.5) == []
+
+
+@pytest.mark.parametrize(
+    ("heading", "beginning", "end"),
+    [
+        (f"{'folder/' * 40}last.pt{PRETRAINED}", "folder/folder/", f"\u2026{PRETRAINED}"),
+        ("a" * 1000, "a" * 50, "a\u2026"),
+        (f"vit, {'photographs of ' * 40}", "vit, photographs of", "\u2026"),
+    ],
+    ids=["name", "letters", "images"],
+)
+def test_a_heading_too_long_for_its_lines_loses_the_end_of_the_name_or_else_its_own(
+    heading: str, beginning: str, end: str
+) -> None:
+    lines = layout.heading_lines(heading, 3.5)
+    assert len(lines) == layout.MOST_LINES
+    assert max(map(len, lines)) <= 3.3 / layout.CHARACTER
+    text = " ".join(lines).replace("/ ", "/")
+    assert text.startswith(beginning)
+    assert text.endswith(end)
 
 
 def test_the_theme_is_that_of_seaborn_but_for_what_is_chosen_here() -> None:

@@ -60,7 +60,9 @@ def test_s_curves_of_a_deep_run_has_a_bounded_number_of_panels_and_says_so(
         figure = draw.figure(deep, "s_curves")
     assert len(names_in(figure)) == PANELS
     (heading,) = [text.get_text() for text in figure.texts if text.get_gid() == "heading"]
-    assert heading.endswith(f", {PANELS} of {MANY} layers, established curves first")
+    assert heading.replace("\n", " ").endswith(
+        f", {PANELS} of {MANY} layers, established curves first"
+    )
     assert f"shows {PANELS} of {MANY} layers" in caplog.text
     assert curved(deep) <= set(FigureTables(deep).panels)
 
