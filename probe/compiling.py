@@ -25,6 +25,7 @@ from numba import njit
 from numba.core import event
 
 from probe import private
+from probe.kernel_files import without_list
 from probe.wide_vectors import WideCompiler
 
 _log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def compiled(
             pipeline_class=WideCompiler,
         )
         with _cache_at(folder):  # numba chooses the folder when it decorates
-            return compiler(function)
+            return without_list(compiler(function))
 
     return decorate
 

@@ -18,7 +18,7 @@ ROOT = Path(probe.__file__).parent
 
 # Parts of the package from the ground up: a part imports from the lines above its own only.
 RANKS = [
-    {"errors", "records", "bins", "formatting", "private", "heap", "wide_vectors"},
+    {"errors", "records", "bins", "formatting", "private", "heap", "wide_vectors", "kernel_files"},
     {"layer_names", "paths", "offline", "compiling"},
     {"stats", "curves", "norms", "data", "store", "plots", "wording", "html", "engines"},
     {"models"},
